@@ -1,1 +1,3 @@
-//! x
+//! Tern: one message broker for RabbitMQ, ActiveMQ and AWS SDK clients.
+
+pub mod broker;

@@ -1,0 +1,333 @@
+//! A message as queues hold it: where it was published, its properties and its body.
+//!
+//! Everything stays bytes of the buffer that it was read into. Properties are opaque here but for
+//! the few that routing and queues act on, which the publishing protocol decodes once into
+//! [`Traits`]; the header table inside the properties is found by its range.
+//!
+//! A message that the broker itself changed (dead-lettered, redriven) carries a [`View`]: the
+//! replaced parts, which the delivering protocol applies while it encodes. The body is never
+//! rewritten.
+
+use std::sync::Arc;
+
+use super::{
+    block::{self, Block, Slice},
+    value::Headers,
+};
+
+/// One message. Cloning it counts holders; it copies no bytes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    head: Block,
+    /// Offset in `head` of: exchange length (1 byte), exchange, key length (1 byte), key.
+    route_at: u32,
+    properties_at: u32,
+    properties_len: u32,
+    headers_at: u32,
+    headers_len: u32,
+    exchange_len: u8,
+    key_len: u8,
+    /// What queues act on.
+    pub traits: Traits,
+    body: Body,
+    view: Option<Arc<View>>,
+}
+
+/// The properties that the broker acts on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Survives a restart in a durable queue.
+    pub persistent: bool,
+    /// Larger is delivered earlier, in queues that have priorities.
+    pub priority: u8,
+    /// Milliseconds that the message may wait in a queue, as its publisher said.
+    pub ttl_ms: Option<u64>,
+}
+
+/// The parts of a message that the broker replaced after publication.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The whole header table, encoded, instead of the published one.
+    pub headers: Option<Vec<u8>>,
+    /// The published time to live was taken away.
+    pub without_ttl: bool,
+}
+
+/// Where the body's bytes are.
+#[derive(Clone, Debug)]
+enum Body {
+    /// In the head's block, at this offset with this length.
+    Inline(u32, u32),
+    /// In another block.
+    Slice(Slice),
+    /// Arrived in several pieces; the total length is kept beside them.
+    Parts(Arc<[Slice]>, u64),
+}
+
+/// What a message is made of, when its parts lie in one block. Offsets are from the block's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// Where the exchange name's length byte is; exchange, key length and key follow it.
+    pub route_at: usize,
+    /// Offset and length of the opaque properties.
+    pub properties: (usize, usize),
+    /// Offset and length of the encoded header table inside the properties, or zeros.
+    pub headers: (usize, usize),
+}
+
+impl Message {
+    /// A message whose head (route and properties) lies in `head` as `layout` says, without body.
+    ///
+    /// # Panics
+    /// When `layout` points outside of `head`.
+    pub fn new(head: Block, layout: Layout, traits: Traits) -> Self {
+        let exchange_len = head[layout.route_at];
+        let key_len = head[layout.route_at + 1 + exchange_len as usize];
+        assert!(layout.route_at + 2 + exchange_len as usize + key_len as usize <= head.len());
+        assert!(layout.properties.0 + layout.properties.1 <= head.len());
+        assert!(layout.headers.0 + layout.headers.1 <= head.len());
+        Self {
+            head,
+            route_at: layout.route_at as u32,
+            properties_at: layout.properties.0 as u32,
+            properties_len: layout.properties.1 as u32,
+            headers_at: layout.headers.0 as u32,
+            headers_len: layout.headers.1 as u32,
+            exchange_len,
+            key_len,
+            traits,
+            body: Body::Inline(0, 0),
+            view: None,
+        }
+    }
+
+    /// A message assembled from loose parts, copied into a block of their own.
+    pub fn build(exchange: &str, key: &[u8], properties: &[u8], headers: (usize, usize), body: &[u8]) -> Self {
+        let (exchange, key) = (&exchange.as_bytes()[..exchange.len().min(255)], &key[..key.len().min(255)]);
+        let mut head = Vec::with_capacity(2 + exchange.len() + key.len() + properties.len() + body.len());
+        push_route(exchange, key, &mut head);
+        let properties_at = head.len();
+        head.extend_from_slice(properties);
+        let body_at = head.len();
+        head.extend_from_slice(body);
+        let layout = Layout {
+            route_at: 0,
+            properties: (properties_at, properties.len()),
+            headers: (properties_at + headers.0, headers.1),
+        };
+        Self::new(Arc::new(head), layout, Traits::default()).with_body_inline(body_at, body.len())
+    }
+
+    /// The same message with its body at this place of the head's block.
+    #[must_use]
+    pub fn with_body_inline(mut self, at: usize, len: usize) -> Self {
+        assert!(at + len <= self.head.len(), "a body lies inside its block");
+        self.body = Body::Inline(at as u32, len as u32);
+        self
+    }
+
+    /// The same message with a body that arrived in pieces.
+    #[must_use]
+    pub fn with_body_parts(mut self, mut parts: Vec<Slice>) -> Self {
+        self.body = match parts.len() {
+            0 => Body::Inline(0, 0),
+            1 => Body::Slice(parts.swap_remove(0)),
+            _ => {
+                let total = parts.iter().map(|part| part.len() as u64).sum();
+                Body::Parts(parts.into(), total)
+            }
+        };
+        self
+    }
+
+    /// The same body and properties, published elsewhere, with replaced parts.
+    #[must_use]
+    pub fn rerouted(&self, exchange: &str, key: &[u8], view: View) -> Self {
+        let properties = self.properties();
+        let headers_at = if self.headers_len == 0 { 0 } else { (self.headers_at - self.properties_at) as usize };
+        let headers = (headers_at, self.headers_len as usize);
+        let mut rerouted = Self::build(exchange, key, properties, headers, &[]);
+        rerouted.traits = self.traits;
+        if view.without_ttl {
+            rerouted.traits.ttl_ms = None;
+        }
+        rerouted.body = match &self.body {
+            Body::Inline(_, 0) => Body::Inline(0, 0),
+            &Body::Inline(at, len) => Body::Slice(Slice::new(self.head.clone(), at as usize, len as usize)),
+            other => other.clone(),
+        };
+        rerouted.view = Some(Arc::new(view));
+        rerouted
+    }
+
+    /// Name of the exchange it was published to.
+    pub fn exchange(&self) -> &[u8] {
+        let at = self.route_at as usize + 1;
+        &self.head[at..at + self.exchange_len as usize]
+    }
+
+    /// The routing key it was published with.
+    pub fn key(&self) -> &[u8] {
+        let at = self.route_at as usize + 2 + self.exchange_len as usize;
+        &self.head[at..at + self.key_len as usize]
+    }
+
+    /// Exchange and key, each with its length byte in front.
+    pub fn route_bytes(&self) -> &[u8] {
+        let at = self.route_at as usize;
+        &self.head[at..at + 2 + self.exchange_len as usize + self.key_len as usize]
+    }
+
+    /// The published properties, as the publishing protocol encoded them.
+    pub fn properties(&self) -> &[u8] {
+        &self.head[self.properties_at as usize..][..self.properties_len as usize]
+    }
+
+    /// The headers now in force.
+    pub fn headers(&self) -> Headers<'_> {
+        match self.view.as_deref() {
+            Some(View { headers: Some(headers), .. }) => Headers::new(headers),
+            _ => Headers::new(&self.head[self.headers_at as usize..][..self.headers_len as usize]),
+        }
+    }
+
+    /// What the broker replaced, if anything.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_deref()
+    }
+
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Inline(_, len) => u64::from(*len),
+            Body::Slice(slice) => slice.len() as u64,
+            Body::Parts(_, total) => *total,
+        }
+    }
+
+    /// The body as one run of bytes, when it is one.
+    pub fn body_contiguous(&self) -> Option<&[u8]> {
+        match &self.body {
+            &Body::Inline(at, len) => Some(&self.head[at as usize..][..len as usize]),
+            Body::Slice(slice) => Some(slice),
+            Body::Parts(..) => None,
+        }
+    }
+
+    /// The body's pieces as slices that keep their blocks alive.
+    pub fn body_slices(&self) -> impl Iterator<Item = Slice> + '_ {
+        let (single, parts): (Option<Slice>, &[Slice]) = match &self.body {
+            Body::Inline(_, 0) => (None, &[]),
+            &Body::Inline(at, len) => (Some(Slice::new(self.head.clone(), at as usize, len as usize)), &[]),
+            Body::Slice(slice) => (Some(slice.clone()), &[]),
+            Body::Parts(parts, _) => (None, parts),
+        };
+        single.into_iter().chain(parts.iter().cloned())
+    }
+
+    /// The body copied into one vector.
+    pub fn body_to_vec(&self) -> Vec<u8> {
+        match self.body_contiguous() {
+            Some(bytes) => bytes.to_vec(),
+            None => self.body_slices().flat_map(|slice| slice.to_vec()).collect(),
+        }
+    }
+
+    /// Bytes that this message accounts for: body, properties, names and its own bookkeeping.
+    pub fn held_bytes(&self) -> u64 {
+        self.body_bytes() + self.head_bytes() as u64 + size_of::<Self>() as u64
+    }
+
+    fn head_bytes(&self) -> usize {
+        2 + self.exchange_len as usize + self.key_len as usize + self.properties_len as usize
+    }
+
+    /// Copies what it holds of sparsely used blocks into right-sized ones.
+    pub fn compact(&mut self) {
+        match &mut self.body {
+            &mut Body::Inline(at, len) => {
+                if block::is_sparse(&self.head, self.head_bytes() + len as usize) {
+                    let body = self.head[at as usize..][..len as usize].to_vec();
+                    self.copy_head(&body);
+                }
+            }
+            Body::Slice(slice) => {
+                if slice.is_sparse() {
+                    *slice = Slice::from_vec(slice.to_vec());
+                }
+                self.compact_head();
+            }
+            Body::Parts(parts, _) => {
+                if parts.iter().any(Slice::is_sparse) {
+                    *parts = parts.iter().map(|part| Slice::from_vec(part.to_vec())).collect();
+                }
+                self.compact_head();
+            }
+        }
+    }
+
+    fn compact_head(&mut self) {
+        if block::is_sparse(&self.head, self.head_bytes()) {
+            let body = std::mem::replace(&mut self.body, Body::Inline(0, 0));
+            self.copy_head(&[]);
+            self.body = body;
+        }
+    }
+
+    fn copy_head(&mut self, body: &[u8]) {
+        let mut head = Vec::with_capacity(self.head_bytes() + body.len());
+        head.extend_from_slice(self.route_bytes());
+        let properties_at = head.len() as u32;
+        head.extend_from_slice(self.properties());
+        if self.headers_len > 0 {
+            self.headers_at = self.headers_at - self.properties_at + properties_at;
+        } else {
+            self.headers_at = 0;
+        }
+        self.properties_at = properties_at;
+        self.body = Body::Inline(head.len() as u32, body.len() as u32);
+        head.extend_from_slice(body);
+        self.route_at = 0;
+        self.head = Arc::new(head);
+    }
+}
+
+fn push_route(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
+    out.push(exchange.len() as u8);
+    out.extend_from_slice(exchange);
+    out.push(key.len() as u8);
+    out.extend_from_slice(key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compacted_message_keeps_every_part() {
+        let mut block = vec![0; 100_000];
+        block[10..19].copy_from_slice(b"\x02ex\x03keyPP");
+        block[20..24].copy_from_slice(b"body");
+        let layout = Layout { route_at: 10, properties: (17, 2), headers: (18, 1) };
+        let block = Arc::new(block);
+        let mut message = Message::new(block.clone(), layout, Traits::default()).with_body_inline(20, 4);
+        message.compact();
+        assert_eq!(Arc::strong_count(&block), 1);
+        assert_eq!(message.exchange(), b"ex");
+        assert_eq!(message.key(), b"key");
+        assert_eq!(message.properties(), b"PP");
+        assert_eq!(message.headers().as_bytes(), b"P");
+        assert_eq!(message.body_contiguous(), Some(&b"body"[..]));
+    }
+
+    #[test]
+    fn a_rerouted_message_shares_its_body() {
+        let message = Message::build("ex", b"key", b"properties", (2, 3), b"body");
+        let rerouted = message.rerouted("dlx", b"dead", View { headers: Some(b"new".to_vec()), without_ttl: true });
+        assert_eq!(rerouted.exchange(), b"dlx");
+        assert_eq!(rerouted.key(), b"dead");
+        assert_eq!(rerouted.properties(), b"properties");
+        assert_eq!(rerouted.headers().as_bytes(), b"new");
+        assert_eq!(rerouted.body_contiguous(), Some(&b"body"[..]));
+    }
+}

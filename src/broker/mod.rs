@@ -3,7 +3,15 @@
 //! Knows no wire protocol, no async runtime, no file and no clock: protocols translate their verbs
 //! into calls on [`Broker`], and time is an argument.
 
+pub mod access;
 pub mod block;
+pub mod definitions;
+pub mod limits;
 pub mod message;
+pub mod parameters;
+pub mod pattern;
+pub mod policy;
+pub mod term;
 pub mod time;
+pub mod validation;
 pub mod value;

@@ -1,0 +1,21 @@
+//! Who may do what: users, their passwords, tags and permissions.
+//!
+//! - `password`: stored hashes in RabbitMQ's formats, and checking a password against one;
+//! - `user`: one user;
+//! - `grants`: what a user may do on one vhost, compiled;
+//! - `checker`: a session's view of its own grants, with its decisions remembered;
+//! - `registry`: all users and permissions.
+//!
+//! On the message path only a [`Checker`] is asked; it takes no lock while nothing has changed.
+
+mod checker;
+mod grants;
+mod password;
+mod registry;
+mod user;
+
+pub use checker::Checker;
+pub use grants::{Access, Grants, Permissions, TopicPermissions};
+pub use password::{HashAlgorithm, PasswordHash, PasswordHashInvalid};
+pub use registry::{AccessError, Options, PermissionEntry, TopicPermissionEntry, Users};
+pub use user::{LoginRefused, TAGS_COUNT_MAX, TooManyTags, User, check_tags, parse_tags};

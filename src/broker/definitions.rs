@@ -1,0 +1,1 @@
+//! Definitions in RabbitMQ's format: the file that carries users, vhosts, policies and topology.

@@ -1,0 +1,237 @@
+//! Runtime parameters: JSON values that components keep by vhost and name, and global ones.
+//!
+//! Policies, operator policies and vhost limits look like parameters to an operator but live in
+//! registries of their own: [`Component::of`] tells the caller which one is meant. Everything else
+//! must name a component that was registered at the start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::validation::Failed;
+
+/// One parameter. Serialises with its keys in the order of a definitions file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// The value.
+    pub value: Json,
+    /// Where it holds.
+    pub vhost: String,
+    /// Whose parameter it is.
+    pub component: String,
+    /// Its name among those of the component.
+    pub name: String,
+}
+
+/// The registry that keeps the parameters of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// Policies, which may not be set or cleared as parameters at all.
+    Policy,
+    /// Operator policies.
+    OperatorPolicy,
+    /// Limits of a vhost.
+    VhostLimits,
+    /// [`Parameters`].
+    Other,
+}
+
+impl Component {
+    /// Where parameters of that component belong.
+    pub fn of(name: &str) -> Self {
+        match name {
+            POLICY => Self::Policy,
+            OPERATOR_POLICY => Self::OperatorPolicy,
+            VHOST_LIMITS => Self::VhostLimits,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The component name of policies.
+pub const POLICY: &str = "policy";
+/// The component name of operator policies.
+pub const OPERATOR_POLICY: &str = "operator_policy";
+/// The component name of vhost limits.
+pub const VHOST_LIMITS: &str = "vhost-limits";
+
+/// Most parameters that are kept, global ones apart; more are refused.
+pub const PARAMETERS_COUNT_MAX: usize = 10_000;
+
+/// Why a parameter was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// Policies have verbs of their own.
+    #[error("policies may not be set using this method")]
+    PolicySet,
+    /// Policies have verbs of their own.
+    #[error("policies may not be cleared using this method")]
+    PolicyCleared,
+    /// The caller must ask [`Component::of`] first.
+    #[error("parameters of this component are kept elsewhere")]
+    Elsewhere,
+    /// No such component, or a fault in the value.
+    #[error(transparent)]
+    Invalid(#[from] Failed),
+    /// Nothing to clear.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+}
+
+/// There is nothing of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Parameter does not exist")]
+pub struct NotFound;
+
+/// All runtime parameters and global parameters.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    components: Vec<String>,
+    // Each taken alone, nothing else is locked inside.
+    entries: RwLock<BTreeMap<(String, String, String), Arc<Json>>>,
+    global: RwLock<BTreeMap<String, Arc<Json>>>,
+}
+
+impl Parameters {
+    /// No parameters yet; those of `components` will be accepted.
+    pub fn new<C: Into<String>>(components: impl IntoIterator<Item = C>) -> Self {
+        Self { components: components.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Sets a parameter of a registered component.
+    pub fn set(&self, parameter: Parameter) -> Result<(), ParameterError> {
+        let Parameter { value, vhost, component, name } = parameter;
+        match Component::of(&component) {
+            Component::Policy => return Err(ParameterError::PolicySet),
+            Component::OperatorPolicy | Component::VhostLimits => return Err(ParameterError::Elsewhere),
+            Component::Other => {}
+        }
+        if !self.components.contains(&component) {
+            return Err(Failed(vec![format!("component {component} not found")]).into());
+        }
+        let mut entries = self.entries.write();
+        let key = (vhost, component, name);
+        if entries.len() >= PARAMETERS_COUNT_MAX && !entries.contains_key(&key) {
+            return Err(Failed(vec![format!("component {} is limited to {PARAMETERS_COUNT_MAX}", key.1)]).into());
+        }
+        entries.insert(key, Arc::new(value));
+        Ok(())
+    }
+
+    /// Removes a parameter.
+    pub fn clear(&self, vhost: &str, component: &str, name: &str) -> Result<(), ParameterError> {
+        match Component::of(component) {
+            Component::Policy => return Err(ParameterError::PolicyCleared),
+            Component::OperatorPolicy | Component::VhostLimits => return Err(ParameterError::Elsewhere),
+            Component::Other => {}
+        }
+        let key = (vhost.to_owned(), component.to_owned(), name.to_owned());
+        self.entries.write().remove(&key).map(drop).ok_or(ParameterError::NotFound(NotFound))
+    }
+
+    /// The value of a parameter.
+    pub fn get(&self, vhost: &str, component: &str, name: &str) -> Option<Arc<Json>> {
+        self.entries.read().get(&(vhost.to_owned(), component.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The parameters of a vhost and component, or of all, by vhost, component and name.
+    pub fn list(&self, vhost: Option<&str>, component: Option<&str>) -> Vec<Parameter> {
+        self.entries
+            .read()
+            .iter()
+            .filter(|((in_vhost, of, _), _)| vhost.is_none_or(|v| v == in_vhost) && component.is_none_or(|c| c == of))
+            .map(|((vhost, component, name), value)| Parameter {
+                value: Json::clone(value),
+                vhost: vhost.clone(),
+                component: component.clone(),
+                name: name.clone(),
+            })
+            .collect()
+    }
+
+    /// Forgets the parameters of a vhost.
+    pub fn delete_vhost(&self, vhost: &str) {
+        self.entries.write().retain(|(in_vhost, _, _), _| in_vhost != vhost);
+    }
+
+    /// Sets a global parameter.
+    pub fn set_global(&self, name: &str, value: Json) {
+        self.global.write().insert(name.to_owned(), Arc::new(value));
+    }
+
+    /// Removes a global parameter.
+    pub fn clear_global(&self, name: &str) -> Result<(), NotFound> {
+        self.global.write().remove(name).map(drop).ok_or(NotFound)
+    }
+
+    /// The value of a global parameter.
+    pub fn get_global(&self, name: &str) -> Option<Arc<Json>> {
+        self.global.read().get(name).cloned()
+    }
+
+    /// All global parameters, by name.
+    pub fn list_global(&self) -> Vec<(String, Arc<Json>)> {
+        self.global.read().iter().map(|(name, value)| (name.clone(), Arc::clone(value))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parameter(component: &str, value: Json) -> Parameter {
+        Parameter { value, vhost: "/".into(), component: component.into(), name: "n".into() }
+    }
+
+    #[test]
+    fn an_unknown_component_is_refused_by_name() {
+        let parameters = Parameters::new(["shovel"]);
+        let error = parameters.set(parameter("foo", json!(1))).unwrap_err();
+        assert_eq!(error.to_string(), "Validation failed\n\ncomponent foo not found\n");
+        assert_eq!(parameters.set(parameter("shovel", json!(1))), Ok(()));
+    }
+
+    #[test]
+    fn policies_are_no_parameters() {
+        let parameters = Parameters::default();
+        let error = parameters.set(parameter("policy", json!({}))).unwrap_err();
+        assert_eq!(error.to_string(), "policies may not be set using this method");
+        let error = parameters.clear("/", "policy", "p").unwrap_err();
+        assert_eq!(error.to_string(), "policies may not be cleared using this method");
+        assert_eq!(Component::of("operator_policy"), Component::OperatorPolicy);
+        assert_eq!(parameters.set(parameter("vhost-limits", json!({}))), Err(ParameterError::Elsewhere));
+    }
+
+    #[test]
+    fn parameters_are_listed_and_cleared() {
+        let parameters = Parameters::new(["a", "b"]);
+        parameters.set(parameter("a", json!(1))).unwrap();
+        parameters.set(parameter("b", json!({"x": []}))).unwrap();
+        assert_eq!(parameters.list(Some("/"), Some("b")), [parameter("b", json!({"x": []}))]);
+        assert_eq!(parameters.list(Some("other"), None), []);
+        parameters.clear("/", "a", "n").unwrap();
+        assert_eq!(parameters.clear("/", "a", "n").unwrap_err().to_string(), "Parameter does not exist");
+        parameters.delete_vhost("/");
+        assert_eq!(parameters.list(None, None), []);
+    }
+
+    #[test]
+    fn global_parameters_have_no_component() {
+        let parameters = Parameters::default();
+        parameters.set_global("g", json!({"a": 1}));
+        assert_eq!(*parameters.get_global("g").unwrap(), json!({"a": 1}));
+        parameters.clear_global("g").unwrap();
+        assert_eq!(parameters.clear_global("g").unwrap_err().to_string(), "Parameter does not exist");
+    }
+
+    #[test]
+    fn keys_are_written_as_definitions_have_them() {
+        let text = serde_json::to_string(&parameter("a", json!(1))).unwrap();
+        assert_eq!(text, r#"{"value":1,"vhost":"/","component":"a","name":"n"}"#);
+    }
+}

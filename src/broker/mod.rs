@@ -4,6 +4,7 @@
 //! into calls on [`Broker`], and time is an argument.
 
 pub mod block;
+pub mod exchange;
 pub mod message;
 pub mod time;
 pub mod value;

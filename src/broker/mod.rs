@@ -7,6 +7,7 @@ pub mod access;
 pub mod block;
 pub mod definitions;
 pub mod limits;
+pub mod exchange;
 pub mod message;
 pub mod parameters;
 pub mod pattern;

@@ -1,3 +1,4 @@
 //! Tern: one message broker for RabbitMQ, ActiveMQ and AWS SDK clients.
 
 pub mod broker;
+pub mod protocol;

@@ -1,0 +1,4 @@
+//! AMQP 0-9-1 as RabbitMQ speaks it.
+
+pub mod codec;
+pub mod properties;

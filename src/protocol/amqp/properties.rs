@@ -1,0 +1,515 @@
+//! The properties of a message: read in place, rewritten in parts, or built as a whole.
+//!
+//! ```text
+//! properties = flags (2), list of the properties whose flag is set, in the order of the flags
+//! ```
+//!
+//! The flags' lowest bit announces another word of flags. No property has a flag there, so a
+//! further word with anything but its own lowest bit set is malformed. Properties that the broker
+//! does not act on are forwarded as they came, text that is not UTF-8 and odd header types included.
+
+use std::ops::Range;
+
+use crate::broker::value::{self, Table};
+
+/// What a property's value is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Short,
+    Table,
+    Octet,
+    Timestamp,
+}
+
+const CONTENT_TYPE: u16 = 1 << 15;
+const CONTENT_ENCODING: u16 = 1 << 14;
+const HEADERS: u16 = 1 << 13;
+const DELIVERY_MODE: u16 = 1 << 12;
+const PRIORITY: u16 = 1 << 11;
+const CORRELATION_ID: u16 = 1 << 10;
+const REPLY_TO: u16 = 1 << 9;
+const EXPIRATION: u16 = 1 << 8;
+const MESSAGE_ID: u16 = 1 << 7;
+const TIMESTAMP: u16 = 1 << 6;
+const MESSAGE_TYPE: u16 = 1 << 5;
+const USER_ID: u16 = 1 << 4;
+const APP_ID: u16 = 1 << 3;
+const CLUSTER_ID: u16 = 1 << 2;
+/// Another word of flags follows.
+const MORE: u16 = 1;
+
+/// All properties, in the order of the list.
+const ALL: [(u16, Kind); 14] = [
+    (CONTENT_TYPE, Kind::Short),
+    (CONTENT_ENCODING, Kind::Short),
+    (HEADERS, Kind::Table),
+    (DELIVERY_MODE, Kind::Octet),
+    (PRIORITY, Kind::Octet),
+    (CORRELATION_ID, Kind::Short),
+    (REPLY_TO, Kind::Short),
+    (EXPIRATION, Kind::Short),
+    (MESSAGE_ID, Kind::Short),
+    (TIMESTAMP, Kind::Timestamp),
+    (MESSAGE_TYPE, Kind::Short),
+    (USER_ID, Kind::Short),
+    (APP_ID, Kind::Short),
+    (CLUSTER_ID, Kind::Short),
+];
+
+/// The properties that the broker acts on, where they lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// 2 is persistent.
+    pub delivery_mode: Option<u8>,
+    /// Larger is more urgent.
+    pub priority: Option<u8>,
+    /// Where answers go.
+    pub reply_to: Option<&'a [u8]>,
+    /// Milliseconds to live, as text.
+    pub expiration: Option<&'a [u8]>,
+    /// The publisher's name for the message.
+    pub message_id: Option<&'a [u8]>,
+    /// Seconds since the epoch.
+    pub timestamp: Option<u64>,
+    /// Who the publisher says it is.
+    pub user_id: Option<&'a [u8]>,
+    /// Offset and length of the encoded header table (without its length), zeros without one.
+    pub headers: (usize, usize),
+}
+
+/// Scans properties. `None` when they are malformed, or their header table is, or passes the
+/// limits of [`value::check`].
+#[inline]
+pub fn scan(raw: &[u8]) -> Option<Scan<'_>> {
+    match *raw {
+        [0, 0] => Some(Scan::default()),
+        // delivery_mode alone
+        [0x10, 0, mode] => Some(Scan { delivery_mode: Some(mode), ..Scan::default() }),
+        // content_type with or without delivery_mode
+        [0x80, 0, len, ref rest @ ..] if rest.len() == len as usize => Some(Scan::default()),
+        [0x90, 0, len, ref rest @ .., mode] if rest.len() == len as usize => {
+            Some(Scan { delivery_mode: Some(mode), ..Scan::default() })
+        }
+        _ => scan_list(raw),
+    }
+}
+
+fn scan_list(raw: &[u8]) -> Option<Scan<'_>> {
+    let mut scan = Scan::default();
+    let mut list = List::new(raw)?;
+    // A property after the other rather than a loop over `ALL`: this runs for each publish.
+    list.short(CONTENT_TYPE)?;
+    list.short(CONTENT_ENCODING)?;
+    if list.has(HEADERS) {
+        let table = list.table()?;
+        value::check(&raw[table.clone()])?;
+        scan.headers = (table.start, table.len());
+    }
+    scan.delivery_mode = list.octet(DELIVERY_MODE)?;
+    scan.priority = list.octet(PRIORITY)?;
+    list.short(CORRELATION_ID)?;
+    scan.reply_to = list.short(REPLY_TO)?;
+    scan.expiration = list.short(EXPIRATION)?;
+    scan.message_id = list.short(MESSAGE_ID)?;
+    scan.timestamp = list.timestamp(TIMESTAMP)?;
+    list.short(MESSAGE_TYPE)?;
+    scan.user_id = list.short(USER_ID)?;
+    list.short(APP_ID)?;
+    list.short(CLUSTER_ID)?;
+    list.is_at_end().then_some(scan)
+}
+
+/// A place in a list of properties. Readers give `None` when the list ends too early, and
+/// `Some(None)` for a property that is not in it.
+struct List<'a> {
+    raw: &'a [u8],
+    flags: u16,
+    at: usize,
+}
+
+impl<'a> List<'a> {
+    #[inline]
+    fn new(raw: &'a [u8]) -> Option<Self> {
+        let flags = u16::from_be_bytes(*raw.first_chunk::<2>()?);
+        let mut at = 2;
+        let mut more = flags & MORE != 0;
+        while more {
+            let word = u16::from_be_bytes(*raw.get(at..)?.first_chunk::<2>()?);
+            if word & !MORE != 0 {
+                return None;
+            }
+            more = word & MORE != 0;
+            at += 2;
+        }
+        Some(Self { raw, flags, at })
+    }
+
+    #[inline]
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    #[inline]
+    fn is_at_end(&self) -> bool {
+        self.at == self.raw.len()
+    }
+
+    #[inline]
+    fn rest(&self) -> &'a [u8] {
+        &self.raw[self.at..]
+    }
+
+    #[inline]
+    fn octet(&mut self, flag: u16) -> Option<Option<u8>> {
+        if !self.has(flag) {
+            return Some(None);
+        }
+        let &octet = self.rest().first()?;
+        self.at += 1;
+        Some(Some(octet))
+    }
+
+    #[inline]
+    fn timestamp(&mut self, flag: u16) -> Option<Option<u64>> {
+        if !self.has(flag) {
+            return Some(None);
+        }
+        let octets = self.rest().first_chunk::<8>()?;
+        self.at += 8;
+        Some(Some(u64::from_be_bytes(*octets)))
+    }
+
+    #[inline]
+    fn short(&mut self, flag: u16) -> Option<Option<&'a [u8]>> {
+        if !self.has(flag) {
+            return Some(None);
+        }
+        let (&len, rest) = self.rest().split_first()?;
+        let text = rest.get(..len as usize)?;
+        self.at += 1 + text.len();
+        Some(Some(text))
+    }
+
+    /// The place of the table that is next, without its length.
+    #[inline]
+    fn table(&mut self) -> Option<Range<usize>> {
+        let (len, rest) = self.rest().split_first_chunk::<4>()?;
+        let len = rest.get(..u32::from_be_bytes(*len) as usize)?.len();
+        let start = self.at + 4;
+        self.at = start + len;
+        Some(start..start + len)
+    }
+
+    /// The encoded value of the property, with its length if it has one.
+    fn encoded(&mut self, flag: u16, kind: Kind) -> Option<Option<&'a [u8]>> {
+        if !self.has(flag) {
+            return Some(None);
+        }
+        let start = self.at;
+        match kind {
+            Kind::Short => self.short(flag).map(|_| ()),
+            Kind::Octet => self.octet(flag).map(|_| ()),
+            Kind::Timestamp => self.timestamp(flag).map(|_| ()),
+            Kind::Table => self.table().map(|_| ()),
+        }?;
+        Some(Some(&self.raw[start..self.at]))
+    }
+}
+
+/// The parts of properties to replace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rewrite<'a> {
+    /// The header table that takes the place of the old one, encoded; `Some(None)` for none.
+    pub headers: Option<Option<&'a [u8]>>,
+    /// Take the time to live away.
+    pub without_expiration: bool,
+    /// Where answers go now.
+    pub reply_to: Option<&'a [u8]>,
+}
+
+/// Appends `raw` with parts replaced; every other property is copied as it is. Properties that
+/// [`scan`] refuses are copied as a whole.
+pub fn rewrite(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    if rewrite_list(raw, rewrite, out).is_none() {
+        out.truncate(start);
+        out.extend_from_slice(raw);
+    }
+}
+
+fn rewrite_list(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let mut list = List::new(raw)?;
+    let mut flags = list.flags;
+    let flags_at = out.len();
+    out.extend_from_slice(&raw[..list.at]);
+    for (flag, kind) in ALL {
+        let old = list.encoded(flag, kind)?;
+        let is_kept = match (flag, *rewrite) {
+            (HEADERS, Rewrite { headers: Some(new), .. }) => {
+                if let Some(new) = new {
+                    put_table(new, out);
+                }
+                new.is_some()
+            }
+            (EXPIRATION, Rewrite { without_expiration: true, .. }) => false,
+            (REPLY_TO, Rewrite { reply_to: Some(new), .. }) => {
+                put_short(new, out);
+                true
+            }
+            _ => {
+                out.extend_from_slice(old.unwrap_or_default());
+                old.is_some()
+            }
+        };
+        flags = if is_kept { flags | flag } else { flags & !flag };
+    }
+    out[flags_at..flags_at + 2].copy_from_slice(&flags.to_be_bytes());
+    list.is_at_end().then_some(())
+}
+
+fn put_short(bytes: &[u8], out: &mut Vec<u8>) {
+    let bytes = &bytes[..bytes.len().min(u8::MAX as usize)];
+    out.push(bytes.len() as u8);
+    out.extend_from_slice(bytes);
+}
+
+fn put_table(encoded: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+    out.extend_from_slice(encoded);
+}
+
+/// All properties, decoded, for building and listing them. Text that is not UTF-8 is replaced
+/// character by character in decoding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Properties {
+    /// MIME type of the body.
+    pub content_type: Option<String>,
+    /// MIME encoding of the body.
+    pub content_encoding: Option<String>,
+    /// The header table.
+    pub headers: Option<Table>,
+    /// 2 is persistent.
+    pub delivery_mode: Option<u8>,
+    /// Larger is more urgent.
+    pub priority: Option<u8>,
+    /// What the message answers.
+    pub correlation_id: Option<String>,
+    /// Where answers go.
+    pub reply_to: Option<String>,
+    /// Milliseconds to live, as text.
+    pub expiration: Option<String>,
+    /// The publisher's name for the message.
+    pub message_id: Option<String>,
+    /// Seconds since the epoch.
+    pub timestamp: Option<u64>,
+    /// The publisher's name for the kind of message.
+    pub message_type: Option<String>,
+    /// Who the publisher says it is.
+    pub user_id: Option<String>,
+    /// The publisher's name for its program.
+    pub app_id: Option<String>,
+    /// Not used by anybody.
+    pub cluster_id: Option<String>,
+}
+
+impl Properties {
+    /// Flags and list. A text is cut at 255 octets.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0, 0];
+        let mut flags = 0;
+        let short = |flag: u16, text: &Option<String>, flags: &mut u16, out: &mut Vec<u8>| {
+            if let Some(text) = text {
+                *flags |= flag;
+                put_short(&text.as_bytes()[..text.floor_char_boundary(u8::MAX as usize)], out);
+            }
+        };
+        short(CONTENT_TYPE, &self.content_type, &mut flags, &mut out);
+        short(CONTENT_ENCODING, &self.content_encoding, &mut flags, &mut out);
+        if let Some(headers) = &self.headers {
+            flags |= HEADERS;
+            let mut encoded = Vec::new();
+            headers.encode(&mut encoded);
+            put_table(&encoded, &mut out);
+        }
+        for (flag, octet) in [(DELIVERY_MODE, self.delivery_mode), (PRIORITY, self.priority)] {
+            if let Some(octet) = octet {
+                flags |= flag;
+                out.push(octet);
+            }
+        }
+        short(CORRELATION_ID, &self.correlation_id, &mut flags, &mut out);
+        short(REPLY_TO, &self.reply_to, &mut flags, &mut out);
+        short(EXPIRATION, &self.expiration, &mut flags, &mut out);
+        short(MESSAGE_ID, &self.message_id, &mut flags, &mut out);
+        if let Some(secs) = self.timestamp {
+            flags |= TIMESTAMP;
+            out.extend_from_slice(&secs.to_be_bytes());
+        }
+        short(MESSAGE_TYPE, &self.message_type, &mut flags, &mut out);
+        short(USER_ID, &self.user_id, &mut flags, &mut out);
+        short(APP_ID, &self.app_id, &mut flags, &mut out);
+        short(CLUSTER_ID, &self.cluster_id, &mut flags, &mut out);
+        out[..2].copy_from_slice(&flags.to_be_bytes());
+        out
+    }
+
+    /// Decodes flags and list; `None` when [`scan`] refuses them.
+    pub fn decode(raw: &[u8]) -> Option<Self> {
+        fn text(bytes: Option<&[u8]>) -> Option<String> {
+            bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        }
+        let mut list = List::new(raw)?;
+        let properties = Self {
+            content_type: text(list.short(CONTENT_TYPE)?),
+            content_encoding: text(list.short(CONTENT_ENCODING)?),
+            headers: if list.has(HEADERS) { Some(Table::decode(&raw[list.table()?])?) } else { None },
+            delivery_mode: list.octet(DELIVERY_MODE)?,
+            priority: list.octet(PRIORITY)?,
+            correlation_id: text(list.short(CORRELATION_ID)?),
+            reply_to: text(list.short(REPLY_TO)?),
+            expiration: text(list.short(EXPIRATION)?),
+            message_id: text(list.short(MESSAGE_ID)?),
+            timestamp: list.timestamp(TIMESTAMP)?,
+            message_type: text(list.short(MESSAGE_TYPE)?),
+            user_id: text(list.short(USER_ID)?),
+            app_id: text(list.short(APP_ID)?),
+            cluster_id: text(list.short(CLUSTER_ID)?),
+        };
+        list.is_at_end().then_some(properties)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::broker::value::{Headers, TABLE_DEPTH_MAX, Value};
+
+    use super::*;
+
+    fn full() -> Properties {
+        let text = |text: &str| Some(text.to_owned());
+        Properties {
+            content_type: text("text/plain"),
+            content_encoding: text("utf-8"),
+            headers: Some(Table::from_iter([("z", Value::I32(1)), ("a", Value::text("b"))])),
+            delivery_mode: Some(2),
+            priority: Some(5),
+            correlation_id: text("corr"),
+            reply_to: text("replies"),
+            expiration: text("60000"),
+            message_id: text("m-1"),
+            timestamp: Some(1_700_000_000),
+            message_type: text("order"),
+            user_id: text("guest"),
+            app_id: text("app"),
+            cluster_id: text("c"),
+        }
+    }
+
+    #[test]
+    fn properties_decode_to_what_was_encoded() {
+        assert_eq!(Properties::decode(&full().encode()), Some(full()));
+        assert_eq!(Properties::default().encode(), [0, 0]);
+        assert_eq!(Properties::decode(&[0, 0]), Some(Properties::default()));
+    }
+
+    #[test]
+    fn a_scan_finds_what_the_broker_acts_on() {
+        let raw = full().encode();
+        let scan = scan(&raw).expect("well formed");
+        assert_eq!((scan.delivery_mode, scan.priority, scan.timestamp), (Some(2), Some(5), Some(1_700_000_000)));
+        assert_eq!((scan.reply_to, scan.expiration), (Some(&b"replies"[..]), Some(&b"60000"[..])));
+        assert_eq!((scan.message_id, scan.user_id), (Some(&b"m-1"[..]), Some(&b"guest"[..])));
+        let (at, len) = scan.headers;
+        assert_eq!(Headers::new(&raw[at..at + len]).get("z").and_then(|value| value.as_integer()), Some(1));
+    }
+
+    #[test]
+    fn common_properties_scan_as_any_others() {
+        for properties in [
+            Properties::default(),
+            Properties { delivery_mode: Some(2), ..Properties::default() },
+            Properties { content_type: Some("text/plain".into()), ..Properties::default() },
+            Properties { content_type: Some(String::new()), delivery_mode: Some(1), ..Properties::default() },
+        ] {
+            let raw = properties.encode();
+            assert_eq!(scan(&raw), scan_list(&raw));
+            assert_eq!(scan(&raw).map(|scan| scan.delivery_mode), Some(properties.delivery_mode));
+            for len in 0..raw.len() {
+                assert_eq!(scan(&raw[..len]), None);
+            }
+            assert_eq!(scan(&[&raw[..], &[0]].concat()), None);
+        }
+    }
+
+    #[test]
+    fn properties_cut_short_or_too_long_are_refused() {
+        let mut raw = full().encode();
+        for len in 0..raw.len() {
+            assert_eq!(scan(&raw[..len]), None);
+        }
+        raw.push(0);
+        assert_eq!(scan(&raw), None);
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_accepted() {
+        let raw = [0x02, 0, 2, 0xFF, 0xFE];
+        assert_eq!(scan(&raw).and_then(|scan| scan.reply_to), Some(&[0xFF, 0xFE][..]));
+    }
+
+    #[test]
+    fn further_words_of_flags_are_skipped_when_they_are_empty() {
+        assert_eq!(scan(&[0x10, 1, 0, 0, 2]).and_then(|scan| scan.delivery_mode), Some(2));
+        assert_eq!(scan(&[0x10, 1, 0, 1, 0, 0, 2]).and_then(|scan| scan.delivery_mode), Some(2));
+        assert_eq!(scan(&[0x10, 1, 0x80, 0, 2]), None);
+        assert_eq!(scan(&[0, 1]), None);
+        assert_eq!(scan(&[0, 1].repeat(1000)), None);
+    }
+
+    #[test]
+    fn headers_nested_too_deeply_are_refused() {
+        let mut value = Value::Void;
+        for _ in 0..=TABLE_DEPTH_MAX {
+            value = Value::Array(vec![value]);
+        }
+        let properties = Properties { headers: Some(Table::from_iter([("deep", value)])), ..Properties::default() };
+        assert_eq!(scan(&properties.encode()), None);
+    }
+
+    #[test]
+    fn a_rewrite_replaces_only_its_parts() {
+        let mut new = Vec::new();
+        let headers = Table::from_iter([("x-death", Value::Bool(true))]);
+        headers.encode(&mut new);
+        let mut out = b"before".to_vec();
+        let change = Rewrite { headers: Some(Some(&new)), without_expiration: true, reply_to: Some(b"elsewhere") };
+        rewrite(&full().encode(), &change, &mut out);
+        let expected = Properties {
+            headers: Some(headers.clone()),
+            expiration: None,
+            reply_to: Some("elsewhere".into()),
+            ..full()
+        };
+        assert_eq!(&out[..6], b"before");
+        assert_eq!(&out[6..], expected.encode());
+
+        out.clear();
+        rewrite(&[0, 0], &change, &mut out);
+        let expected =
+            Properties { headers: Some(headers), reply_to: Some("elsewhere".into()), ..Properties::default() };
+        assert_eq!(out, expected.encode());
+
+        out.clear();
+        rewrite(&full().encode(), &Rewrite { headers: Some(None), ..Rewrite::default() }, &mut out);
+        assert_eq!(out, Properties { headers: None, ..full() }.encode());
+    }
+
+    #[test]
+    fn a_rewrite_without_changes_copies_every_byte() {
+        for raw in [full().encode(), vec![0, 0], vec![0x12, 3, 0, 0, 2, 1, 0xFF], vec![1, 2, 3]] {
+            let mut out = Vec::new();
+            rewrite(&raw, &Rewrite::default(), &mut out);
+            assert_eq!(out, raw);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The wire protocols: each translates its clients' verbs into calls on the broker, without
+//! sockets, without async and without reading a clock.
+
+pub mod amqp;

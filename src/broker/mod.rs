@@ -5,5 +5,6 @@
 
 pub mod block;
 pub mod message;
+pub mod queue;
 pub mod time;
 pub mod value;

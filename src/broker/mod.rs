@@ -13,6 +13,7 @@ pub mod parameters;
 pub mod pattern;
 pub mod policy;
 pub mod term;
+pub mod queue;
 pub mod time;
 pub mod validation;
 pub mod value;

@@ -1,0 +1,1115 @@
+//! The declared arguments of a queue: their validation, their typed form, and redeclaration.
+//!
+//! Knows no policy and no existing queue but the one that a redeclaration names. Error texts are
+//! RabbitMQ's, because clients parse them; the order of checks is RabbitMQ's too, so that of two
+//! mistakes the same one is reported.
+//!
+//! Two deliberate differences: an argument that RabbitMQ keeps to classic or to quorum queues is
+//! honoured on both, and where RabbitMQ 3.10 crashes on a value, the value is refused by name.
+
+use std::{borrow::Cow, fmt};
+
+use super::term::{Bare, erlang_string};
+use crate::broker::value::{Table, Value};
+
+/// How a queue keeps its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum QueueType {
+    /// Any durability, any owner.
+    #[default]
+    Classic,
+    /// Always durable and shared.
+    Quorum,
+    /// Always durable and shared; consuming does not remove.
+    Stream,
+}
+
+impl QueueType {
+    /// The type that a declaration calls `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "classic" => Some(Self::Classic),
+            "quorum" => Some(Self::Quorum),
+            "stream" => Some(Self::Stream),
+            _ => None,
+        }
+    }
+
+    /// The name in declarations and listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// The name that RabbitMQ's error texts use.
+    pub fn module_name(self) -> &'static str {
+        match self {
+            Self::Classic => "rabbit_classic_queue",
+            Self::Quorum => "rabbit_quorum_queue",
+            Self::Stream => "rabbit_stream_queue",
+        }
+    }
+
+    /// Whether a vhost's default type may be given to a queue with these properties.
+    fn suits(self, declaration: &Declaration<'_>) -> bool {
+        self == Self::Classic || (declaration.durable && !declaration.exclusive && !declaration.auto_delete)
+    }
+}
+
+/// What happens to a message that finds its queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest message makes room.
+    DropHead,
+    /// The message is refused.
+    RejectPublish,
+    /// The message is refused and dead-lettered.
+    RejectPublishDlx,
+}
+
+impl Overflow {
+    /// The behaviour that arguments and policies call `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "drop-head" => Some(Self::DropHead),
+            "reject-publish" => Some(Self::RejectPublish),
+            "reject-publish-dlx" => Some(Self::RejectPublishDlx),
+            _ => None,
+        }
+    }
+
+    /// The name in arguments and listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DropHead => "drop-head",
+            Self::RejectPublish => "reject-publish",
+            Self::RejectPublishDlx => "reject-publish-dlx",
+        }
+    }
+}
+
+/// How safely a message moves to the dead-letter exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterStrategy {
+    /// It may be lost on the way.
+    AtMostOnce,
+    /// It stays until its target has it.
+    AtLeastOnce,
+}
+
+impl DeadLetterStrategy {
+    /// The strategy that arguments and policies call `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "at-most-once" => Some(Self::AtMostOnce),
+            "at-least-once" => Some(Self::AtLeastOnce),
+            _ => None,
+        }
+    }
+}
+
+/// Which returned messages wait before they are ready again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DelayedRetryType {
+    /// Every message that comes back.
+    All,
+    /// Those that count as failed.
+    Failed,
+    /// Those that were returned unfailed.
+    Returned,
+}
+
+impl DelayedRetryType {
+    /// The kind that arguments and policies call `name`; `Some(None)` is `disabled`.
+    pub fn parse(name: &str) -> Option<Option<Self>> {
+        match name {
+            "disabled" => Some(None),
+            "all" => Some(Some(Self::All)),
+            "failed" => Some(Some(Self::Failed)),
+            "returned" => Some(Some(Self::Returned)),
+            _ => None,
+        }
+    }
+}
+
+/// The delay of returned messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayedRetry {
+    /// Which returned messages wait.
+    pub retry_type: DelayedRetryType,
+    /// The delay after the first delivery.
+    pub min_ms: Option<u64>,
+    /// The delay that later ones do not exceed.
+    pub max_ms: Option<u64>,
+}
+
+/// Message deduplication as LavinMQ's arguments ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DedupArguments {
+    /// Most keys remembered.
+    pub cache_size: Option<u64>,
+    /// How long a key is remembered, unless its message says otherwise.
+    pub cache_ttl_ms: Option<u64>,
+    /// The header that holds the key.
+    pub header: String,
+}
+
+/// The header that holds a message's deduplication key unless the declaration names another.
+pub const DEDUP_HEADER_DEFAULT: &str = "x-deduplication-header";
+
+/// What a queue's arguments ask for. Absent is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueArguments {
+    /// `x-queue-type`, or the vhost's default.
+    pub queue_type: QueueType,
+    /// `x-message-ttl`
+    pub message_ttl_ms: Option<u64>,
+    /// `x-expires`
+    pub expires_ms: Option<u64>,
+    /// `x-max-length`
+    pub max_length: Option<u64>,
+    /// `x-max-length-bytes`
+    pub max_length_bytes: Option<u64>,
+    /// `x-overflow`
+    pub overflow: Option<Overflow>,
+    /// `x-dead-letter-exchange`
+    pub dead_letter_exchange: Option<String>,
+    /// `x-dead-letter-routing-key`
+    pub dead_letter_key: Option<Vec<u8>>,
+    /// `x-dead-letter-strategy`
+    pub dead_letter_strategy: Option<DeadLetterStrategy>,
+    /// `x-max-priority`
+    pub max_priority: Option<u8>,
+    /// `x-single-active-consumer`
+    pub single_active_consumer: bool,
+    /// `x-delivery-limit`; what is negative or no number means no limit and reads as absent.
+    pub delivery_limit: Option<u64>,
+    /// `x-delayed-retry-type`, `-min`, `-max`
+    pub delayed_retry: Option<DelayedRetry>,
+    /// `x-consumer-timeout`
+    pub consumer_timeout_ms: Option<u64>,
+    /// `x-message-deduplication` and its companions
+    pub deduplication: Option<DedupArguments>,
+    /// `x-max-age` (streams)
+    pub max_age_ms: Option<u64>,
+    /// `x-stream-max-segment-size-bytes` (streams)
+    pub stream_segment_bytes_max: Option<u64>,
+    /// `x-stream-filter-size-bytes` (streams)
+    pub stream_filter_bytes: Option<u64>,
+    /// `x-queue-mode`: kept for listings.
+    pub mode_lazy: bool,
+    /// `x-queue-version`: kept for listings.
+    pub version: Option<u8>,
+    /// `x-queue-leader-locator`: kept for listings.
+    pub leader_locator: Option<String>,
+}
+
+/// A declaration as a protocol received it.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration<'a> {
+    /// The queue's name, the generated one for a server-named queue.
+    pub name: &'a str,
+    /// The name of its vhost.
+    pub vhost: &'a str,
+    /// Asked to survive a restart.
+    pub durable: bool,
+    /// Asked to belong to one connection.
+    pub exclusive: bool,
+    /// Asked to go with its last consumer.
+    pub auto_delete: bool,
+    /// The client left the name to the broker.
+    pub server_named: bool,
+    /// The arguments as received.
+    pub arguments: &'a Table,
+    /// The vhost's default type, for a declaration that names none.
+    pub default_queue_type: Option<QueueType>,
+}
+
+impl<'a> Declaration<'a> {
+    /// Whether the declared queue survives a restart: an exclusive one never does.
+    pub fn is_durable(&self) -> bool {
+        self.durable && !self.exclusive
+    }
+
+    /// The arguments to keep and to compare: the received ones, plus the vhost's default queue
+    /// type where the declaration names none and its properties allow it.
+    pub fn effective_arguments(&self) -> Cow<'a, Table> {
+        match self.default_queue_type {
+            Some(queue_type) if self.arguments.get(QUEUE_TYPE).is_none() && queue_type.suits(self) => {
+                let mut arguments = self.arguments.clone();
+                arguments.push(QUEUE_TYPE, Value::text(queue_type.name()));
+                Cow::Owned(arguments)
+            }
+            _ => Cow::Borrowed(self.arguments),
+        }
+    }
+}
+
+/// Why a declaration was refused. Its text is RabbitMQ's, without the reply-code name in front.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ArgumentError {
+    text: String,
+}
+
+/// The typed form of a new queue's arguments.
+///
+/// For a queue that exists, [`inequivalence`] answers instead: RabbitMQ compares without
+/// validating.
+pub fn parse(declaration: &Declaration<'_>) -> Result<QueueArguments, ArgumentError> {
+    let arguments = declaration.effective_arguments();
+    let reader = Reader { declaration, arguments: &arguments };
+    if declaration.server_named
+        && let queue_type @ (QueueType::Quorum | QueueType::Stream) = reader.queue_type()?
+    {
+        let text = format!("Cannot declare a server-named queue for type {}", queue_type.module_name());
+        return Err(ArgumentError { text });
+    }
+    reader.check_dead_letter_exchange_kind()?;
+    let queue_type = reader.queue_type()?;
+    let parsed = match queue_type {
+        QueueType::Classic | QueueType::Quorum => reader.queue_arguments(queue_type)?,
+        QueueType::Stream => reader.stream_arguments()?,
+    };
+    reader.check_foreign_arguments(queue_type)?;
+    reader.check_properties(&parsed)?;
+    Ok(parsed)
+}
+
+const QUEUE_TYPE: &str = "x-queue-type";
+const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+const SEGMENT_BYTES: &str = "x-stream-max-segment-size-bytes";
+const FILTER_BYTES: &str = "x-stream-filter-size-bytes";
+
+/// Longest time to live or queue expiry: ten years.
+const EXPIRY_MS_MAX: i64 = 315_360_000_000;
+const STREAM_SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
+const STREAM_FILTER_BYTES: std::ops::RangeInclusive<u64> = 16..=255;
+
+/// Arguments that belong to queues and mean nothing on a stream.
+const QUEUE_ONLY: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    DEAD_LETTER_EXCHANGE,
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-quorum-initial-group-size",
+    "x-quorum-target-group-size",
+    "x-consumer-timeout",
+    "x-consumer-disconnected-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+];
+
+/// Arguments that belong to streams and mean nothing elsewhere.
+const STREAM_ONLY: &[&str] = &["x-max-age", SEGMENT_BYTES, FILTER_BYTES, "x-initial-cluster-size"];
+
+/// The arguments that a redeclaration compares, in RabbitMQ's order for the type.
+const COMPARED_CLASSIC: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    DEAD_LETTER_EXCHANGE,
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    QUEUE_TYPE,
+    "x-queue-master-locator",
+    "x-dead-letter-strategy",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-queue-leader-locator",
+];
+const COMPARED_QUORUM: &[&str] = &[
+    DEAD_LETTER_EXCHANGE,
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    QUEUE_TYPE,
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-message-ttl",
+    "x-queue-leader-locator",
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+];
+const COMPARED_STREAM: &[&str] = &[
+    "x-max-length-bytes",
+    QUEUE_TYPE,
+    "x-max-age",
+    SEGMENT_BYTES,
+    "x-initial-cluster-size",
+    "x-queue-leader-locator",
+    FILTER_BYTES,
+];
+/// Compared after those of the type: what RabbitMQ 3.10 does not know.
+const COMPARED_QUEUES: &[&str] = &[
+    "x-quorum-target-group-size",
+    "x-consumer-timeout",
+    "x-consumer-disconnected-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+];
+const COMPARED_ALL: &[&str] = &["x-message-deduplication", "x-cache-size", "x-cache-ttl", "x-deduplication-header"];
+
+/// Reads one declaration's arguments one by one, refusing in RabbitMQ's words.
+struct Reader<'a> {
+    declaration: &'a Declaration<'a>,
+    arguments: &'a Table,
+}
+
+impl Reader<'_> {
+    fn queue_arguments(&self, queue_type: QueueType) -> Result<QueueArguments, ArgumentError> {
+        // Fields are evaluated in the order in which RabbitMQ validates.
+        Ok(QueueArguments {
+            queue_type,
+            expires_ms: self.expires_ms()?,
+            message_ttl_ms: self.expiry_ms("x-message-ttl")?,
+            dead_letter_exchange: self.text(DEAD_LETTER_EXCHANGE)?,
+            dead_letter_key: self.dead_letter_key()?,
+            dead_letter_strategy: self.word(
+                "x-dead-letter-strategy",
+                |_| "invalid_dlx_strategy".into(),
+                DeadLetterStrategy::parse,
+            )?,
+            max_length: self.natural("x-max-length")?,
+            max_length_bytes: self.natural("x-max-length-bytes")?,
+            max_priority: {
+                self.natural("x-max-in-memory-length")?;
+                self.natural("x-max-in-memory-bytes")?;
+                self.max_priority()?
+            },
+            overflow: self.word("x-overflow", |_| "invalid_overflow".into(), Overflow::parse)?,
+            mode_lazy: self
+                .word(
+                    "x-queue-mode",
+                    |mode| erlang_string(&[b"unsupported queue mode '", mode, b"'"].concat()),
+                    |mode| ["default", "lazy"].iter().position(|&known| known == mode),
+                )?
+                .is_some_and(|mode| mode == 1),
+            version: self.version()?,
+            single_active_consumer: self.flag("x-single-active-consumer")?,
+            delivery_limit: {
+                self.text_bytes("x-queue-master-locator")?;
+                self.positive("x-quorum-initial-group-size")?;
+                self.positive("x-quorum-target-group-size")?;
+                // RabbitMQ 3.10 takes any value here, and what is no number never limits.
+                let limit = self.arguments.get("x-delivery-limit").and_then(Value::as_integer);
+                limit.and_then(|limit| u64::try_from(limit).ok())
+            },
+            leader_locator: self.leader_locator()?,
+            consumer_timeout_ms: {
+                self.expiry_ms("x-consumer-disconnected-timeout")?;
+                self.expiry_ms("x-consumer-timeout")?
+            },
+            delayed_retry: self.delayed_retry()?,
+            deduplication: self.deduplication()?,
+            ..QueueArguments::default()
+        })
+    }
+
+    fn stream_arguments(&self) -> Result<QueueArguments, ArgumentError> {
+        Ok(QueueArguments {
+            queue_type: QueueType::Stream,
+            max_length_bytes: self.natural("x-max-length-bytes")?,
+            max_age_ms: self.max_age_ms()?,
+            stream_segment_bytes_max: self.natural(SEGMENT_BYTES)?,
+            leader_locator: {
+                self.positive("x-initial-cluster-size")?;
+                self.leader_locator()?
+            },
+            stream_filter_bytes: self.natural(FILTER_BYTES)?,
+            deduplication: self.deduplication()?,
+            ..QueueArguments::default()
+        })
+    }
+
+    fn check_dead_letter_exchange_kind(&self) -> Result<(), ArgumentError> {
+        match self.arguments.get(DEAD_LETTER_EXCHANGE) {
+            None | Some(Value::Text(_)) => Ok(()),
+            Some(other) => Err(ArgumentError {
+                text: format!(
+                    "invalid type '{}' for arg '{DEAD_LETTER_EXCHANGE}' in {}",
+                    other.kind_name(),
+                    self.declaration.description()
+                ),
+            }),
+        }
+    }
+
+    fn check_foreign_arguments(&self, queue_type: QueueType) -> Result<(), ArgumentError> {
+        let foreign = if queue_type == QueueType::Stream { QUEUE_ONLY } else { STREAM_ONLY };
+        match self.arguments.iter().find(|(name, _)| foreign.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(ArgumentError {
+                text: format!(
+                    "invalid arg '{name}' for {} of queue type {}",
+                    self.declaration.description(),
+                    queue_type.module_name()
+                ),
+            }),
+        }
+    }
+
+    fn check_properties(&self, parsed: &QueueArguments) -> Result<(), ArgumentError> {
+        if parsed.queue_type == QueueType::Classic {
+            return Ok(());
+        }
+        let property = if self.declaration.auto_delete {
+            "auto-delete"
+        } else if self.declaration.exclusive {
+            "exclusive-owner"
+        } else if !self.declaration.durable {
+            "non-durable"
+        } else {
+            ""
+        };
+        if !property.is_empty() {
+            let text = format!("invalid property '{property}' for {}", self.declaration.description());
+            return Err(ArgumentError { text });
+        }
+        if parsed.stream_segment_bytes_max.is_some_and(|bytes| bytes > STREAM_SEGMENT_BYTES_MAX) {
+            return Err(ArgumentError { text: format!("Exceeded max value for {SEGMENT_BYTES}") });
+        }
+        if parsed.stream_filter_bytes.is_some_and(|bytes| !STREAM_FILTER_BYTES.contains(&bytes)) {
+            return Err(ArgumentError { text: format!("Invalid value for {FILTER_BYTES}") });
+        }
+        Ok(())
+    }
+
+    fn queue_type(&self) -> Result<QueueType, ArgumentError> {
+        let refusal = |name: &[u8]| erlang_string(&[b"unsupported queue type '", name, b"'"].concat());
+        Ok(self.word(QUEUE_TYPE, refusal, QueueType::parse)?.unwrap_or_default())
+    }
+
+    fn expires_ms(&self) -> Result<Option<u64>, ArgumentError> {
+        match self.integer("x-expires")? {
+            Some(0) => self.refuse("x-expires", "{value_zero,0}"),
+            _ => self.expiry_ms("x-expires"),
+        }
+    }
+
+    fn expiry_ms(&self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
+        match self.integer(name)? {
+            Some(ms) if ms > EXPIRY_MS_MAX => self.refuse(name, format_args!("{{value_too_large,{ms}}}")),
+            _ => self.natural(name),
+        }
+    }
+
+    fn dead_letter_key(&self) -> Result<Option<Vec<u8>>, ArgumentError> {
+        const NAME: &str = "x-dead-letter-routing-key";
+        match self.arguments.get(NAME) {
+            Some(Value::Text(_)) if self.arguments.get(DEAD_LETTER_EXCHANGE).is_none() => {
+                self.refuse(NAME, "routing_key_but_no_dlx_defined")
+            }
+            _ => Ok(self.text_bytes(NAME)?.map(<[u8]>::to_vec)),
+        }
+    }
+
+    fn max_priority(&self) -> Result<Option<u8>, ArgumentError> {
+        const NAME: &str = "x-max-priority";
+        match self.natural(NAME)? {
+            None => Ok(None),
+            Some(highest) => match u8::try_from(highest) {
+                Ok(highest) => Ok(Some(highest)),
+                Err(_) => self.refuse(NAME, format_args!("{{max_value_exceeded,{highest}}}")),
+            },
+        }
+    }
+
+    fn version(&self) -> Result<Option<u8>, ArgumentError> {
+        const NAME: &str = "x-queue-version";
+        match self.natural(NAME)? {
+            None => Ok(None),
+            Some(1) => Ok(Some(1)),
+            Some(2) => Ok(Some(2)),
+            Some(other) => self.refuse(NAME, format_args!("\"unsupported queue version '{other}'\"")),
+        }
+    }
+
+    fn leader_locator(&self) -> Result<Option<String>, ArgumentError> {
+        self.word(
+            "x-queue-leader-locator",
+            |_| "invalid_queue_locator_arg".into(),
+            |name| match name {
+                "client-local" | "balanced" | "random" | "least-leaders" => Some(name.to_owned()),
+                _ => None,
+            },
+        )
+    }
+
+    fn delayed_retry(&self) -> Result<Option<DelayedRetry>, ArgumentError> {
+        let retry_type =
+            self.word("x-delayed-retry-type", |_| "invalid_delayed_retry_type".into(), DelayedRetryType::parse)?;
+        let min_ms = self.expiry_ms("x-delayed-retry-min")?;
+        let max_ms = self.expiry_ms("x-delayed-retry-max")?;
+        Ok(retry_type.flatten().map(|retry_type| DelayedRetry { retry_type, min_ms, max_ms }))
+    }
+
+    fn deduplication(&self) -> Result<Option<DedupArguments>, ArgumentError> {
+        let wanted = self.flag("x-message-deduplication")?;
+        let cache_size = self.natural("x-cache-size")?;
+        let cache_ttl_ms = self.natural("x-cache-ttl")?;
+        let header = self.text("x-deduplication-header")?;
+        Ok(wanted.then(|| DedupArguments {
+            cache_size,
+            cache_ttl_ms,
+            header: header.unwrap_or_else(|| DEDUP_HEADER_DEFAULT.to_owned()),
+        }))
+    }
+
+    fn max_age_ms(&self) -> Result<Option<u64>, ArgumentError> {
+        self.word("x-max-age", |_| "invalid_max_age".into(), parse_age_ms)
+    }
+
+    fn integer(&self, name: &'static str) -> Result<Option<i64>, ArgumentError> {
+        match self.arguments.get(name) {
+            None => Ok(None),
+            Some(value) => match value.as_integer() {
+                Some(number) => Ok(Some(number)),
+                None => self.refuse(name, format_args!("\"expected integer, got {}\"", value.kind_name())),
+            },
+        }
+    }
+
+    fn natural(&self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
+        match self.integer(name)? {
+            None => Ok(None),
+            Some(number) => match u64::try_from(number) {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => self.refuse(name, format_args!("{{value_negative,{number}}}")),
+            },
+        }
+    }
+
+    fn positive(&self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
+        match self.natural(name)? {
+            Some(0) => self.refuse(name, "{value_zero,0}"),
+            number => Ok(number),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, ArgumentError> {
+        match self.arguments.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => self.refuse_kind(name, other),
+        }
+    }
+
+    fn text_bytes(&self, name: &'static str) -> Result<Option<&[u8]>, ArgumentError> {
+        match self.arguments.get(name) {
+            None => Ok(None),
+            Some(Value::Text(bytes)) => Ok(Some(bytes)),
+            Some(other) => self.refuse_kind(name, other),
+        }
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>, ArgumentError> {
+        Ok(self.text_bytes(name)?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    /// A text that must be one of a few words.
+    fn word<T>(
+        &self,
+        name: &'static str,
+        refusal: impl FnOnce(&[u8]) -> String,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ArgumentError> {
+        match self.text_bytes(name)? {
+            None => Ok(None),
+            Some(bytes) => match std::str::from_utf8(bytes).ok().and_then(parse) {
+                Some(parsed) => Ok(Some(parsed)),
+                None => self.refuse(name, refusal(bytes)),
+            },
+        }
+    }
+
+    fn refuse_kind<T>(&self, name: &'static str, value: &Value) -> Result<T, ArgumentError> {
+        self.refuse(name, format_args!("{{unacceptable_type,{}}}", value.kind_name()))
+    }
+
+    fn refuse<T>(&self, name: &'static str, reason: impl fmt::Display) -> Result<T, ArgumentError> {
+        Err(ArgumentError { text: format!("invalid arg '{name}' for {}: {reason}", self.declaration.description()) })
+    }
+}
+
+impl Declaration<'_> {
+    fn description(&self) -> String {
+        format!("queue '{}' in vhost '{}'", self.name, self.vhost)
+    }
+}
+
+/// The milliseconds of an age such as `7D`, `12h` or `30s` (units Y, M, D, h, m, s); `None` for
+/// anything else, zero included.
+pub fn parse_age_ms(text: &str) -> Option<u64> {
+    const SECOND_MS: u64 = 1000;
+    const DAY_MS: u64 = 24 * 3600 * SECOND_MS;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit_ms = match &text[digits..] {
+        "Y" => 365 * DAY_MS,
+        "M" => 30 * DAY_MS,
+        "D" => DAY_MS,
+        "h" => 3600 * SECOND_MS,
+        "m" => 60 * SECOND_MS,
+        "s" => SECOND_MS,
+        _ => return None,
+    };
+    // An age beyond the end of time is the end of time.
+    let digits = text[..digits].bytes().map(|digit| u64::from(digit - b'0'));
+    let number = digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(digit));
+    (number > 0).then(|| number.saturating_mul(unit_ms))
+}
+
+/// An existing queue, as a redeclaration compares it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Survives a restart ([`Declaration::is_durable`] of its declaration).
+    pub durable: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// Its type.
+    pub queue_type: QueueType,
+    /// [`Declaration::effective_arguments`] of its declaration.
+    pub arguments: &'a Table,
+}
+
+/// The first difference between a queue and its redeclaration. Its text is RabbitMQ's, without the
+/// reply-code name in front.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "inequivalent arg '{argument}' for queue '{name}' in vhost '{vhost}': received {received} but current is {current}"
+)]
+pub struct Inequivalence {
+    /// The differing property or argument.
+    pub argument: &'static str,
+    name: String,
+    vhost: String,
+    received: String,
+    current: String,
+}
+
+/// The first difference between a stored queue and a redeclaration of it, or `None`.
+///
+/// Who may redeclare an exclusive queue is decided before. Unknown arguments do not take part.
+pub fn inequivalence(stored: &Stored<'_>, received: &Declaration<'_>) -> Option<Inequivalence> {
+    let differs = |argument, received_text, current_text| {
+        Some(Inequivalence {
+            argument,
+            name: received.name.to_owned(),
+            vhost: received.vhost.to_owned(),
+            received: received_text,
+            current: current_text,
+        })
+    };
+    let flag = |flag: bool| format!("'{flag}'");
+    if stored.durable != received.is_durable() {
+        return differs("durable", flag(received.is_durable()), flag(stored.durable));
+    }
+    if stored.auto_delete != received.auto_delete {
+        return differs("auto_delete", flag(received.auto_delete), flag(stored.auto_delete));
+    }
+    let arguments = received.effective_arguments();
+    for &name in compared(stored.queue_type) {
+        let (current, new) = (stored.arguments.get(name), arguments.get(name));
+        match (current, new) {
+            (None, None) => {}
+            (Some(current), Some(new)) => {
+                if !is_same(current, new) {
+                    return differs(name, value_alone(new), value_alone(current));
+                }
+            }
+            (Some(only), None) | (None, Some(only)) => {
+                if name == QUEUE_TYPE && only.as_text() == Some(QueueType::Classic.name()) {
+                    continue;
+                }
+                return differs(name, value_and_kind(new), value_and_kind(current));
+            }
+        }
+    }
+    None
+}
+
+fn compared(queue_type: QueueType) -> impl Iterator<Item = &'static &'static str> {
+    let (own, newer): (&[_], &[_]) = match queue_type {
+        QueueType::Classic => (COMPARED_CLASSIC, COMPARED_QUEUES),
+        QueueType::Quorum => (COMPARED_QUORUM, COMPARED_QUEUES),
+        QueueType::Stream => (COMPARED_STREAM, &[]),
+    };
+    own.iter().chain(newer).chain(COMPARED_ALL)
+}
+
+/// Equality across kinds that hold the same thing, as RabbitMQ compares.
+fn is_same(a: &Value, b: &Value) -> bool {
+    fn whole(value: &Value) -> Option<i128> {
+        match value {
+            Value::Timestamp(secs) => Some(i128::from(*secs)),
+            other => other.as_integer().map(i128::from),
+        }
+    }
+    fn real(value: &Value) -> Option<f64> {
+        match *value {
+            Value::F32(number) => Some(number.into()),
+            Value::F64(number) => Some(number),
+            _ => None,
+        }
+    }
+    fn bytes(value: &Value) -> Option<&[u8]> {
+        match value {
+            Value::Text(bytes) | Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => return a == b,
+        (None, None) => {}
+        _ => return false,
+    }
+    match (real(a), real(b)) {
+        (Some(a), Some(b)) => return a == b,
+        (None, None) => {}
+        _ => return false,
+    }
+    match (bytes(a), bytes(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+fn value_alone(value: &Value) -> String {
+    match value {
+        Value::Void => "none".into(),
+        value => format!("'{}'", Bare(value)),
+    }
+}
+
+fn value_and_kind(value: Option<&Value>) -> String {
+    match value {
+        None => "none".into(),
+        Some(value) => format!("the value '{}' of type '{}'", Bare(value), value.kind_name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn declaration<'a>(arguments: &'a Table) -> Declaration<'a> {
+        Declaration {
+            name: "q",
+            vhost: "/",
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            server_named: false,
+            arguments,
+            default_queue_type: None,
+        }
+    }
+
+    fn refusal(entries: &[(&str, Value)]) -> String {
+        let arguments = entries.iter().cloned().collect();
+        parse(&declaration(&arguments)).expect_err("refused").to_string()
+    }
+
+    fn parsed(entries: &[(&str, Value)]) -> QueueArguments {
+        let arguments = entries.iter().cloned().collect();
+        parse(&declaration(&arguments)).expect("accepted")
+    }
+
+    fn quorum() -> (&'static str, Value) {
+        (QUEUE_TYPE, Value::text("quorum"))
+    }
+
+    fn stream() -> (&'static str, Value) {
+        (QUEUE_TYPE, Value::text("stream"))
+    }
+
+    #[test]
+    fn refusals_have_rabbitmqs_words() {
+        let text = Value::text;
+        for (name, value, reason) in [
+            ("x-expires", Value::I32(-1), "{value_negative,-1}"),
+            ("x-expires", Value::I32(0), "{value_zero,0}"),
+            ("x-expires", Value::I64(315_360_000_001), "{value_too_large,315360000001}"),
+            ("x-expires", text("1"), "\"expected integer, got longstr\""),
+            ("x-expires", Value::Void, "\"expected integer, got void\""),
+            ("x-expires", Value::Bytes(vec![]), "\"expected integer, got binary\""),
+            ("x-message-ttl", Value::I64(315_360_000_001), "{value_too_large,315360000001}"),
+            ("x-message-ttl", Value::I32(-5), "{value_negative,-5}"),
+            ("x-dead-letter-routing-key", text("k"), "routing_key_but_no_dlx_defined"),
+            ("x-dead-letter-routing-key", Value::I32(1), "{unacceptable_type,signedint}"),
+            ("x-dead-letter-strategy", text("zz"), "invalid_dlx_strategy"),
+            ("x-max-length", Value::I32(-1), "{value_negative,-1}"),
+            ("x-max-priority", Value::I32(256), "{max_value_exceeded,256}"),
+            ("x-overflow", text("zzz"), "invalid_overflow"),
+            ("x-overflow", Value::I32(1), "{unacceptable_type,signedint}"),
+            ("x-queue-mode", text("z"), "\"unsupported queue mode 'z'\""),
+            ("x-queue-version", Value::I32(3), "\"unsupported queue version '3'\""),
+            ("x-single-active-consumer", text("true"), "{unacceptable_type,longstr}"),
+            ("x-queue-type", text("zzz"), "\"unsupported queue type 'zzz'\""),
+            ("x-queue-type", Value::I32(1), "{unacceptable_type,signedint}"),
+            ("x-queue-leader-locator", text("zzz"), "invalid_queue_locator_arg"),
+            ("x-quorum-initial-group-size", Value::I32(0), "{value_zero,0}"),
+        ] {
+            let expected = format!("invalid arg '{name}' for queue 'q' in vhost '/': {reason}");
+            assert_eq!(refusal(&[(name, value)]), expected);
+        }
+        assert_eq!(
+            refusal(&[(DEAD_LETTER_EXCHANGE, Value::I32(1))]),
+            "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'"
+        );
+    }
+
+    #[test]
+    fn stream_refusals_have_rabbitmqs_words() {
+        for (name, value, text) in [
+            ("x-max-age", Value::text("7X"), "invalid arg 'x-max-age' for queue 'q' in vhost '/': invalid_max_age"),
+            ("x-max-age", Value::text("0s"), "invalid arg 'x-max-age' for queue 'q' in vhost '/': invalid_max_age"),
+            ("x-max-age", Value::text("abc"), "invalid arg 'x-max-age' for queue 'q' in vhost '/': invalid_max_age"),
+            ("x-max-age", Value::I8(1), "invalid arg 'x-max-age' for queue 'q' in vhost '/': {unacceptable_type,byte}"),
+            (SEGMENT_BYTES, Value::I64(3_000_000_001), "Exceeded max value for x-stream-max-segment-size-bytes"),
+            (
+                "x-max-priority",
+                Value::I32(5),
+                "invalid arg 'x-max-priority' for queue 'q' in vhost '/' of queue type rabbit_stream_queue",
+            ),
+        ] {
+            assert_eq!(refusal(&[stream(), (name, value)]), text);
+        }
+        assert_eq!(
+            refusal(&[("x-max-age", Value::text("7D"))]),
+            "invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue"
+        );
+    }
+
+    #[test]
+    fn quorum_queues_and_streams_are_durable_and_shared() {
+        let arguments = Table::from_iter([quorum()]);
+        let good = declaration(&arguments);
+        let text = |declaration: Declaration<'_>| parse(&declaration).expect_err("refused").to_string();
+        assert_eq!(
+            text(Declaration { durable: false, ..good }),
+            "invalid property 'non-durable' for queue 'q' in vhost '/'"
+        );
+        assert_eq!(
+            text(Declaration { durable: false, exclusive: true, ..good }),
+            "invalid property 'exclusive-owner' for queue 'q' in vhost '/'"
+        );
+        assert_eq!(
+            text(Declaration { exclusive: true, auto_delete: true, ..good }),
+            "invalid property 'auto-delete' for queue 'q' in vhost '/'"
+        );
+        assert_eq!(
+            text(Declaration { server_named: true, ..good }),
+            "Cannot declare a server-named queue for type rabbit_quorum_queue"
+        );
+    }
+
+    #[test]
+    fn arguments_of_classic_and_quorum_queues_are_honoured_on_both() {
+        assert_eq!(parsed(&[quorum(), ("x-max-priority", Value::I32(5))]).max_priority, Some(5));
+        assert_eq!(parsed(&[("x-delivery-limit", Value::I32(3))]).delivery_limit, Some(3));
+        assert_eq!(parsed(&[("x-delivery-limit", Value::I32(-1))]).delivery_limit, None);
+        assert_eq!(parsed(&[("x-delivery-limit", Value::text("a"))]).delivery_limit, None);
+    }
+
+    #[test]
+    fn deduplication_has_defaults() {
+        let dedup = parsed(&[("x-message-deduplication", Value::Bool(true))]).deduplication.expect("asked for");
+        assert_eq!(dedup, DedupArguments { cache_size: None, cache_ttl_ms: None, header: DEDUP_HEADER_DEFAULT.into() });
+        assert_eq!(parsed(&[("x-cache-size", Value::I32(7))]).deduplication, None);
+    }
+
+    #[test]
+    fn ages_are_a_positive_number_and_a_unit() {
+        assert_eq!(parse_age_ms("7D"), Some(7 * 86_400_000));
+        assert_eq!(parse_age_ms("1h"), Some(3_600_000));
+        assert_eq!(parse_age_ms("2m"), Some(120_000));
+        assert_eq!(parse_age_ms("1M"), Some(30 * 86_400_000));
+        assert_eq!(parse_age_ms("1Y"), Some(365 * 86_400_000));
+        for nonsense in ["", "s", "0s", "7", "7x", "-1s", "1.5h", "7 D", "7D ", "٣s"] {
+            assert_eq!(parse_age_ms(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(parse_age_ms("999999999999999Y"), Some(u64::MAX));
+        assert_eq!(parse_age_ms("99999999999999999999999s"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn the_vhosts_default_type_applies_where_the_properties_allow() {
+        let none = Table::new();
+        let good = Declaration { default_queue_type: Some(QueueType::Quorum), ..declaration(&none) };
+        assert_eq!(parse(&good).expect("accepted").queue_type, QueueType::Quorum);
+        assert_eq!(good.effective_arguments().get(QUEUE_TYPE), Some(&Value::text("quorum")));
+        let exclusive = Declaration { exclusive: true, ..good };
+        assert_eq!(parse(&exclusive).expect("accepted").queue_type, QueueType::Classic);
+        assert!(exclusive.effective_arguments().is_empty());
+    }
+
+    fn difference(stored: &[(&str, Value)], received: &[(&str, Value)]) -> Option<String> {
+        let (stored, received) = (stored.iter().cloned().collect(), received.iter().cloned().collect());
+        let queue_type = parse(&declaration(&stored)).expect("accepted").queue_type;
+        let stored = Stored { durable: true, auto_delete: false, queue_type, arguments: &stored };
+        inequivalence(&stored, &declaration(&received)).map(|difference| difference.to_string())
+    }
+
+    #[test]
+    fn differing_values_are_named_without_their_kind() {
+        let stored = [("x-max-length", Value::I16(10))];
+        for (received, text) in [
+            (Value::I64(11), "received '11' but current is '10'"),
+            (Value::text("10"), "received '10' but current is '10'"),
+            (Value::F64(10.0), "received '10.0' but current is '10'"),
+            (Value::Bool(true), "received 'true' but current is '10'"),
+            (Value::Void, "received none but current is '10'"),
+        ] {
+            assert_eq!(
+                difference(&stored, &[("x-max-length", received)]),
+                Some(format!("inequivalent arg 'x-max-length' for queue 'q' in vhost '/': {text}"))
+            );
+        }
+    }
+
+    #[test]
+    fn absent_and_new_arguments_are_named_with_their_kind() {
+        let length = ("x-max-length", Value::I16(10));
+        assert_eq!(
+            difference(std::slice::from_ref(&length), &[]).as_deref(),
+            Some(
+                "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': \
+                 received none but current is the value '10' of type 'short'"
+            )
+        );
+        assert_eq!(
+            difference(&[], &[("x-dead-letter-exchange", Value::text("dlx"))]).as_deref(),
+            Some(
+                "inequivalent arg 'x-dead-letter-exchange' for queue 'q' in vhost '/': \
+                 received the value 'dlx' of type 'longstr' but current is none"
+            )
+        );
+    }
+
+    #[test]
+    fn kinds_that_hold_the_same_are_equivalent() {
+        let stored = [("x-max-length", Value::I16(10))];
+        assert_eq!(difference(&stored, &[("x-max-length", Value::I64(10))]), None);
+        assert_eq!(difference(&stored, &[("x-max-length", Value::Timestamp(10))]), None);
+        let stored = [(QUEUE_TYPE, Value::text("quorum"))];
+        assert_eq!(difference(&stored, &[(QUEUE_TYPE, Value::Bytes(b"quorum".to_vec()))]), None);
+    }
+
+    #[test]
+    fn unknown_arguments_are_not_compared() {
+        assert_eq!(difference(&[], &[("x-foo", Value::I8(1)), ("x-max-age", Value::text("1h"))]), None);
+    }
+
+    #[test]
+    fn classic_is_the_type_that_needs_no_name() {
+        let classic = (QUEUE_TYPE, Value::text("classic"));
+        assert_eq!(difference(&[], std::slice::from_ref(&classic)), None);
+        assert_eq!(difference(std::slice::from_ref(&classic), &[]), None);
+        assert_eq!(
+            difference(&[classic], &[quorum()]).as_deref(),
+            Some(
+                "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': \
+                 received 'quorum' but current is 'classic'"
+            )
+        );
+    }
+
+    #[test]
+    fn an_exclusive_queue_is_not_durable() {
+        let none = Table::new();
+        let exclusive = Declaration { exclusive: true, ..declaration(&none) };
+        let mut stored =
+            Stored { durable: false, auto_delete: false, queue_type: QueueType::Classic, arguments: &none };
+        assert_eq!(inequivalence(&stored, &exclusive), None);
+        stored.durable = true;
+        stored.auto_delete = true;
+        let transient = Declaration { durable: false, ..declaration(&none) };
+        assert_eq!(
+            inequivalence(&stored, &transient).map(|difference| difference.to_string()).as_deref(),
+            Some("inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'")
+        );
+        assert_eq!(
+            inequivalence(&stored, &declaration(&none)).map(|difference| difference.to_string()).as_deref(),
+            Some("inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'false' but current is 'true'")
+        );
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::I64),
+            (0_i64..10).prop_map(Value::I64),
+            any::<f64>().prop_map(Value::F64),
+            any::<u64>().prop_map(Value::Timestamp),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Text),
+            "[0-9]{0,25}[YMDhms]?".prop_map(Value::text),
+            Just(Value::Void),
+            Just(Value::text("quorum")),
+            Just(Value::text("stream")),
+        ]
+    }
+
+    fn any_table() -> impl Strategy<Value = Table> {
+        let names: Vec<&str> =
+            QUEUE_ONLY.iter().chain(STREAM_ONLY).chain(COMPARED_ALL).chain(&[QUEUE_TYPE]).copied().collect();
+        proptest::collection::vec((proptest::sample::select(names), any_value()), 0..6)
+            .prop_map(|entries| entries.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn no_arguments_panic(stored in any_table(), received in any_table(), durable: bool, exclusive: bool) {
+            let declaration = Declaration { durable, exclusive, ..declaration(&received) };
+            let _ = parse(&declaration);
+            for queue_type in [QueueType::Classic, QueueType::Quorum, QueueType::Stream] {
+                let stored = Stored { durable, auto_delete: false, queue_type, arguments: &stored };
+                let _ = inequivalence(&stored, &declaration);
+            }
+        }
+
+        #[test]
+        fn a_queue_is_equivalent_to_its_own_declaration(arguments in any_table()) {
+            let declaration = declaration(&arguments);
+            if let Ok(parsed) = parse(&declaration) {
+                let stored = Stored {
+                    durable: true, auto_delete: false, queue_type: parsed.queue_type, arguments: &arguments,
+                };
+                prop_assert_eq!(inequivalence(&stored, &declaration), None);
+            }
+        }
+    }
+}

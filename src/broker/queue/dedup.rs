@@ -1,0 +1,268 @@
+//! Message deduplication: which keys were seen of late.
+//!
+//! Works as LavinMQ's does: a message whose key header is absent is never a duplicate; the window
+//! holds a bounded number of keys, the oldest leaving first whether or not it was seen again; a
+//! key's time runs from its first message and is not extended by duplicates.
+//!
+//! Invariants:
+//! - at most `keys_max` keys are remembered;
+//! - `order` holds each remembered key once, and at most as many forgotten ones again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::arguments::DedupArguments;
+use crate::broker::{
+    time::Time,
+    value::{Headers, ValueRef},
+};
+
+/// Keys remembered when the declaration names no number.
+pub const KEYS_DEFAULT: usize = 128;
+/// Most keys that a window remembers, whatever its declaration says. Full: the oldest key leaves.
+pub const KEYS_MAX: usize = 1 << 20;
+/// The header by which a message names its own key's time to live.
+const TTL_HEADER: &[u8] = b"x-cache-ttl";
+/// Longest key kept as it is; of a longer one its digest is kept.
+const KEY_BYTES_MAX: usize = 64;
+
+/// The keys seen of late.
+#[derive(Debug)]
+pub struct Window {
+    keys_max: usize,
+    ttl_ms: Option<u64>,
+    header: String,
+    seen: HashMap<Arc<[u8]>, Entry, foldhash::fast::RandomState>,
+    /// Keys as they came, each with the serial that says whether its entry is still this one.
+    order: VecDeque<(u64, Arc<[u8]>)>,
+    next_serial: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    serial: u64,
+    deadline: Time,
+}
+
+impl Window {
+    /// An empty window as the arguments ask for it.
+    pub fn new(arguments: &DedupArguments) -> Self {
+        let asked = arguments.cache_size.map_or(KEYS_DEFAULT, |size| usize::try_from(size).unwrap_or(KEYS_MAX));
+        Self {
+            keys_max: asked.min(KEYS_MAX),
+            ttl_ms: arguments.cache_ttl_ms,
+            header: arguments.header.clone(),
+            seen: HashMap::default(),
+            order: VecDeque::new(),
+            next_serial: 0,
+        }
+    }
+
+    /// Whether a message with these headers repeats an earlier one. If it does not, its key is
+    /// remembered from now on.
+    pub fn is_duplicate_message(&mut self, headers: Headers<'_>, now: Time) -> bool {
+        if headers.is_empty() {
+            return false;
+        }
+        let Some(key) = headers.get(&self.header) else { return false };
+        let own_ttl = headers.iter().find(|(name, _)| *name == TTL_HEADER).and_then(|(_, value)| value.as_integer());
+        let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
+        self.is_duplicate(&key_bytes(key), now, ttl_ms)
+    }
+
+    /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
+    pub fn is_duplicate(&mut self, key: &[u8], now: Time, ttl_ms: Option<u64>) -> bool {
+        if let Some(entry) = self.seen.get(key) {
+            if now < entry.deadline {
+                return true;
+            }
+            self.seen.remove(key);
+        }
+        if self.keys_max == 0 {
+            return false;
+        }
+        while self.seen.len() >= self.keys_max {
+            self.forget_oldest();
+        }
+        let key: Arc<[u8]> = key.into();
+        let entry = Entry { serial: self.next_serial, deadline: ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl)) };
+        self.next_serial += 1;
+        self.order.push_back((entry.serial, key.clone()));
+        self.seen.insert(key, entry);
+        self.drop_stale_order();
+        false
+    }
+
+    /// Number of keys remembered, those included whose time is over and that nobody asked for.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// True when no key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// Forgets every key, as a purge does not but a deletion does.
+    pub fn clear(&mut self) {
+        self.seen.clear();
+        self.order.clear();
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((serial, key)) = self.order.pop_front() else {
+            // Not reached: every remembered key stands in `order`. Emptying both keeps the bound.
+            self.seen.clear();
+            return;
+        };
+        if self.seen.get(&key).is_some_and(|entry| entry.serial == serial) {
+            self.seen.remove(&key);
+        }
+    }
+
+    /// A key that came again after its time leaves its earlier place in `order` behind; once these
+    /// are half of it they are swept, so that the sweep costs each key a constant.
+    fn drop_stale_order(&mut self) {
+        if self.order.len() > 2 * self.seen.len() + 16 {
+            let seen = &self.seen;
+            self.order.retain(|(serial, key)| seen.get(key).is_some_and(|entry| entry.serial == *serial));
+        }
+    }
+}
+
+/// The bytes that stand for a key: kind and payload, integers of any width alike, of a long key
+/// its digest.
+fn key_bytes(key: ValueRef<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 + key.payload.len().min(KEY_BYTES_MAX));
+    if let Some(number) = key.as_integer() {
+        bytes.push(b'l');
+        bytes.extend(number.to_be_bytes());
+    } else if key.payload.len() <= KEY_BYTES_MAX {
+        bytes.push(key.kind);
+        bytes.extend_from_slice(key.payload);
+    } else {
+        // Zero is no kind, so a digest never meets a key kept as it is.
+        bytes.extend([0, key.kind]);
+        bytes.extend_from_slice(Sha256::digest(key.payload).as_slice());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::value::{HeadersBuilder, Value};
+
+    fn window(size: u64, ttl_ms: Option<u64>) -> Window {
+        Window::new(&DedupArguments {
+            cache_size: Some(size),
+            cache_ttl_ms: ttl_ms,
+            header: "x-deduplication-header".into(),
+        })
+    }
+
+    fn headers(entries: &[(&str, Value)]) -> Vec<u8> {
+        let mut builder = HeadersBuilder::new();
+        for (name, value) in entries {
+            builder.push(name, value);
+        }
+        builder.finish()
+    }
+
+    fn repeats(window: &mut Window, entries: &[(&str, Value)], now: u64) -> bool {
+        window.is_duplicate_message(Headers::new(&headers(entries)), Time(now))
+    }
+
+    #[test]
+    fn the_second_of_a_key_is_a_duplicate() {
+        let mut window = window(10, None);
+        let key = [("x-deduplication-header", Value::text("a"))];
+        assert!(!repeats(&mut window, &key, 1));
+        assert!(repeats(&mut window, &key, 1_000_000));
+        assert!(!repeats(&mut window, &[("x-deduplication-header", Value::text("b"))], 2));
+    }
+
+    #[test]
+    fn a_message_without_the_header_is_never_a_duplicate() {
+        let mut window = window(10, None);
+        for _ in 0..2 {
+            assert!(!repeats(&mut window, &[], 1));
+            assert!(!repeats(&mut window, &[("other", Value::text("a"))], 1));
+        }
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_key_is_forgotten_when_its_time_is_over() {
+        let mut window = window(10, Some(100));
+        let key = [("x-deduplication-header", Value::text("a"))];
+        assert!(!repeats(&mut window, &key, 0));
+        assert!(repeats(&mut window, &key, 99), "a duplicate does not extend the time");
+        assert!(!repeats(&mut window, &key, 100));
+        assert!(repeats(&mut window, &key, 199));
+    }
+
+    #[test]
+    fn a_message_may_name_its_own_time() {
+        let mut window = window(10, Some(100));
+        let key = [("x-deduplication-header", Value::text("a")), ("x-cache-ttl", Value::I32(500))];
+        assert!(!repeats(&mut window, &key, 0));
+        assert!(repeats(&mut window, &key, 499));
+        assert!(!repeats(&mut window, &key, 500));
+    }
+
+    #[test]
+    fn the_oldest_key_leaves_a_full_window() {
+        let mut window = window(2, None);
+        for key in [b"a", b"b"] {
+            assert!(!window.is_duplicate(key, Time(0), None));
+        }
+        assert!(window.is_duplicate(b"a", Time(0), None), "being seen again does not keep it");
+        assert!(!window.is_duplicate(b"c", Time(0), None));
+        assert_eq!(window.len(), 2);
+        assert!(window.is_duplicate(b"b", Time(0), None));
+        assert!(!window.is_duplicate(b"a", Time(0), None));
+    }
+
+    #[test]
+    fn a_window_of_no_keys_remembers_none() {
+        let mut window = window(0, None);
+        assert!(!window.is_duplicate(b"a", Time(0), None));
+        assert!(!window.is_duplicate(b"a", Time(0), None));
+    }
+
+    #[test]
+    fn keys_that_return_after_their_time_do_not_pile_up() {
+        let mut window = window(1000, Some(1));
+        for now in 0..10_000 {
+            assert!(!window.is_duplicate(b"a", Time(2 * now), Some(1)));
+        }
+        assert_eq!(window.len(), 1);
+        assert!(window.order.len() <= 2 + 16);
+    }
+
+    #[test]
+    fn a_returned_key_leaves_by_its_second_place() {
+        let mut window = window(2, None);
+        window.is_duplicate(b"a", Time(0), Some(1));
+        window.is_duplicate(b"b", Time(0), None);
+        assert!(!window.is_duplicate(b"a", Time(5), None));
+        assert!(!window.is_duplicate(b"c", Time(5), None));
+        assert!(window.is_duplicate(b"a", Time(5), None), "b was the oldest");
+    }
+
+    #[test]
+    fn numbers_are_keys_whatever_their_width_and_long_keys_are_digested() {
+        let mut window = window(10, None);
+        assert!(!repeats(&mut window, &[("x-deduplication-header", Value::I16(7))], 0));
+        assert!(repeats(&mut window, &[("x-deduplication-header", Value::I64(7))], 0));
+        let long = Value::text("x".repeat(10_000));
+        assert!(!repeats(&mut window, &[("x-deduplication-header", long.clone())], 0));
+        assert!(repeats(&mut window, &[("x-deduplication-header", long)], 0));
+        assert!(window.seen.keys().all(|key| key.len() <= KEY_BYTES_MAX + 2));
+    }
+}

@@ -5,5 +5,8 @@
 
 pub mod block;
 pub mod message;
+pub mod options;
 pub mod time;
 pub mod value;
+
+pub use options::Options;

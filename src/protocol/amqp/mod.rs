@@ -1,0 +1,5 @@
+//! AMQP 0-9-1 as RabbitMQ speaks it.
+
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,3 @@
+//! Wire protocols: rules only, no sockets, no async, no reading of clocks.
+
+pub mod amqp;

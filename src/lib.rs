@@ -1,5 +1,6 @@
 //! Tern: one message broker for RabbitMQ, ActiveMQ and AWS SDK clients.
 
 pub mod broker;
+pub mod config;
 pub mod protocol;
 pub mod server;

@@ -2,3 +2,5 @@
 
 pub mod broker;
 pub mod protocol;
+pub mod config;
+pub mod server;

@@ -14,6 +14,9 @@ pub mod pattern;
 pub mod policy;
 pub mod term;
 pub mod queue;
+pub mod options;
 pub mod time;
 pub mod validation;
 pub mod value;
+
+pub use options::Options;

@@ -2,3 +2,6 @@
 
 pub mod codec;
 pub mod properties;
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,548 @@
+//! Every setting: its key, what it may be, why its default is what it is, and the field it fills.
+//!
+//! This table is the one list of settings. The loader, `tern config check` and the suggestions for
+//! misspelt names all read it; a test of the source tree holds every field of an `Options` to a row.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use super::Settings;
+use super::value::{Off, Parsed, Rule, Unit};
+use crate::broker::options::{DefaultQueueType, MemoryShare};
+use crate::protocol::amqp::options::FRAME_MAX_MIN;
+use crate::server::options::{Cidr, LogFormat};
+
+/// One setting.
+pub(super) struct Setting {
+    /// `section.name`, as in the file; `TERN_SECTION_NAME` in the environment.
+    pub(super) key: &'static str,
+    pub(super) rule: Rule,
+    /// One line: what it does and why the default is good.
+    pub(super) reason: &'static str,
+    /// Puts a parsed value into its field; an error says what else would have been allowed.
+    pub(super) write: fn(&mut Settings, Parsed) -> Result<(), String>,
+    /// The field as a person would write it.
+    pub(super) show: fn(&Settings) -> String,
+}
+
+impl Setting {
+    /// Whether the value must not be printed.
+    pub(super) fn is_secret(&self) -> bool {
+        self.key.ends_with("_pass")
+    }
+
+    /// Whether the environment may name a file that holds the value.
+    pub(super) fn may_come_from_a_file(&self) -> bool {
+        self.is_secret() || self.key == "broker.default_user"
+    }
+
+    /// The name of its environment variable.
+    pub(super) fn variable(&self) -> String {
+        format!("TERN_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+/// The row of a key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// A row whose field takes the parsed value by one expression.
+macro_rules! row {
+    ($key:literal, $rule:expr, $reason:literal, $($field:ident).+ = $read:expr, $show:expr) => {
+        Setting {
+            key: $key,
+            rule: $rule,
+            reason: $reason,
+            write: |settings, parsed| {
+                let read: fn(Parsed) -> _ = $read;
+                settings.$($field).+ = read(parsed);
+                Ok(())
+            },
+            show: |settings| show_with(&settings.$($field).+, $show),
+        }
+    };
+    ($key:literal, $rule:expr, $reason:literal, $($field:ident).+ ? $read:expr, $show:expr) => {
+        Setting {
+            key: $key,
+            rule: $rule,
+            reason: $reason,
+            write: |settings, parsed| {
+                let read: fn(Parsed) -> Result<_, String> = $read;
+                settings.$($field).+ = read(parsed)?;
+                Ok(())
+            },
+            show: |settings| show_with(&settings.$($field).+, $show),
+        }
+    };
+}
+
+const fn bytes(min: u64, max: u64) -> Rule {
+    Rule::Number { min, max, unit: Unit::Bytes, off: Off::Never }
+}
+
+const fn millis(min: u64, max: u64) -> Rule {
+    Rule::Number { min, max, unit: Unit::Millis, off: Off::Never }
+}
+
+const fn count(min: u64, max: u64) -> Rule {
+    Rule::Number { min, max, unit: Unit::Count, off: Off::Never }
+}
+
+const fn count_or(off: Off) -> Rule {
+    Rule::Number { min: 1, max: u64::MAX, unit: Unit::Count, off }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const PATTERN: Rule = Rule::Checked("a regular expression");
+
+/// All settings, by section, each section in the order of its `Options`.
+pub(super) const SETTINGS: &[Setting] = &[
+    row!("broker.node_name", Rule::Checked("a name, or name@host"),
+        "Name of this node in listings and for the control tool; default tern@ and the host's name.",
+        broker.node_name ? node_name, String::clone),
+    row!(
+        "broker.cluster_name",
+        Rule::Text,
+        "Name of the installation, told to clients; default the node's name.",
+        broker.cluster_name = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "broker.default_vhost",
+        Rule::Text,
+        "Virtual host made at the first start.",
+        broker.default_vhost = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "broker.default_user",
+        Rule::Text,
+        "User made at the first start; every client library presumes guest.",
+        broker.default_user = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "broker.default_pass",
+        Rule::Text,
+        "Password of the first user; guest is harmless only while guest is a loopback user.",
+        broker.default_pass = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "broker.default_user_tags",
+        Rule::List("tags"),
+        "Tags of the first user; somebody must be able to administer.",
+        broker.default_user_tags = Parsed::list,
+        list
+    ),
+    row!("broker.default_permissions_configure", PATTERN,
+        "Names that the first user may configure.",
+        broker.default_permissions_configure ? pattern, String::clone),
+    row!("broker.default_permissions_write", PATTERN,
+        "Names that the first user may write to.",
+        broker.default_permissions_write ? pattern, String::clone),
+    row!("broker.default_permissions_read", PATTERN,
+        "Names that the first user may read from.",
+        broker.default_permissions_read ? pattern, String::clone),
+    row!(
+        "broker.loopback_users",
+        Rule::List("user names"),
+        "Users that may log in from loopback only; a well-known password must not work from elsewhere.",
+        broker.loopback_users = Parsed::list,
+        list
+    ),
+    row!(
+        "broker.default_queue_type",
+        Rule::OneOf(&["classic", "quorum", "stream"]),
+        "Queue type of a declaration that names none.",
+        broker.default_queue_type = queue_type,
+        |kind| kind.as_str().into()
+    ),
+    row!(
+        "broker.max_message_bytes",
+        bytes(1, 512 << 20),
+        "Largest message body; a larger one is refused.",
+        broker.max_message_bytes = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "broker.memory_high_watermark",
+        Rule::Share { relative_max: 1.0 },
+        "Resident memory at which publishers stop being read; leaves room for a copy of everything.",
+        broker.memory_high_watermark = Parsed::share,
+        share
+    ),
+    row!(
+        "broker.disk_free_limit",
+        Rule::Share { relative_max: 100.0 },
+        "Free disk space below which publishers stop being read.",
+        broker.disk_free_limit = Parsed::share,
+        share
+    ),
+    row!(
+        "broker.consumer_timeout_ms",
+        Rule::Number { min: 1000, max: 365 * 24 * HOUR_MS, unit: Unit::Millis, off: Off::Off },
+        "How long a delivery may stay unsettled before its channel is closed; long tasks are ordinary, so off.",
+        broker.consumer_timeout_ms = Parsed::optional,
+        |ms| optional(ms, Off::Off)
+    ),
+    row!(
+        "broker.delivery_limit",
+        count_or(Off::Off),
+        "Deliveries of one message where the queue sets no limit; no message vanishes unasked, so off.",
+        broker.delivery_limit = Parsed::optional,
+        |limit| optional(limit, Off::Off)
+    ),
+    row!(
+        "broker.vhosts_count_max",
+        count_or(Off::Unlimited),
+        "Virtual hosts in all; full: a further one is refused.",
+        broker.vhosts_count_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "broker.queues_count_max",
+        count_or(Off::Unlimited),
+        "Queues in all virtual hosts; full: a further declaration is refused.",
+        broker.queues_count_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "broker.exchanges_count_max",
+        count_or(Off::Unlimited),
+        "Exchanges in all virtual hosts; full: a further declaration is refused.",
+        broker.exchanges_count_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "broker.connections_count_max",
+        count_or(Off::Unlimited),
+        "Open connections in all; the open-files limit bounds them anyway.",
+        broker.connections_count_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "broker.channels_count_max",
+        count_or(Off::Unlimited),
+        "Open channels of all connections; each connection has its own bound, amqp.channel_max.",
+        broker.channels_count_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "amqp.port",
+        count(0, 65535),
+        "Port of AMQP on each address of server.bind; 0 takes a free one.",
+        server.amqp_port = Parsed::number,
+        u16::to_string
+    ),
+    row!("amqp.listeners", Rule::List("addresses such as 127.0.0.1:5672"),
+        "Addresses of AMQP instead of server.bind and amqp.port; \"none\" switches AMQP off.",
+        server.amqp_listeners ? listeners, show_listeners),
+    row!(
+        "amqp.frame_max",
+        bytes(FRAME_MAX_MIN as u64, 16 << 20),
+        "Largest frame offered to clients; RabbitMQ's, which they are tuned for.",
+        amqp.frame_max = Parsed::number,
+        |bytes| Unit::Bytes.show(u64::from(*bytes))
+    ),
+    row!(
+        "amqp.channel_max",
+        count(1, 65535),
+        "Channels per connection offered to clients, as RabbitMQ; full: the connection is closed.",
+        amqp.channel_max = Parsed::number,
+        u16::to_string
+    ),
+    row!(
+        "amqp.heartbeat_secs",
+        Rule::Number { min: 0, max: 65535, unit: Unit::Secs, off: Off::Off },
+        "Heartbeat offered to clients, as RabbitMQ; 0 or off proposes none.",
+        amqp.heartbeat_secs = heartbeat,
+        u16::to_string
+    ),
+    row!(
+        "amqp.handshake_timeout_ms",
+        millis(100, HOUR_MS),
+        "From accept to the opened connection; then the socket is closed.",
+        amqp.handshake_timeout_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "amqp.pre_login_frame_max",
+        bytes(1024, 128 << 10),
+        "Largest frame before the login; nobody has said yet who they are.",
+        amqp.pre_login_frame_max = Parsed::number,
+        |bytes| Unit::Bytes.show(u64::from(*bytes))
+    ),
+    row!(
+        "amqp.start_ok_max",
+        bytes(1024, 128 << 10),
+        "Largest frame in which a client describes itself; some do so at length.",
+        amqp.start_ok_max = Parsed::number,
+        |bytes| Unit::Bytes.show(u64::from(*bytes))
+    ),
+    row!(
+        "amqp.pending_handshakes_max",
+        count(1, 1 << 20),
+        "Connections not yet opened; enough for a fleet, little for a flood. Full: a further one is closed.",
+        amqp.pending_handshakes_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "amqp.product",
+        Rule::Text,
+        "Product told to clients; kombu and others choose behaviour by it.",
+        amqp.product = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "amqp.product_version",
+        Rule::Text,
+        "Product version told to clients; the last RabbitMQ with qos(global) on all queues.",
+        amqp.product_version = Parsed::text,
+        String::clone
+    ),
+    row!("amqp.mechanisms", Rule::List("PLAIN, AMQPLAIN, ANONYMOUS"),
+        "Login mechanisms offered, in this order.",
+        amqp.mechanisms ? mechanisms, list),
+    row!(
+        "amqp.anonymous_login_user",
+        Rule::CheckedOrOff("a user name"),
+        "User that an ANONYMOUS login becomes; off, because it asks for no password.",
+        amqp.anonymous_login_user = Parsed::text_or_off,
+        or_off
+    ),
+    row!(
+        "amqp.consumers_per_channel_max",
+        count_or(Off::Unlimited),
+        "Consumers on one channel; full: the connection is closed.",
+        amqp.consumers_per_channel_max = Parsed::count,
+        limit
+    ),
+    row!(
+        "amqp.unsettled_per_channel_max",
+        count(1, u32::MAX as u64),
+        "Unsettled deliveries of one channel, about 100 bytes each; full: credit is withheld.",
+        amqp.unsettled_per_channel_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "amqp.outbox_bytes_max",
+        bytes(64 << 10, 1 << 30),
+        "Bytes waiting for one connection's socket; full: its consumers pause, messages stay queued.",
+        amqp.outbox_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),
+        "Addresses that listeners bind; loopback, so nothing is reachable before somebody asks for it.",
+        server.bind ? bind, |ips| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")),
+    row!("server.proxy_protocol_trusted", Rule::List("address ranges such as 10.0.0.0/8"),
+    "Peers whose connections begin with a PROXY header; such a peer chooses the address we believe.",
+    server.proxy_protocol_trusted ? ranges, |ranges| {
+        if ranges.is_empty() { "none".into() } else { ranges.iter().map(Cidr::to_string).collect::<Vec<_>>().join(",") }
+    }),
+    row!(
+        "server.data_dir",
+        Rule::Checked("a path"),
+        "Directory of the data and of the control socket.",
+        server.data_dir = |parsed| PathBuf::from(parsed.text()),
+        |path| path.display().to_string()
+    ),
+    row!("server.control_socket_mode", Rule::Number { min: 0o600, max: 0o777, unit: Unit::Mode, off: Off::Never },
+        "Permissions of the control socket; its group administers the broker.",
+        server.control_socket_mode ? mode, |mode| Unit::Mode.show(u64::from(*mode))),
+    row!(
+        "server.ports_file",
+        Rule::CheckedOrOff("a path"),
+        "File that gets the ports really bound, as JSON; for tests with port 0.",
+        server.ports_file = |parsed| parsed.text_or_off().map(PathBuf::from),
+        path_or_off
+    ),
+    row!(
+        "server.definitions_file",
+        Rule::CheckedOrOff("a path"),
+        "Definitions in RabbitMQ's JSON format, imported at each start.",
+        server.definitions_file = |parsed| parsed.text_or_off().map(PathBuf::from),
+        path_or_off
+    ),
+    row!(
+        "server.worker_threads",
+        Rule::Number { min: 1, max: 1024, unit: Unit::Count, off: Off::Auto },
+        "Threads that run connections; auto is one a core.",
+        server.worker_threads = |parsed| parsed.optional().map(|count| count as usize),
+        |threads| optional(&threads.map(|count| count as u64), Off::Auto)
+    ),
+    row!(
+        "server.login_failure_delay_ms",
+        millis(0, 60_000),
+        "Wait before a failed login is answered; guessing stays slow, a typing error bearable.",
+        server.login_failure_delay_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "server.shutdown_drain_ms",
+        millis(0, HOUR_MS),
+        "What connections get to finish after SIGTERM; container runtimes kill after 10 to 30 s.",
+        server.shutdown_drain_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!("log.level", Rule::Checked("off, error, warn, info, debug, trace, or directives such as info,ternmq::protocol=debug"),
+        "What is logged.",
+        server.log_level ? log_level, String::clone),
+    row!(
+        "log.format",
+        Rule::OneOf(&["text", "json"]),
+        "One line for people, or one JSON object a line.",
+        server.log_format = |parsed| if parsed.text() == "json" { LogFormat::Json } else { LogFormat::Text },
+        |format| if *format == LogFormat::Json { "json".into() } else { "text".into() }
+    ),
+];
+
+fn show_with<T>(field: &T, show: fn(&T) -> String) -> String {
+    show(field)
+}
+
+fn node_name(parsed: Parsed) -> Result<String, String> {
+    let name = parsed.text();
+    let is_plain =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let (node, host) = name.split_once('@').unwrap_or((&name, "host"));
+    if is_plain(node) && is_plain(host) {
+        Ok(name)
+    } else {
+        Err("a name, or name@host, of letters, digits, and any of - _ .".into())
+    }
+}
+
+fn pattern(parsed: Parsed) -> Result<String, String> {
+    let pattern = parsed.text();
+    match fancy_regex::Regex::new(&pattern) {
+        Ok(_) => Ok(pattern),
+        Err(error) => Err(format!("a regular expression ({error})")),
+    }
+}
+
+fn queue_type(parsed: Parsed) -> DefaultQueueType {
+    match parsed.text().as_str() {
+        "quorum" => DefaultQueueType::Quorum,
+        "stream" => DefaultQueueType::Stream,
+        _ => DefaultQueueType::Classic,
+    }
+}
+
+fn heartbeat(parsed: Parsed) -> u16 {
+    parsed.optional().map_or(0, |secs| Parsed::Number(secs).number())
+}
+
+fn mode(parsed: Parsed) -> Result<u32, String> {
+    let mode: u32 = parsed.number();
+    if mode & 0o600 == 0o600 { Ok(mode) } else { Err("permission bits that let the owner read and write".into()) }
+}
+
+fn mechanisms(parsed: Parsed) -> Result<Vec<String>, String> {
+    let names: Vec<String> = parsed.list().iter().map(|name| name.to_uppercase()).collect();
+    let known = ["PLAIN", "AMQPLAIN", "ANONYMOUS"];
+    if names.is_empty() || names.iter().any(|name| !known.contains(&name.as_str())) {
+        return Err(format!("at least one of {}", known.join(", ")));
+    }
+    Ok(names)
+}
+
+fn listeners(parsed: Parsed) -> Result<Option<Vec<SocketAddr>>, String> {
+    let mut addresses = Vec::new();
+    for text in parsed.list() {
+        match (text.parse::<SocketAddr>(), text.strip_prefix("localhost:").map(str::parse::<u16>)) {
+            (Ok(address), _) => addresses.push(address),
+            (_, Some(Ok(port))) => addresses.extend(LOOPBACK.map(|ip| SocketAddr::new(ip, port))),
+            _ => return Err(format!("addresses such as 127.0.0.1:5672 or [::1]:5672, and {text:?} is none")),
+        }
+    }
+    Ok(Some(addresses))
+}
+
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+const EVERY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+fn bind(parsed: Parsed) -> Result<Vec<IpAddr>, String> {
+    let mut ips = Vec::new();
+    for text in parsed.list() {
+        match text.as_str() {
+            "localhost" => ips.extend(LOOPBACK),
+            "*" => ips.extend(EVERY),
+            other => match other.trim_start_matches('[').trim_end_matches(']').parse() {
+                Ok(ip) => ips.push(ip),
+                Err(_) => return Err(format!("IP addresses, \"localhost\" or \"*\", and {other:?} is none")),
+            },
+        }
+    }
+    if ips.is_empty() { Err("at least one IP address".into()) } else { Ok(ips) }
+}
+
+fn ranges(parsed: Parsed) -> Result<Vec<Cidr>, String> {
+    parsed
+        .list()
+        .iter()
+        .map(|text| text.parse().map_err(|()| format!("ranges such as 10.0.0.0/8, and {text:?} is none")))
+        .collect()
+}
+
+fn log_level(parsed: Parsed) -> Result<String, String> {
+    let level = parsed.text();
+    // RabbitMQ's names, for those who carry a configuration over.
+    let level = match level.to_lowercase().as_str() {
+        "warning" => "warn".into(),
+        "notice" => "info".into(),
+        "critical" => "error".into(),
+        "none" | "false" => "off".into(),
+        _ => level,
+    };
+    // A word that is no level would be taken for the name of a module, and silence everything.
+    let has_level = |directive: &str| {
+        let directive = directive.trim().to_lowercase();
+        let level = directive.rsplit_once('=').map_or(directive.as_str(), |(_, level)| level);
+        ["off", "error", "warn", "info", "debug", "trace"].contains(&level)
+    };
+    let allowed = "off, error, warn, info, debug, trace, or directives such as info,ternmq::protocol=debug";
+    if level.split(',').all(has_level) && EnvFilter::builder().parse(&level).is_ok() {
+        Ok(level)
+    } else {
+        Err(allowed.into())
+    }
+}
+
+fn list(items: &Vec<String>) -> String {
+    if items.is_empty() { "none".into() } else { items.join(",") }
+}
+
+fn share(share: &MemoryShare) -> String {
+    match share {
+        MemoryShare::Relative(factor) => format!("{factor}"),
+        MemoryShare::Bytes(bytes) => Unit::Bytes.show(*bytes),
+    }
+}
+
+fn optional(number: &Option<u64>, off: Off) -> String {
+    number.map_or(off.word().into(), |number| number.to_string())
+}
+
+fn limit(count: &usize) -> String {
+    if *count == usize::MAX { Off::Unlimited.word().into() } else { count.to_string() }
+}
+
+fn or_off(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| Off::Off.word().into())
+}
+
+fn path_or_off(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| Off::Off.word().into(), |path| path.display().to_string())
+}
+
+fn show_listeners(addresses: &Option<Vec<SocketAddr>>) -> String {
+    match addresses {
+        None => "from server.bind and amqp.port".into(),
+        Some(addresses) if addresses.is_empty() => "none".into(),
+        Some(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","),
+    }
+}

@@ -1,0 +1,5 @@
+//! Sockets, tasks, the clock and the end of the process.
+
+pub mod options;
+
+pub use options::Options;

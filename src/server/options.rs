@@ -1,0 +1,208 @@
+//! Settings of the process: where it listens, where its data lies, how it logs and stops.
+//!
+//! `config::table` has one row for each field, with its key, bounds and reason.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Settings of the process around the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Addresses that every listener without addresses of its own binds. Default the two loopback
+    /// addresses: nothing is reachable from outside before somebody asks for it.
+    pub bind: Vec<IpAddr>,
+    /// Port of AMQP on each address of `bind`; zero takes a free one. Default 5672.
+    pub amqp_port: u16,
+    /// Addresses of AMQP that replace `bind` and `amqp_port`; an empty list switches AMQP off.
+    /// Default: not set.
+    pub amqp_listeners: Option<Vec<SocketAddr>>,
+    /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
+    /// one chooses the address that we believe, loopback included.
+    pub proxy_protocol_trusted: Vec<Cidr>,
+    /// Directory of the data and of the control socket. Default `./tern-data`.
+    pub data_dir: PathBuf,
+    /// Permission bits of the control socket. Default 0660: its group administers the broker.
+    pub control_socket_mode: u32,
+    /// File that gets the ports really bound, as JSON, once all listen. Default: none is written.
+    pub ports_file: Option<PathBuf>,
+    /// Definitions (JSON in RabbitMQ's format) imported at each start. Default: none.
+    pub definitions_file: Option<PathBuf>,
+    /// What is logged: a level, or directives such as `info,ternmq::protocol=debug`. Default `info`.
+    pub log_level: String,
+    /// How log lines look. Default text.
+    pub log_format: LogFormat,
+    /// Threads that run connections. Default: one a core.
+    pub worker_threads: Option<usize>,
+    /// Milliseconds before a failed login is answered. Default 1000: guessing stays slow, a typing
+    /// error stays bearable.
+    pub login_failure_delay_ms: u64,
+    /// Milliseconds that connections get to finish after SIGTERM. Default 10,000: container
+    /// runtimes kill after 10 to 30 s.
+    pub shutdown_drain_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+            amqp_port: 5672,
+            amqp_listeners: None,
+            proxy_protocol_trusted: Vec::new(),
+            data_dir: PathBuf::from("./tern-data"),
+            control_socket_mode: 0o660,
+            ports_file: None,
+            definitions_file: None,
+            log_level: "info".into(),
+            log_format: LogFormat::Text,
+            worker_threads: None,
+            login_failure_delay_ms: 1000,
+            shutdown_drain_ms: 10_000,
+        }
+    }
+}
+
+impl Options {
+    /// Where AMQP listens.
+    pub fn amqp(&self) -> Vec<Listener> {
+        let addresses = match &self.amqp_listeners {
+            Some(addresses) => addresses.clone(),
+            None => self.bind.iter().map(|ip| SocketAddr::new(*ip, self.amqp_port)).collect(),
+        };
+        let has_v4_twin = |addr: &SocketAddr| {
+            let twin = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+            addresses.contains(&SocketAddr::new(twin.into(), addr.port()))
+        };
+        let is_general = |ip: IpAddr| ip == Ipv6Addr::LOCALHOST || ip == Ipv6Addr::UNSPECIFIED;
+        addresses
+            .iter()
+            .map(|addr| Listener { addr: *addr, is_required: !(is_general(addr.ip()) && has_v4_twin(addr)) })
+            .collect()
+    }
+
+    /// The socket by which `tern ctl` reaches this broker.
+    pub fn control_socket(&self) -> PathBuf {
+        self.data_dir.join("control.sock")
+    }
+
+    /// Whether a connection from `peer` must begin with a PROXY protocol header.
+    pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol_trusted.iter().any(|range| range.contains(peer))
+    }
+}
+
+/// One address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port; port zero takes a free one.
+    pub addr: SocketAddr,
+    /// Whether the start fails when this address cannot be bound. `[::1]` beside `127.0.0.1`, and
+    /// `[::]` beside `0.0.0.0`, are not: the machine may have no IPv6, or one socket may have both.
+    pub is_required: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A range of IP addresses, `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix_bits: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in this range. An IPv4 address is recognised in its IPv6-mapped form.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.network, ip.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
+                network.to_bits() & mask == ip.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
+                network.to_bits() & mask == ip.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (ip, bits) = match text.split_once('/') {
+            Some((ip, bits)) => (ip, Some(bits)),
+            None => (text, None),
+        };
+        let network: IpAddr = ip.parse().map_err(drop)?;
+        let bits_max = if network.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match bits {
+            Some(bits) => bits.parse().map_err(drop)?,
+            None => bits_max,
+        };
+        if prefix_bits > bits_max { Err(()) } else { Ok(Self { network, prefix_bits }) }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix_bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn range_holds_what_shares_its_prefix() {
+        let range: Cidr = "10.1.0.0/16".parse().unwrap();
+        assert!(range.contains(ip("10.1.255.3")));
+        assert!(range.contains(ip("::ffff:10.1.2.3")));
+        assert!(!range.contains(ip("10.2.0.1")));
+        assert!(!range.contains(ip("::1")));
+        let all: Cidr = "0.0.0.0/0".parse().unwrap();
+        assert!(all.contains(ip("203.0.113.9")));
+        let one: Cidr = "fd00::1".parse().unwrap();
+        assert!(one.contains(ip("fd00::1")) && !one.contains(ip("fd00::2")));
+    }
+
+    #[test]
+    fn range_with_too_many_bits_is_refused() {
+        assert!("10.0.0.0/33".parse::<Cidr>().is_err());
+        assert!("fd00::/129".parse::<Cidr>().is_err());
+        assert!("10.0.0.0/-1".parse::<Cidr>().is_err());
+        assert!("host/8".parse::<Cidr>().is_err());
+    }
+
+    #[test]
+    fn v6_loopback_is_optional_only_beside_v4() {
+        let options = Options::default();
+        let required: Vec<_> = options.amqp().iter().map(|l| (l.addr.to_string(), l.is_required)).collect();
+        assert_eq!(required, [("127.0.0.1:5672".to_owned(), true), ("[::1]:5672".to_owned(), false)]);
+        let alone = Options { bind: vec![Ipv6Addr::LOCALHOST.into()], ..Options::default() };
+        assert!(alone.amqp()[0].is_required);
+    }
+
+    #[test]
+    fn listed_addresses_replace_bind_and_port() {
+        let listed = vec!["192.0.2.1:5673".parse().unwrap()];
+        let options = Options { amqp_listeners: Some(listed.clone()), ..Options::default() };
+        assert_eq!(options.amqp(), [Listener { addr: listed[0], is_required: true }]);
+        assert!(Options { amqp_listeners: Some(vec![]), ..Options::default() }.amqp().is_empty());
+    }
+}

@@ -1,1 +1,2 @@
-//! x
+//! Tern: a message broker.
+pub mod cli;

@@ -4,3 +4,5 @@ pub mod broker;
 pub mod protocol;
 pub mod config;
 pub mod server;
+//! Tern: a message broker.
+pub mod cli;

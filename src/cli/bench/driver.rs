@@ -1,0 +1,135 @@
+//! Runs a scenario several times, on the target and where asked on a null broker, and reports.
+
+use super::{
+    failure::Failure,
+    null_process::NullProcess,
+    report::{Report, Sample, Series},
+    url::Url,
+};
+use serde_json::Value;
+use std::{process::ExitCode, time::Duration};
+
+/// What every scenario takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Common {
+    /// The broker: amqp://user:password@host:port/vhost
+    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
+    pub(super) url: Url,
+    /// The broker's process, for CPU seconds and memory from /proc
+    #[arg(long)]
+    pub(super) pid: Option<u32>,
+    /// Print JSON rather than a table
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How often to measure; the median is reported
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+}
+
+/// What scenarios with a steady window take.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Timing {
+    /// Seconds to measure
+    #[arg(long, default_value_t = 10.0)]
+    pub(super) seconds: f64,
+    /// Seconds before measuring
+    #[arg(long, default_value_t = 3.0)]
+    pub(super) warmup: f64,
+}
+
+impl Timing {
+    pub(super) fn warmup(&self) -> Result<Duration, Failure> {
+        duration(self.warmup)
+    }
+
+    pub(super) fn period(&self) -> Result<Duration, Failure> {
+        duration(self.seconds)
+    }
+}
+
+fn duration(secs: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(secs)
+        .map_err(|_| Failure::usage(format!("{secs} is not a number of seconds")))
+}
+
+/// What scenarios that a null broker can serve take.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(super) struct NullOptions {
+    /// Measure a null broker in turn with the target, or alone: the limit of this machine
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "with")]
+    pub(super) null: Option<WhichNull>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum WhichNull {
+    /// The null broker and the target, run by run
+    With,
+    /// The null broker alone
+    Only,
+}
+
+/// The broker of one run.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) url: Url,
+    pub(super) pid: Option<u32>,
+}
+
+/// Something to measure.
+pub(super) trait Scenario {
+    const NAME: &'static str;
+
+    /// The settings that a reader needs to compare figures.
+    fn settings(&self) -> Value;
+
+    /// One complete run, on fresh connections.
+    fn run_once(&self, target: &Target) -> Result<Sample, Failure>;
+}
+
+/// Measures, prints, and tells whether all was well: 0, or 1 when messages were lost, repeated,
+/// reordered or damaged, or 2 when nothing could be measured.
+pub(super) fn drive<S: Scenario>(scenario: &S, common: &Common, null: NullOptions) -> ExitCode {
+    match measure(scenario, common, null) {
+        Ok(report) => {
+            if common.json {
+                println!("{:#}", report.json());
+            } else {
+                print!("{}", report.table());
+            }
+            ExitCode::from(u8::from(report.has_problems()))
+        }
+        Err(failure) => {
+            eprintln!("tern bench {}: {failure}", S::NAME);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn measure<S: Scenario>(
+    scenario: &S,
+    common: &Common,
+    null: NullOptions,
+) -> Result<Report, Failure> {
+    let mut report = Report {
+        scenario: S::NAME,
+        settings: scenario.settings(),
+        url: common.url.to_string(),
+        target: Series::default(),
+        null: Series::default(),
+    };
+    let target = Target {
+        url: common.url.clone(),
+        pid: common.pid,
+    };
+    for _ in 0..common.runs {
+        // In turn, so that a slow minute of the machine strikes both.
+        if null.null.is_some() {
+            let process = NullProcess::start()?;
+            report.null.push(scenario.run_once(&process.target())?);
+        }
+        if null.null != Some(WhichNull::Only) {
+            report.target.push(scenario.run_once(&target)?);
+        }
+    }
+    Ok(report)
+}

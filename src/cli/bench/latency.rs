@@ -1,0 +1,79 @@
+//! `tern bench latency`: from just before the write to just after the read, at a fixed rate.
+
+use super::{
+    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    failure::Failure,
+    payload::STAMPED_BYTES_MIN,
+    report::Sample,
+    throughput::{LoadOptions, merge, per_million, per_publisher, put_load, put_rates, steady},
+};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// End-to-end latency at a fixed rate.
+#[derive(Debug, clap::Args)]
+pub(super) struct Latency {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    null: NullOptions,
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Messages a second, over all publishers
+    #[arg(long, default_value_t = 2000.0)]
+    rate: f64,
+}
+
+impl Latency {
+    pub(super) fn run(&self) -> ExitCode {
+        drive(self, &self.common, self.null)
+    }
+}
+
+impl Scenario for Latency {
+    const NAME: &'static str = "latency";
+
+    fn settings(&self) -> Value {
+        let mut settings = json!({
+            "rate": self.rate,
+            "publishers": self.load.publishers,
+            "queues": self.load.queues,
+            "consumers": self.load.consumers,
+            "seconds": self.timing.seconds,
+        });
+        merge(&mut settings, self.load.messages.settings());
+        settings
+    }
+
+    fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
+        if self.load.messages.size < STAMPED_BYTES_MIN {
+            let text =
+                format!("--size must be at least {STAMPED_BYTES_MIN}: the body carries the time");
+            return Err(Failure::usage(text));
+        }
+        let mut publishing = self.load.messages.publishing();
+        publishing.rate = per_publisher(Some(self.rate), self.load.publishers)?;
+        publishing.stamped = true;
+        let (window, outcome) = steady(self.load.plan(target, publishing)?, target, &self.timing)?;
+        let mut sample = Sample {
+            problems: outcome.problems,
+            ..Sample::default()
+        };
+        if let Some(latencies) = outcome.latencies {
+            let us = |ns: u64| ns as f64 / 1e3;
+            sample.put("p50_us", us(latencies.value_at_quantile(0.5)));
+            sample.put("p99_us", us(latencies.value_at_quantile(0.99)));
+            sample.put("p999_us", us(latencies.value_at_quantile(0.999)));
+            sample.put("max_us", us(latencies.max()));
+        }
+        put_rates(&mut sample, &window);
+        sample.put_some(
+            "cpu_secs_per_million",
+            per_million(window.broker_cpu_secs, window.received),
+        );
+        put_load(&mut sample, &window);
+        Ok(sample)
+    }
+}

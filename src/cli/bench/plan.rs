@@ -1,0 +1,151 @@
+//! What a load consists of: topology, who publishes where, who consumes what, and how.
+
+use super::{
+    client::{Client, QueueOptions},
+    failure::Failure,
+    url::Url,
+};
+
+/// A load, ready to be put on a broker.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) url: Url,
+    pub(super) queues: Vec<String>,
+    pub(super) queue_options: QueueOptions,
+    /// Name and type.
+    pub(super) exchanges: Vec<(String, &'static str)>,
+    pub(super) bindings: Vec<Binding>,
+    /// One publisher each.
+    pub(super) lanes: Vec<Lane>,
+    /// One consumer each: the index of its queue.
+    pub(super) consumers: Vec<usize>,
+    pub(super) publishing: Publishing,
+    pub(super) consuming: Consuming,
+}
+
+/// A binding to be made; `queue` is an index.
+#[derive(Debug, Clone)]
+pub(super) struct Binding {
+    pub(super) queue: usize,
+    pub(super) exchange: String,
+    pub(super) key: String,
+}
+
+/// Where one publisher sends: its keys in turn; every message reaches all of `queues`.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) exchange: String,
+    pub(super) keys: Vec<String>,
+    pub(super) queues: Vec<usize>,
+}
+
+/// How every publisher works.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Publishing {
+    pub(super) body_bytes: usize,
+    pub(super) persistent: bool,
+    /// With confirms, and at most so many outstanding.
+    pub(super) confirm_window: Option<u64>,
+    /// Messages a second of one publisher.
+    pub(super) rate: Option<f64>,
+    /// The most that a queue may hold, on its way or ready; 0 for no limit.
+    pub(super) in_flight_max: u64,
+    /// A publisher ends after so many messages.
+    pub(super) limit: Option<u64>,
+    /// Bodies carry the time of their sending.
+    pub(super) stamped: bool,
+}
+
+/// How every consumer works.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Consuming {
+    AutoAck,
+    Manual { prefetch: u16, ack_every: u32 },
+}
+
+impl Plan {
+    /// Queue names of this process; short, because names travel with every message.
+    pub(super) fn queue_names(count: usize) -> Vec<String> {
+        let process = std::process::id();
+        (0..count)
+            .map(|index| format!("tb{process}.{index}"))
+            .collect()
+    }
+
+    pub(super) fn exchange_name() -> String {
+        format!("tb{}", std::process::id())
+    }
+
+    /// Each publisher and consumer on the default exchange, spread over the queues in turn.
+    pub(super) fn spread(
+        url: &Url,
+        publishers: usize,
+        queues: usize,
+        consumers: usize,
+        publishing: Publishing,
+        consuming: Consuming,
+    ) -> Result<Self, Failure> {
+        if queues == 0 || publishers < queues || consumers < queues {
+            return Err(Failure::usage(
+                "every queue needs a publisher and a consumer",
+            ));
+        }
+        let names = Self::queue_names(queues);
+        let lane = |publisher: usize| Lane {
+            exchange: String::new(),
+            keys: vec![names[publisher % queues].clone()],
+            queues: vec![publisher % queues],
+        };
+        Ok(Self {
+            url: url.clone(),
+            lanes: (0..publishers).map(lane).collect(),
+            consumers: (0..consumers).map(|consumer| consumer % queues).collect(),
+            queues: names,
+            queue_options: QueueOptions {
+                auto_delete: true,
+                ..QueueOptions::default()
+            },
+            exchanges: Vec::new(),
+            bindings: Vec::new(),
+            publishing,
+            consuming,
+        })
+    }
+
+    /// Makes queues, exchanges and bindings.
+    pub(super) fn declare(&self, client: &mut Client) -> Result<(), Failure> {
+        for queue in &self.queues {
+            client.declare_queue(queue, &self.queue_options)?;
+        }
+        for (exchange, kind) in &self.exchanges {
+            client.declare_exchange(exchange, kind)?;
+        }
+        for Binding {
+            queue,
+            exchange,
+            key,
+        } in &self.bindings
+        {
+            client.bind(&self.queues[*queue], exchange, key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what `declare` made.
+    pub(super) fn delete(&self, client: &mut Client) -> Result<(), Failure> {
+        for (exchange, _) in &self.exchanges {
+            client.delete_exchange(exchange)?;
+        }
+        for queue in &self.queues {
+            client.delete_queue(queue)?;
+        }
+        Ok(())
+    }
+}
+
+/// A bound for messages in flight that keeps a queue short and yet a fast broker busy.
+pub(super) fn in_flight_max(body_bytes: usize) -> u64 {
+    const BYTES: usize = 8 << 20;
+    const OVERHEAD_BYTES: usize = 70;
+    (BYTES / (body_bytes + OVERHEAD_BYTES)).clamp(64, 20_000) as u64
+}

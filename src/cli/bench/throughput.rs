@@ -1,0 +1,288 @@
+//! `tern bench throughput`: as many messages as go through, or a given rate, in a steady state.
+
+use super::{
+    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    failure::Failure,
+    load::{Load, Outcome, Window},
+    plan::{Binding, Consuming, Plan, Publishing, in_flight_max},
+    report::Sample,
+};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Messages through queues: publishers, queues and consumers in turn.
+#[derive(Debug, clap::Args)]
+pub(super) struct Throughput {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    null: NullOptions,
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Publish to an exchange of this type instead of the default one
+    #[arg(long, value_enum)]
+    exchange: Option<ExchangeKind>,
+    /// Messages a second, over all publishers [default: as many as possible]
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+/// What scenarios with publishers and consumers take.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LoadOptions {
+    /// Publishers, spread over the queues
+    #[arg(long, short, default_value_t = 1)]
+    pub(super) publishers: usize,
+    /// Queues
+    #[arg(long, short, default_value_t = 1)]
+    pub(super) queues: usize,
+    /// Consumers, spread over the queues
+    #[arg(long, short, default_value_t = 1)]
+    pub(super) consumers: usize,
+    #[command(flatten)]
+    pub(super) messages: MessageOptions,
+}
+
+/// What scenarios with messages take.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct MessageOptions {
+    /// Bytes of a body; from 16 on each message is followed, from 24 on to its last byte
+    #[arg(long, short, default_value_t = 1024)]
+    pub(super) size: usize,
+    /// Acknowledge by hand, one ack for so many messages [default: auto-ack]
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) ack_every: Option<u32>,
+    /// With --ack-every: messages that a consumer may hold unacknowledged, 0 for any
+    #[arg(long, default_value_t = 1000)]
+    pub(super) prefetch: u16,
+    /// Publish with confirms, at most so many outstanding at each publisher [default: none]
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) confirms: Option<u64>,
+    /// Persistent messages on durable queues
+    #[arg(long)]
+    pub(super) persistent: bool,
+    /// The type of the queues (x-queue-type)
+    #[arg(long)]
+    pub(super) queue_type: Option<String>,
+    /// Messages in flight in each queue, 0 for any [default: 20000, fewer when large]
+    #[arg(long, value_name = "MESSAGES")]
+    pub(super) max_in_flight: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ExchangeKind {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+}
+
+impl ExchangeKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+impl MessageOptions {
+    pub(super) fn publishing(&self) -> Publishing {
+        Publishing {
+            body_bytes: self.size,
+            persistent: self.persistent,
+            confirm_window: self.confirms,
+            rate: None,
+            in_flight_max: self
+                .max_in_flight
+                .unwrap_or_else(|| in_flight_max(self.size)),
+            limit: None,
+            stamped: false,
+        }
+    }
+
+    pub(super) fn consuming(&self) -> Result<Consuming, Failure> {
+        match self.ack_every {
+            None => Ok(Consuming::AutoAck),
+            Some(ack_every) if self.prefetch > 0 && ack_every > u32::from(self.prefetch) => {
+                Err(Failure::usage("--ack-every may not exceed --prefetch"))
+            }
+            Some(ack_every) => Ok(Consuming::Manual {
+                prefetch: self.prefetch,
+                ack_every,
+            }),
+        }
+    }
+
+    /// Gives the queues of `plan` their options.
+    pub(super) fn shape_queues(&self, plan: &mut Plan) {
+        let is_replicated = self
+            .queue_type
+            .as_deref()
+            .is_some_and(|kind| kind != "classic");
+        plan.queue_options.durable = self.persistent || is_replicated;
+        plan.queue_options.auto_delete = !is_replicated;
+        plan.queue_options.kind.clone_from(&self.queue_type);
+    }
+
+    pub(super) fn settings(&self) -> Value {
+        json!({
+            "size": self.size,
+            "ack": match self.ack_every {
+                None => "auto".to_owned(),
+                Some(every) => format!("every {every}, prefetch {}", self.prefetch),
+            },
+            "confirms": self.confirms,
+            "persistent": self.persistent,
+            "queue_type": self.queue_type,
+            "in_flight_max": self.publishing().in_flight_max,
+        })
+    }
+}
+
+impl LoadOptions {
+    pub(super) fn plan(&self, target: &Target, publishing: Publishing) -> Result<Plan, Failure> {
+        let consuming = self.messages.consuming()?;
+        let (publishers, queues, consumers) = (self.publishers, self.queues, self.consumers);
+        let mut plan = Plan::spread(
+            &target.url,
+            publishers,
+            queues,
+            consumers,
+            publishing,
+            consuming,
+        )?;
+        self.messages.shape_queues(&mut plan);
+        Ok(plan)
+    }
+}
+
+impl Throughput {
+    pub(super) fn run(&self) -> ExitCode {
+        drive(self, &self.common, self.null)
+    }
+}
+
+impl Scenario for Throughput {
+    const NAME: &'static str = "throughput";
+
+    fn settings(&self) -> Value {
+        let mut settings = json!({
+            "publishers": self.load.publishers,
+            "queues": self.load.queues,
+            "consumers": self.load.consumers,
+            "exchange": self.exchange.map(ExchangeKind::name),
+            "rate": self.rate,
+            "seconds": self.timing.seconds,
+        });
+        merge(&mut settings, self.load.messages.settings());
+        settings
+    }
+
+    fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
+        let mut publishing = self.load.messages.publishing();
+        publishing.rate = per_publisher(self.rate, self.load.publishers)?;
+        let mut plan = self.load.plan(target, publishing)?;
+        if let Some(kind) = self.exchange {
+            through_exchange(&mut plan, kind);
+        }
+        let (window, outcome) = steady(plan, target, &self.timing)?;
+        let mut sample = Sample {
+            problems: outcome.problems,
+            ..Sample::default()
+        };
+        put_rates(&mut sample, &window);
+        sample.put_some(
+            "cpu_secs_per_million",
+            per_million(window.broker_cpu_secs, window.received),
+        );
+        put_load(&mut sample, &window);
+        Ok(sample)
+    }
+}
+
+/// Sends each lane through one exchange of `kind`; a fanout exchange for each queue, since it
+/// knows no keys.
+fn through_exchange(plan: &mut Plan, kind: ExchangeKind) {
+    let base = Plan::exchange_name();
+    let name = |queue: usize| match kind {
+        ExchangeKind::Fanout | ExchangeKind::Headers => format!("{base}.{queue}"),
+        ExchangeKind::Direct | ExchangeKind::Topic => base.clone(),
+    };
+    for (queue, key) in plan.queues.iter().enumerate() {
+        let exchange = name(queue);
+        if !plan.exchanges.iter().any(|(known, _)| *known == exchange) {
+            plan.exchanges.push((exchange.clone(), kind.name()));
+        }
+        plan.bindings.push(Binding {
+            queue,
+            exchange,
+            key: key.clone(),
+        });
+    }
+    for lane in &mut plan.lanes {
+        lane.exchange = name(lane.queues[0]);
+    }
+}
+
+/// The share of one publisher.
+pub(super) fn per_publisher(rate: Option<f64>, publishers: usize) -> Result<Option<f64>, Failure> {
+    match rate {
+        Some(rate) if !(rate.is_finite() && rate > 0.0) => {
+            Err(Failure::usage("--rate must be above 0"))
+        }
+        rate => Ok(rate.map(|rate| rate / publishers.max(1) as f64)),
+    }
+}
+
+/// One run of a plan: consumers first, then publishers, a measured window, and all drained.
+pub(super) fn steady(
+    plan: Plan,
+    target: &Target,
+    timing: &Timing,
+) -> Result<(Window, Outcome), Failure> {
+    let mut load = Load::declare(plan)?;
+    load.start_consumers()?;
+    load.start_publishers()?;
+    let window = load.measure(target.pid, timing.warmup()?, timing.period()?)?;
+    load.stop_publishers()?;
+    load.drain();
+    Ok((window, load.finish()?))
+}
+
+pub(super) fn put_rates(sample: &mut Sample, window: &Window) {
+    sample.put("published_per_sec", window.sent as f64 / window.secs);
+    sample.put("delivered_per_sec", window.received as f64 / window.secs);
+}
+
+/// How busy broker and load were, and the broker's memory.
+pub(super) fn put_load(sample: &mut Sample, window: &Window) {
+    sample.put_some(
+        "broker_cores",
+        window.broker_cpu_secs.map(|cpu| cpu / window.secs),
+    );
+    sample.put("client_cores", window.own_cpu_secs / window.secs);
+    sample.put_some("broker_rss_mib", window.broker_rss_bytes.map(mib));
+}
+
+/// CPU seconds for a million; nothing where nothing was measured.
+pub(super) fn per_million(cpu_secs: Option<f64>, count: u64) -> Option<f64> {
+    cpu_secs
+        .filter(|_| count > 0)
+        .map(|cpu_secs| cpu_secs * 1e6 / count as f64)
+}
+
+pub(super) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Adds the fields of `more`.
+pub(super) fn merge(settings: &mut Value, more: Value) {
+    if let (Some(settings), Value::Object(more)) = (settings.as_object_mut(), more) {
+        settings.extend(more);
+    }
+}

@@ -1,0 +1,2 @@
+//! The subcommands of `tern`, one module each.
+pub mod bench;

@@ -1,10 +1,12 @@
 //! Patterns over names: the regular expressions of permissions and policies.
 //!
-//! RabbitMQ uses PCRE on bytes, unanchored; look-ahead such as `^(?!amq\.).*` is common. Every
-//! expression that compiles here matches what it matches there, letters beyond ASCII in `\w` and
-//! `[:alpha:]` apart; refused here alone are recursion (`(?1)`), branch reset (`(?|`), repeated
-//! look-around, `\cX` and octal escapes. The usual simple shapes are recognised and matched without an engine, so a user with `.*` costs nothing.
-//! Matching a hostile expression gives up after [`BACKTRACKS_MAX`] steps and then does not match.
+//! RabbitMQ uses PCRE on bytes, unanchored; look-ahead such as `^(?!amq\.).*` is common. An
+//! expression means here what it means there, except that `\w` and `[:alpha:]` know no letters
+//! beyond ASCII. Refused here alone are recursion (`(?1)`), branch reset (`(?|`), repeated
+//! look-around, `\cX` and octal escapes.
+//!
+//! The usual simple shapes are recognised and matched without an engine, so a user with `.*` costs
+//! nothing. A match that takes more than [`BACKTRACKS_MAX`] steps is given up and counts as none.
 
 use std::fmt;
 

@@ -1,8 +1,12 @@
 //! Patterns over names: the regular expressions of permissions and policies.
 //!
-//! RabbitMQ uses PCRE on bytes, unanchored; look-ahead such as `^(?!amq\.).*` is common. The usual
-//! simple shapes are recognised and matched without an engine, so a user with `.*` costs nothing.
-//! Matching a hostile expression gives up after [`BACKTRACKS_MAX`] steps and then does not match.
+//! RabbitMQ uses PCRE on bytes, unanchored; look-ahead such as `^(?!amq\.).*` is common. An
+//! expression means here what it means there, except that `\w` and `[:alpha:]` know no letters
+//! beyond ASCII. Refused here alone are recursion (`(?1)`), branch reset (`(?|`), repeated
+//! look-around, `\cX` and octal escapes.
+//!
+//! The usual simple shapes are recognised and matched without an engine, so a user with `.*` costs
+//! nothing. A match that takes more than [`BACKTRACKS_MAX`] steps is given up and counts as none.
 
 use std::fmt;
 
@@ -169,7 +173,7 @@ fn engine(source: &str) -> Result<fancy_regex::Regex, PatternError> {
 /// Walks a PCRE expression once: refuses the usual mistakes with PCRE's words and positions, and
 /// rewrites what the engine reads differently.
 ///
-/// Rewritten: a brace that opens no quantifier, `[`, `&` and `~` inside classes, `\Q..\E`,
+/// Rewritten: a brace that opens no quantifier, `[`, `&` and `~` inside classes, `\Q..\E`, `\h`,
 /// comments, and escapes that are plain characters to PCRE only (`\<`, `\_`, `\y`).
 struct Translator<'a> {
     source: &'a str,
@@ -197,7 +201,7 @@ impl<'a> Translator<'a> {
                     self.take();
                     self.is_repeatable = true;
                 }
-                '|' => {
+                '|' | '^' | '$' => {
                     self.take();
                     self.is_repeatable = false;
                 }
@@ -244,7 +248,8 @@ impl<'a> Translator<'a> {
 
     fn quantifier(&mut self, bytes: usize) -> Result<(), PatternError> {
         if !self.is_repeatable {
-            return Err(invalid("nothing to repeat", self.at));
+            // Noticed at the last character of `{n}`.
+            return Err(invalid("nothing to repeat", self.at + bytes - 1));
         }
         for _ in 0..bytes {
             self.take();
@@ -297,6 +302,17 @@ impl<'a> Translator<'a> {
                 self.at += skip;
             }
             'E' => self.at += 1,
+            // A blank to PCRE, a hexadecimal digit to the engine.
+            'h' | 'H' => {
+                self.out.push_str(if c == 'h' { "[ \\t]" } else { "[^ \\t]" });
+                self.at += 1;
+                self.is_repeatable = true;
+            }
+            'b' | 'B' | 'A' | 'z' | 'Z' | 'G' | 'K' => {
+                self.out.push('\\');
+                self.take();
+                self.is_repeatable = false;
+            }
             // Letters without a meaning stand for themselves.
             'y' | 'i' | 'j' | 'm' | 'q' | 'F' | 'I' | 'J' | 'M' | 'O' | 'T' | 'Y' => self.literal(c),
             c if c.is_ascii_alphanumeric() => {
@@ -320,12 +336,12 @@ impl<'a> Translator<'a> {
 
     fn group(&mut self) -> Result<(), PatternError> {
         let len = self.source.len();
-        self.is_repeatable = false;
         let Some(special) = self.rest().strip_prefix("(?") else {
             if self.rest().starts_with("(*") {
                 return Err(invalid("(*VERB) not recognized or malformed", (self.at + 2).min(len)));
             }
             self.groups_open += 1;
+            self.is_repeatable = false;
             self.take();
             return Ok(());
         };
@@ -334,7 +350,6 @@ impl<'a> Translator<'a> {
                 return Err(invalid("missing ) after comment", len));
             };
             self.at += 4 + text.len();
-            self.is_repeatable = true;
             return Ok(());
         }
         let mut chars = special.chars();
@@ -362,6 +377,7 @@ impl<'a> Translator<'a> {
             None => return Err(invalid("missing )", len)),
         }
         self.groups_open += 1;
+        self.is_repeatable = false;
         self.take();
         // The question mark and what follows are no quantifier and no class.
         self.take();
@@ -400,18 +416,18 @@ impl<'a> Translator<'a> {
                 break;
             }
             is_first = false;
-            if c == '[' && text[at..].starts_with("[:") {
-                if let Some((name, _)) = text[at + 2..].split_once(":]")
-                    && name.trim_start_matches('^').bytes().all(|byte| byte.is_ascii_lowercase())
-                {
-                    if !POSIX_CLASSES.contains(&name.trim_start_matches('^')) {
-                        return Err(invalid("unknown POSIX class name", at + 2));
-                    }
-                    out.push_str(&text[at..at + name.len() + 4]);
-                    at += name.len() + 4;
-                    low = None;
-                    continue;
+            if c == '['
+                && text[at..].starts_with("[:")
+                && let Some((name, _)) = text[at + 2..].split_once(":]")
+                && name.trim_start_matches('^').bytes().all(|byte| byte.is_ascii_lowercase())
+            {
+                if !POSIX_CLASSES.contains(&name.trim_start_matches('^')) {
+                    return Err(invalid("unknown POSIX class name", at + 2));
                 }
+                out.push_str(&text[at..at + name.len() + 4]);
+                at += name.len() + 4;
+                low = None;
+                continue;
             }
             if c == '-' && low.is_some() && !text[at + 1..].starts_with(']') {
                 out.push('-');
@@ -458,16 +474,19 @@ fn class_item(text: &str, out: &mut String) -> Option<(Option<char>, usize)> {
     }
     let escaped = chars.next()?;
     let bytes = 1 + escaped.len_utf8();
-    if escaped.is_ascii_alphanumeric() {
-        out.push('\\');
-        out.push(escaped);
-        return Some((None, bytes));
+    match escaped {
+        'h' => out.push_str(" \\t"),
+        'H' => out.push_str("[^ \\t]"),
+        _ if escaped.is_ascii_alphanumeric() => out.extend(['\\', escaped]),
+        _ => {
+            if escaped.is_ascii_punctuation() && !matches!(escaped, '<' | '>' | '_') {
+                out.push('\\');
+            }
+            out.push(escaped);
+            return Some((Some(escaped), bytes));
+        }
     }
-    if escaped.is_ascii_punctuation() && !matches!(escaped, '<' | '>' | '_') {
-        out.push('\\');
-    }
-    out.push(escaped);
-    Some((Some(escaped), bytes))
+    Some((None, bytes))
 }
 
 const POSIX_CLASSES: [&str; 14] = [
@@ -551,6 +570,8 @@ mod tests {
             ("x{99999}", r#"{"number too big in {} quantifier",7}"#),
             ("\\1", r#"{"reference to non-existent subpattern",2}"#),
             ("(a)\\2", r#"{"reference to non-existent subpattern",5}"#),
+            ("^*", r#"{"nothing to repeat",1}"#),
+            ("a|{2}", r#"{"nothing to repeat",4}"#),
             ("[a--b]", r#"{"range out of order in character class",3}"#),
             ("[a-\\d]", r#"{"invalid range in character class",4}"#),
         ] {
@@ -574,6 +595,8 @@ mod tests {
         assert!(!matches("^\\Qa.b\\E$", "axb"));
         assert!(matches("x(?#comment)y", "xy"));
         assert!(matches("]}{", "]}{"));
+        assert!(matches("^\\h[\\h]\\H$", " \ta"));
+        assert!(!matches("\\h", "a"));
         for pattern in [
             "\\-\\/\\@\\%\\#\\ ",
             "a++",

@@ -134,3 +134,83 @@ impl Decisions {
         self.0.insert(name.into(), decision);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::access::Permissions;
+
+    fn users() -> Users {
+        let users = Users::default();
+        users.add("u1", "secret").unwrap();
+        users.set_permissions("u1", "/", permissions("^q")).unwrap();
+        users
+    }
+
+    fn permissions(pattern: &str) -> Permissions {
+        Permissions { configure: pattern.into(), write: pattern.into(), read: pattern.into() }
+    }
+
+    #[test]
+    fn a_decision_holds_until_permissions_change() {
+        let users = users();
+        let mut checker = Checker::new(&users, "u1", "/", None);
+        for _ in 0..2 {
+            assert!(checker.check(&users, "q1", Access::Write));
+            assert!(!checker.check(&users, "x", Access::Write));
+        }
+        users.set_permissions("u1", "/", permissions("^x")).unwrap();
+        assert!(!checker.check(&users, "q1", Access::Write));
+        assert!(checker.check(&users, "x", Access::Write));
+        users.clear_permissions("u1", "/").unwrap();
+        assert!(!checker.has_access(&users));
+        assert!(!checker.check(&users, "x", Access::Write));
+    }
+
+    #[test]
+    fn accesses_are_remembered_apart() {
+        let users = users();
+        let read_only = Permissions { configure: String::new(), write: String::new(), read: ".*".into() };
+        users.set_permissions("u1", "/", read_only).unwrap();
+        let mut checker = Checker::new(&users, "u1", "/", None);
+        assert!(checker.check(&users, "q", Access::Read));
+        assert!(!checker.check(&users, "q", Access::Write));
+        assert!(!checker.check(&users, "q", Access::Configure));
+    }
+
+    #[test]
+    fn remembered_names_are_bounded() {
+        let users = users();
+        let mut checker = Checker::new(&users, "u1", "/", None);
+        for i in 0..10 * DECISIONS_COUNT_MAX {
+            assert!(checker.check(&users, &format!("q{i}"), Access::Read));
+            assert!(checker.check_topic(&users, &format!("x{i}"), "k", Access::Read));
+        }
+        assert!(checker.decisions.iter().all(|of| of.0.len() <= DECISIONS_COUNT_MAX));
+    }
+
+    #[test]
+    fn a_topic_is_granted_unless_its_exchange_has_permissions() {
+        let users = users();
+        let mut checker = Checker::new(&users, "u1", "/", Some("c.1"));
+        assert!(checker.check_topic(&users, "amq.topic", "anything", Access::Write));
+        let topic = TopicPermissions { write: "^{username}\\.{client_id}$".into(), read: String::new() };
+        users.set_topic_permissions("u1", "/", "amq.topic", topic).unwrap();
+        assert!(checker.check_topic(&users, "amq.topic", "u1.c.1", Access::Write));
+        assert!(!checker.check_topic(&users, "amq.topic", "u1.cx1", Access::Write));
+        assert!(!checker.check_topic(&users, "amq.topic", "u1.c.1", Access::Read));
+        assert!(checker.check_topic(&users, "other", "anything", Access::Write));
+        users.clear_topic_permissions("u1", "/", Some("amq.topic")).unwrap();
+        assert!(checker.check_topic(&users, "amq.topic", "anything", Access::Read));
+    }
+
+    #[test]
+    fn a_variable_without_a_value_stays_text() {
+        let users = users();
+        let topic = TopicPermissions { write: "^{client_id}$".into(), read: ".*".into() };
+        users.set_topic_permissions("u1", "/", "amq.topic", topic).unwrap();
+        let mut checker = Checker::new(&users, "u1", "/", None);
+        assert!(checker.check_topic(&users, "amq.topic", "{client_id}", Access::Write));
+        assert!(!checker.check_topic(&users, "amq.topic", "c", Access::Write));
+    }
+}

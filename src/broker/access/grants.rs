@@ -106,15 +106,6 @@ impl Grants {
         .is_match(name)
     }
 
-    /// The permissions as text.
-    pub fn permissions(&self) -> Permissions {
-        Permissions {
-            configure: self.configure.as_str().to_owned(),
-            write: self.write.as_str().to_owned(),
-            read: self.read.as_str().to_owned(),
-        }
-    }
-
     /// Whether any exchange has permissions for topics.
     pub fn has_topics(&self) -> bool {
         !self.topics.is_empty()
@@ -183,7 +174,6 @@ mod tests {
         for name in ["", "q", "amq.default"] {
             assert!(!grants.check(name, Access::Read), "{name}");
         }
-        assert_eq!(grants.permissions().configure, "^$");
     }
 
     #[test]

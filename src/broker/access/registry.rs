@@ -4,6 +4,7 @@
 //! caller says when one is gone.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,9 +94,17 @@ pub enum AccessError {
         /// The name.
         name: String,
     },
-    /// A permission is no regular expression.
-    #[error("invalid_regexp, {pattern:?}, {reason}")]
+    /// A permission is no regular expression. The text is rabbitmqctl's.
+    #[error("{{:invalid_regexp, '{pattern}', {}}}", Reason(.reason))]
     InvalidRegexp {
+        /// The permission.
+        pattern: String,
+        /// What is wrong with it.
+        reason: PatternError,
+    },
+    /// The same of a topic permission, which rabbitmqctl quotes differently.
+    #[error("{{:invalid_regexp, \"{pattern}\", {}}}", Reason(.reason))]
+    InvalidTopicRegexp {
         /// The permission.
         pattern: String,
         /// What is wrong with it.
@@ -104,6 +113,18 @@ pub enum AccessError {
     /// Too many tags.
     #[error(transparent)]
     TooManyTags(#[from] TooManyTags),
+}
+
+/// A refused pattern as rabbitmqctl prints it: `{'missing )', 1}`.
+struct Reason<'a>(&'a PatternError);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            PatternError::TooLong => f.write_str(":pattern_too_long"),
+            PatternError::Invalid { message, at } => write!(f, "{{'{message}', {at}}}"),
+        }
+    }
 }
 
 impl From<(String, PatternError)> for AccessError {
@@ -273,9 +294,10 @@ impl Users {
     ) -> Result<(), AccessError> {
         for source in [&permissions.write, &permissions.read] {
             // The text is checked as it is given and as it will be used.
-            permission(source)?;
             let variables = [("username", Some(user)), ("vhost", Some(vhost)), ("client_id", Some("c"))];
-            permission(&expand(source, &variables))?;
+            permission(source)
+                .and_then(|_| permission(&expand(source, &variables)))
+                .map_err(|(_, reason)| AccessError::InvalidTopicRegexp { pattern: source.clone(), reason })?;
         }
         self.change(|inner| {
             inner.known(user)?;
@@ -371,4 +393,121 @@ impl Inner {
 
 fn no_such_user(name: &str) -> AccessError {
     AccessError::NoSuchUser { name: name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::access::Access;
+
+    fn with(names: &[&str]) -> Users {
+        let users = Users::default();
+        for name in names {
+            users.add(name, "secret").unwrap();
+        }
+        users
+    }
+
+    fn permissions(configure: &str, write: &str, read: &str) -> Permissions {
+        Permissions { configure: configure.into(), write: write.into(), read: read.into() }
+    }
+
+    #[test]
+    fn a_user_logs_in_with_the_password_only() {
+        let users = with(&["u1"]);
+        assert_eq!(users.authenticate("u1", b"secret").unwrap().name, "u1");
+        let refusal = |name: &str, password: &[u8]| users.authenticate(name, password).unwrap_err().to_string();
+        assert_eq!(refusal("u1", b"bad"), "user 'u1' - invalid credentials");
+        assert_eq!(refusal("nope", b"secret"), "user 'nope' - invalid credentials");
+        assert!(refusal("u1", b"").starts_with("user 'u1' attempted to log in with a blank password"));
+        users.change_password("u1", "other").unwrap();
+        assert!(users.authenticate("u1", b"secret").is_err() && users.authenticate("u1", b"other").is_ok());
+        users.clear_password("u1").unwrap();
+        assert!(users.authenticate("u1", b"other").is_err());
+    }
+
+    #[test]
+    fn a_blank_password_never_fits() {
+        let users = Users::default();
+        users.add("a", "").unwrap();
+        assert!(users.authenticate("a", b"").is_err());
+    }
+
+    #[test]
+    fn names_are_taken_once_and_must_exist() {
+        let users = with(&["guest"]);
+        assert_eq!(users.add("guest", "x").unwrap_err().to_string(), "User \"guest\" already exists");
+        let text = |done: Result<(), AccessError>| done.unwrap_err().to_string();
+        assert_eq!(text(users.delete("nope")), "User \"nope\" does not exist");
+        assert_eq!(text(users.set_tags("nope", vec![])), "User \"nope\" does not exist");
+        assert_eq!(text(users.set_permissions("nope", "/", Permissions::all())), "User \"nope\" does not exist");
+        assert_eq!(text(users.set_tags("guest", vec![String::new(); 33])), "a user may have at most 32 tags");
+    }
+
+    #[test]
+    fn invalid_permissions_are_refused_and_change_nothing() {
+        let users = with(&["u1"]);
+        let error = users.set_permissions("u1", "/", permissions(".*", "[z-a", ".*")).unwrap_err();
+        assert_eq!(error.to_string(), "{:invalid_regexp, '[z-a', {'range out of order in character class', 3}}");
+        let topic = TopicPermissions { write: "(".into(), read: ".*".into() };
+        let error = users.set_topic_permissions("u1", "/", "amq.topic", topic).unwrap_err();
+        assert_eq!(error.to_string(), "{:invalid_regexp, \"(\", {'missing )', 1}}");
+        assert_eq!(users.list_permissions(None, None), []);
+        assert!(users.grants("u1", "/").is_none());
+    }
+
+    #[test]
+    fn an_empty_permission_is_listed_as_it_was_given() {
+        let users = with(&["u1"]);
+        users.set_permissions("u1", "/", permissions("^(?!amq\\.).*", "", ".*")).unwrap();
+        assert_eq!(users.permissions("u1", "/").unwrap().write, "");
+        let grants = users.grants("u1", "/").unwrap();
+        assert!(!grants.check("q", Access::Write) && grants.check("q", Access::Configure));
+        assert!(!grants.check("amq.topic", Access::Configure));
+    }
+
+    #[test]
+    fn a_user_takes_the_permissions_along() {
+        let users = with(&["u1", "u2"]);
+        let topic = TopicPermissions { write: ".*".into(), read: ".*".into() };
+        for user in ["u1", "u2"] {
+            users.set_permissions(user, "/", Permissions::all()).unwrap();
+            users.set_topic_permissions(user, "/", "amq.topic", topic.clone()).unwrap();
+        }
+        users.delete("u1").unwrap();
+        assert_eq!(users.list_permissions(None, Some("/")).len(), 1);
+        assert_eq!(users.list_topic_permissions(None, None).len(), 1);
+        users.delete_vhost("/");
+        assert_eq!(users.list_permissions(None, None), []);
+        assert_eq!(users.list_topic_permissions(None, None), []);
+    }
+
+    #[test]
+    fn replacing_a_user_keeps_the_permissions() {
+        let users = with(&["u1"]);
+        users.set_permissions("u1", "/", Permissions::all()).unwrap();
+        let user = User { tags: vec!["management".into()], ..User::clone(&users.get("u1").unwrap()) };
+        assert_eq!(users.put(user), Ok(false));
+        assert!(users.get("u1").unwrap().is_manager());
+        assert!(users.grants("u1", "/").is_some());
+        assert!(users.authenticate("u1", b"secret").is_ok());
+    }
+
+    #[test]
+    fn guest_is_local_unless_told_otherwise() {
+        assert!(Users::default().is_loopback_only("guest"));
+        let users = Users::new(Options { loopback_users: vec![], ..Options::default() });
+        assert!(!users.is_loopback_only("guest"));
+    }
+
+    #[test]
+    fn limits_of_a_user_are_set_one_by_one() {
+        let users = with(&["u1"]);
+        users.set_limits("u1", UserLimits { max_channels: Some(5), ..UserLimits::default() }).unwrap();
+        users.set_limits("u1", UserLimits { max_connections: Some(-1), ..UserLimits::default() }).unwrap();
+        let limits = users.get("u1").unwrap().limits;
+        assert_eq!((limits.channels(), limits.connections()), (Some(5), None));
+        users.clear_limit("u1", "all").unwrap();
+        assert!(users.get("u1").unwrap().limits.is_empty());
+    }
 }

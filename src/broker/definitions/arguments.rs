@@ -79,12 +79,7 @@ pub fn value_to_json(value: &Value) -> Json {
     }
 }
 
-fn table(
-    entries: &Map<String, Json>,
-    place: &str,
-    depth: usize,
-    count: &mut usize,
-) -> Result<Table, ArgumentsError> {
+fn table(entries: &Map<String, Json>, place: &str, depth: usize, count: &mut usize) -> Result<Table, ArgumentsError> {
     let mut sorted: Vec<_> = entries.iter().collect();
     sorted.sort_by_key(|(name, _)| *name);
     let mut table = Table::new();
@@ -112,9 +107,9 @@ fn value(json: &Json, place: &str, depth: usize, count: &mut usize) -> Result<Va
             _ => return Err(ArgumentsError::OutOfRange { place: place.to_owned() }),
         },
         Json::String(text) => Value::text(text.clone()),
-        Json::Array(items) => Value::Array(
-            items.iter().map(|item| value(item, place, depth + 1, count)).collect::<Result<_, _>>()?,
-        ),
+        Json::Array(items) => {
+            Value::Array(items.iter().map(|item| value(item, place, depth + 1, count)).collect::<Result<_, _>>()?)
+        }
         Json::Object(entries) => Value::Table(table(entries, place, depth + 1, count)?),
     })
 }
@@ -151,9 +146,10 @@ mod tests {
         assert_eq!(refusal(json!({"a": {"b": null}})), "null_not_allowed: argument a.b is null");
         assert_eq!(refusal(json!({"a": u64::MAX})), "argument a is an integer out of range");
         assert_eq!(refusal(json!(1)), "arguments must be an object");
-        assert_eq!(from_json(&json!({"x".repeat(256): 1})).unwrap_err(), ArgumentsError::NameTooLong {
-            place: "x".repeat(256)
-        });
+        assert_eq!(
+            from_json(&json!({"x".repeat(256): 1})).unwrap_err(),
+            ArgumentsError::NameTooLong { place: "x".repeat(256) }
+        );
         let deep = (0..=TABLE_DEPTH_MAX).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(from_json(&json!({"a": deep})), Err(ArgumentsError::TooLarge));
         assert_eq!(from_json(&json!([])), Ok(Table::new()));
@@ -166,7 +162,7 @@ mod tests {
             (Value::U32(7), json!(7)),
             (Value::F32(0.1), json!(0.1)),
             (Value::F64(f64::NAN), json!("NaN")),
-            (Value::Decimal { scale: 2, value: 314 }, json!(3.14)),
+            (Value::Decimal { scale: 2, value: 275 }, json!(2.75)),
             (Value::Timestamp(9), json!(9)),
             (Value::Void, json!("undefined")),
             (Value::Bytes(b"x".to_vec()), json!("x")),

@@ -140,6 +140,9 @@ impl KindError {
     }
 }
 
+/// Looks up a property of a message by name.
+pub type Property<'a> = dyn Fn(&str) -> Option<Vec<u8>> + 'a;
+
 /// What a message offers to routing.
 #[derive(Clone, Copy)]
 pub struct Routing<'a> {
@@ -148,7 +151,7 @@ pub struct Routing<'a> {
     /// The headers.
     pub headers: Headers<'a>,
     /// The message's `message_id`, `correlation_id` or `timestamp` (in decimal digits) by name.
-    pub property: Option<&'a dyn Fn(&str) -> Option<Vec<u8>>>,
+    pub property: Option<&'a Property<'a>>,
     /// A random number, new for each message.
     pub random: u64,
 }

@@ -5,6 +5,11 @@
 
 #![allow(clippy::print_stderr, reason = "a failed run names its seed")]
 
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
 use amq_protocol::{
     frame::{AMQPContentHeader, AMQPFrame, gen_frame, parse_frame},
     protocol::{AMQPClass, basic, parse_class},
@@ -561,6 +566,61 @@ fn a_shallow_bomb_is_a_table() {
     for kind in [b'F', b'A'] {
         assert!(value::check(&bomb(kind, 30)).is_some());
     }
+}
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; the counter is a thread-local
+// without destructor, so that counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above; the block came from the system's allocator.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_message_passes_without_allocation() {
+    let input = corpus().swap_remove(0);
+    let mut out = Vec::with_capacity(4096);
+    let before = ALLOCATIONS.get();
+    let mut at = 0;
+    let (mut route, mut raw) = (&[][..], &[][..]);
+    while let Ok(Some(frame)) = frame::split(&input, at, 4096) {
+        match frame.kind {
+            FrameKind::Method => {
+                let publish = hot::publish(&input, &frame).expect("a publish");
+                route = &input[publish.route_at..][..2 + (publish.exchange_len + publish.key_len) as usize];
+            }
+            FrameKind::Header => {
+                let header = hot::content_header(&input, &frame).expect("a header");
+                raw = &input[header.properties_at..][..header.properties_len];
+                assert!(properties::scan(raw).is_some_and(|scan| scan.headers.1 > 0));
+            }
+            FrameKind::Body => {
+                hot::put_delivery(&mut out, 2, 4096, b"ctag", 1, false, route, raw, frame.payload(&input));
+            }
+            FrameKind::Heartbeat => hot::put_ack(&mut out, 1, 1, false),
+        }
+        at = frame.next_at();
+    }
+    let allocations = ALLOCATIONS.get() - before;
+    assert_eq!((at, allocations), (input.len(), 0));
+    assert_eq!(parsed(&out).len(), 4);
 }
 
 /// What a session does with input, through every reader.

@@ -12,15 +12,6 @@ use std::ops::Range;
 
 use crate::broker::value::{self, Table};
 
-/// What a property's value is made of.
-#[derive(Clone, Copy)]
-enum Kind {
-    Short,
-    Table,
-    Octet,
-    Timestamp,
-}
-
 const CONTENT_TYPE: u16 = 1 << 15;
 const CONTENT_ENCODING: u16 = 1 << 14;
 const HEADERS: u16 = 1 << 13;
@@ -38,23 +29,9 @@ const CLUSTER_ID: u16 = 1 << 2;
 /// Another word of flags follows.
 const MORE: u16 = 1;
 
-/// All properties, in the order of the list.
-const ALL: [(u16, Kind); 14] = [
-    (CONTENT_TYPE, Kind::Short),
-    (CONTENT_ENCODING, Kind::Short),
-    (HEADERS, Kind::Table),
-    (DELIVERY_MODE, Kind::Octet),
-    (PRIORITY, Kind::Octet),
-    (CORRELATION_ID, Kind::Short),
-    (REPLY_TO, Kind::Short),
-    (EXPIRATION, Kind::Short),
-    (MESSAGE_ID, Kind::Short),
-    (TIMESTAMP, Kind::Timestamp),
-    (MESSAGE_TYPE, Kind::Short),
-    (USER_ID, Kind::Short),
-    (APP_ID, Kind::Short),
-    (CLUSTER_ID, Kind::Short),
-];
+/// The flags of all properties. The bit between them and `MORE` has none and is ignored, as
+/// RabbitMQ does.
+const ALL_FLAGS: u16 = 0xFFFC;
 
 /// The properties that the broker acts on, where they lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,122 +74,115 @@ pub fn scan(raw: &[u8]) -> Option<Scan<'_>> {
 fn scan_list(raw: &[u8]) -> Option<Scan<'_>> {
     let mut scan = Scan::default();
     let mut list = List::new(raw)?;
-    // A property after the other rather than a loop over `ALL`: this runs for each publish.
-    list.short(CONTENT_TYPE)?;
-    list.short(CONTENT_ENCODING)?;
-    if list.has(HEADERS) {
-        let table = list.table()?;
-        value::check(&raw[table.clone()])?;
-        scan.headers = (table.start, table.len());
+    while let Some(flag) = list.next_flag() {
+        match flag {
+            HEADERS => {
+                let table = list.table()?;
+                value::check(&raw[table.clone()])?;
+                scan.headers = (table.start, table.len());
+            }
+            DELIVERY_MODE => scan.delivery_mode = Some(list.octet()?),
+            PRIORITY => scan.priority = Some(list.octet()?),
+            REPLY_TO => scan.reply_to = Some(list.short()?),
+            EXPIRATION => scan.expiration = Some(list.short()?),
+            MESSAGE_ID => scan.message_id = Some(list.short()?),
+            TIMESTAMP => scan.timestamp = Some(list.timestamp()?),
+            USER_ID => scan.user_id = Some(list.short()?),
+            _ => _ = list.short()?,
+        }
     }
-    scan.delivery_mode = list.octet(DELIVERY_MODE)?;
-    scan.priority = list.octet(PRIORITY)?;
-    list.short(CORRELATION_ID)?;
-    scan.reply_to = list.short(REPLY_TO)?;
-    scan.expiration = list.short(EXPIRATION)?;
-    scan.message_id = list.short(MESSAGE_ID)?;
-    scan.timestamp = list.timestamp(TIMESTAMP)?;
-    list.short(MESSAGE_TYPE)?;
-    scan.user_id = list.short(USER_ID)?;
-    list.short(APP_ID)?;
-    list.short(CLUSTER_ID)?;
     list.is_at_end().then_some(scan)
 }
 
-/// A place in a list of properties. Readers give `None` when the list ends too early, and
-/// `Some(None)` for a property that is not in it.
+/// A place in a list of properties. Readers give `None` when the list ends too early.
 struct List<'a> {
     raw: &'a [u8],
+    /// Flags of the properties that have not been read.
     flags: u16,
-    at: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> List<'a> {
     #[inline]
     fn new(raw: &'a [u8]) -> Option<Self> {
-        let flags = u16::from_be_bytes(*raw.first_chunk::<2>()?);
-        let mut at = 2;
-        let mut more = flags & MORE != 0;
-        while more {
-            let word = u16::from_be_bytes(*raw.get(at..)?.first_chunk::<2>()?);
+        let (flags, mut rest) = raw.split_first_chunk::<2>()?;
+        let flags = u16::from_be_bytes(*flags);
+        let mut word = flags & MORE;
+        while word != 0 {
+            let (next, after) = rest.split_first_chunk::<2>()?;
+            word = u16::from_be_bytes(*next);
             if word & !MORE != 0 {
                 return None;
             }
-            more = word & MORE != 0;
-            at += 2;
+            rest = after;
         }
-        Some(Self { raw, flags, at })
+        Some(Self { raw, flags: flags & ALL_FLAGS, rest })
     }
 
+    /// The flag of the property that is next in the list.
     #[inline]
-    fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
+    fn next_flag(&mut self) -> Option<u16> {
+        let flag = 0x8000u16.checked_shr(self.flags.leading_zeros())?;
+        self.flags &= !flag;
+        Some(flag)
     }
 
     #[inline]
     fn is_at_end(&self) -> bool {
-        self.at == self.raw.len()
+        self.rest.is_empty()
+    }
+
+    /// Where the rest of the list is in `raw`.
+    #[inline]
+    fn at(&self) -> usize {
+        self.raw.len() - self.rest.len()
     }
 
     #[inline]
-    fn rest(&self) -> &'a [u8] {
-        &self.raw[self.at..]
+    fn octet(&mut self) -> Option<u8> {
+        let (&octet, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(octet)
     }
 
     #[inline]
-    fn octet(&mut self, flag: u16) -> Option<Option<u8>> {
-        if !self.has(flag) {
-            return Some(None);
-        }
-        let &octet = self.rest().first()?;
-        self.at += 1;
-        Some(Some(octet))
+    fn timestamp(&mut self) -> Option<u64> {
+        let (octets, rest) = self.rest.split_first_chunk::<8>()?;
+        self.rest = rest;
+        Some(u64::from_be_bytes(*octets))
     }
 
     #[inline]
-    fn timestamp(&mut self, flag: u16) -> Option<Option<u64>> {
-        if !self.has(flag) {
-            return Some(None);
-        }
-        let octets = self.rest().first_chunk::<8>()?;
-        self.at += 8;
-        Some(Some(u64::from_be_bytes(*octets)))
+    fn short(&mut self) -> Option<&'a [u8]> {
+        let (&len, rest) = self.rest.split_first()?;
+        let (text, rest) = rest.split_at_checked(len as usize)?;
+        self.rest = rest;
+        Some(text)
     }
 
-    #[inline]
-    fn short(&mut self, flag: u16) -> Option<Option<&'a [u8]>> {
-        if !self.has(flag) {
-            return Some(None);
-        }
-        let (&len, rest) = self.rest().split_first()?;
-        let text = rest.get(..len as usize)?;
-        self.at += 1 + text.len();
-        Some(Some(text))
+    fn text(&mut self) -> Option<String> {
+        self.short().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The place of the table that is next, without its length.
+    /// The place in `raw` of the table that is next, without its length.
     #[inline]
     fn table(&mut self) -> Option<Range<usize>> {
-        let (len, rest) = self.rest().split_first_chunk::<4>()?;
-        let len = rest.get(..u32::from_be_bytes(*len) as usize)?.len();
-        let start = self.at + 4;
-        self.at = start + len;
-        Some(start..start + len)
+        let (len, rest) = self.rest.split_first_chunk::<4>()?;
+        let (table, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        self.rest = rest;
+        Some(self.at() - table.len()..self.at())
     }
 
-    /// The encoded value of the property, with its length if it has one.
-    fn encoded(&mut self, flag: u16, kind: Kind) -> Option<Option<&'a [u8]>> {
-        if !self.has(flag) {
-            return Some(None);
+    /// The encoded value of the property that is next, with its length if it has one.
+    fn encoded(&mut self, flag: u16) -> Option<&'a [u8]> {
+        let start = self.at();
+        match flag {
+            HEADERS => _ = self.table()?,
+            DELIVERY_MODE | PRIORITY => _ = self.octet()?,
+            TIMESTAMP => _ = self.timestamp()?,
+            _ => _ = self.short()?,
         }
-        let start = self.at;
-        match kind {
-            Kind::Short => self.short(flag).map(|_| ()),
-            Kind::Octet => self.octet(flag).map(|_| ()),
-            Kind::Timestamp => self.timestamp(flag).map(|_| ()),
-            Kind::Table => self.table().map(|_| ()),
-        }?;
-        Some(Some(&self.raw[start..self.at]))
+        Some(&self.raw[start..self.at()])
     }
 }
 
@@ -239,11 +209,13 @@ pub fn rewrite(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
 
 fn rewrite_list(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut list = List::new(raw)?;
-    let mut flags = list.flags;
+    let old_flags = u16::from_be_bytes(*raw.first_chunk::<2>()?);
+    let mut flags = old_flags;
     let flags_at = out.len();
-    out.extend_from_slice(&raw[..list.at]);
-    for (flag, kind) in ALL {
-        let old = list.encoded(flag, kind)?;
+    out.extend_from_slice(&raw[..list.at()]);
+    // Absent properties are visited too: one of them may have to be put in.
+    for flag in (2..16).rev().map(|bit| 1 << bit) {
+        let old = if old_flags & flag != 0 { Some(list.encoded(flag)?) } else { None };
         let is_kept = match (flag, *rewrite) {
             (HEADERS, Rewrite { headers: Some(new), .. }) => {
                 if let Some(new) = new {
@@ -355,26 +327,26 @@ impl Properties {
 
     /// Decodes flags and list; `None` when [`scan`] refuses them.
     pub fn decode(raw: &[u8]) -> Option<Self> {
-        fn text(bytes: Option<&[u8]>) -> Option<String> {
-            bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        }
+        let mut properties = Self::default();
         let mut list = List::new(raw)?;
-        let properties = Self {
-            content_type: text(list.short(CONTENT_TYPE)?),
-            content_encoding: text(list.short(CONTENT_ENCODING)?),
-            headers: if list.has(HEADERS) { Some(Table::decode(&raw[list.table()?])?) } else { None },
-            delivery_mode: list.octet(DELIVERY_MODE)?,
-            priority: list.octet(PRIORITY)?,
-            correlation_id: text(list.short(CORRELATION_ID)?),
-            reply_to: text(list.short(REPLY_TO)?),
-            expiration: text(list.short(EXPIRATION)?),
-            message_id: text(list.short(MESSAGE_ID)?),
-            timestamp: list.timestamp(TIMESTAMP)?,
-            message_type: text(list.short(MESSAGE_TYPE)?),
-            user_id: text(list.short(USER_ID)?),
-            app_id: text(list.short(APP_ID)?),
-            cluster_id: text(list.short(CLUSTER_ID)?),
-        };
+        while let Some(flag) = list.next_flag() {
+            match flag {
+                CONTENT_TYPE => properties.content_type = Some(list.text()?),
+                CONTENT_ENCODING => properties.content_encoding = Some(list.text()?),
+                HEADERS => properties.headers = Some(Table::decode(&raw[list.table()?])?),
+                DELIVERY_MODE => properties.delivery_mode = Some(list.octet()?),
+                PRIORITY => properties.priority = Some(list.octet()?),
+                CORRELATION_ID => properties.correlation_id = Some(list.text()?),
+                REPLY_TO => properties.reply_to = Some(list.text()?),
+                EXPIRATION => properties.expiration = Some(list.text()?),
+                MESSAGE_ID => properties.message_id = Some(list.text()?),
+                TIMESTAMP => properties.timestamp = Some(list.timestamp()?),
+                MESSAGE_TYPE => properties.message_type = Some(list.text()?),
+                USER_ID => properties.user_id = Some(list.text()?),
+                APP_ID => properties.app_id = Some(list.text()?),
+                _ => properties.cluster_id = Some(list.text()?),
+            }
+        }
         list.is_at_end().then_some(properties)
     }
 }

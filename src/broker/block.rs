@@ -28,6 +28,15 @@ impl Slice {
         Self { block, start, len }
     }
 
+    /// The part of this slice from `at`, `len` bytes long.
+    ///
+    /// # Panics
+    /// When the range is not inside this slice.
+    pub fn part(&self, at: usize, len: usize) -> Self {
+        assert!(at + len <= self.len as usize, "a part lies inside its slice");
+        Self { block: self.block.clone(), start: self.start + at as u32, len: len as u32 }
+    }
+
     /// A slice that owns all of `bytes`.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let len = bytes.len();

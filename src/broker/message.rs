@@ -103,19 +103,52 @@ impl Message {
 
     /// A message assembled from loose parts, copied into a block of their own.
     pub fn build(exchange: &str, key: &[u8], properties: &[u8], headers: (usize, usize), body: &[u8]) -> Self {
-        let (exchange, key) = (&exchange.as_bytes()[..exchange.len().min(255)], &key[..key.len().min(255)]);
-        let mut head = Vec::with_capacity(2 + exchange.len() + key.len() + properties.len() + body.len());
+        Self::build_route(exchange.as_bytes(), key, properties, headers)
+            .with_body_parts(vec![Slice::from_vec(body.to_vec())])
+    }
+
+    /// Route and properties copied into a block of their own, without body.
+    pub fn build_route(exchange: &[u8], key: &[u8], properties: &[u8], headers: (usize, usize)) -> Self {
+        let exchange = &exchange[..exchange.len().min(255)];
+        let key = &key[..key.len().min(255)];
+        let mut head = Vec::with_capacity(2 + exchange.len() + key.len() + properties.len());
         push_route(exchange, key, &mut head);
-        let properties_at = head.len();
+        let at = head.len();
         head.extend_from_slice(properties);
-        let body_at = head.len();
-        head.extend_from_slice(body);
-        let layout = Layout {
-            route_at: 0,
-            properties: (properties_at, properties.len()),
-            headers: (properties_at + headers.0, headers.1),
-        };
-        Self::new(Arc::new(head), layout, Traits::default()).with_body_inline(body_at, body.len())
+        let headers = if headers.1 == 0 { (0, 0) } else { (at + headers.0, headers.1) };
+        Self::new(
+            Arc::new(head),
+            Layout { route_at: 0, properties: (at, properties.len()), headers },
+            Traits::default(),
+        )
+    }
+
+    /// The same message with other properties; `headers` are relative to them.
+    #[must_use]
+    pub fn with_properties(&self, properties: &[u8], headers: (usize, usize)) -> Self {
+        let mut changed = Self::build_route(self.exchange(), self.key(), properties, headers);
+        changed.traits = self.traits;
+        changed.body = self.shared_body();
+        changed
+    }
+
+    /// The body, independent of where the head is.
+    fn shared_body(&self) -> Body {
+        match &self.body {
+            Body::Inline(_, 0) => Body::Inline(0, 0),
+            &Body::Inline(at, len) => Body::Slice(Slice::new(self.head.clone(), at as usize, len as usize)),
+            other => other.clone(),
+        }
+    }
+
+    /// Whether its head lies in `block`.
+    pub fn is_in(&self, block: &Block) -> bool {
+        Arc::ptr_eq(&self.head, block)
+    }
+
+    /// Its publisher named further routing keys.
+    pub fn has_copies(&self) -> bool {
+        self.headers_len > 0 && self.headers().get("CC").is_some()
     }
 
     /// The same message with its body at this place of the head's block.
@@ -146,18 +179,25 @@ impl Message {
         let properties = self.properties();
         let headers_at = if self.headers_len == 0 { 0 } else { (self.headers_at - self.properties_at) as usize };
         let headers = (headers_at, self.headers_len as usize);
-        let mut rerouted = Self::build(exchange, key, properties, headers, &[]);
+        let mut rerouted = Self::build_route(exchange.as_bytes(), key, properties, headers);
         rerouted.traits = self.traits;
         if view.without_ttl {
             rerouted.traits.ttl_ms = None;
         }
-        rerouted.body = match &self.body {
-            Body::Inline(_, 0) => Body::Inline(0, 0),
-            &Body::Inline(at, len) => Body::Slice(Slice::new(self.head.clone(), at as usize, len as usize)),
-            other => other.clone(),
-        };
+        rerouted.body = self.shared_body();
         rerouted.view = Some(Arc::new(view));
         rerouted
+    }
+
+    /// The same message with replaced parts.
+    #[must_use]
+    pub fn with_view(&self, view: View) -> Self {
+        let mut changed = self.clone();
+        if view.without_ttl {
+            changed.traits.ttl_ms = None;
+        }
+        changed.view = Some(Arc::new(view));
+        changed
     }
 
     /// Name of the exchange it was published to.
@@ -189,6 +229,13 @@ impl Message {
             Some(View { headers: Some(headers), .. }) => Headers::new(headers),
             _ => Headers::new(&self.head[self.headers_at as usize..][..self.headers_len as usize]),
         }
+    }
+
+    /// Further routing keys that its publisher named in the headers `CC` (`BCC` is taken off when
+    /// a message is published).
+    pub fn copy_keys(&self) -> Vec<Vec<u8>> {
+        let copies = self.headers().get("CC").and_then(|value| value.as_array());
+        copies.into_iter().flatten().filter_map(|item| item.as_text_bytes().map(<[u8]>::to_vec)).collect()
     }
 
     /// What the broker replaced, if anything.

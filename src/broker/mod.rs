@@ -1,22 +1,335 @@
 //! What a broker is: vhosts, exchanges, queues, consumers, users and policies.
 //!
 //! Knows no wire protocol, no async runtime, no file and no clock: protocols translate their verbs
-//! into calls on [`Broker`], and time is an argument.
+//! into calls on [`Broker`] and [`Vhost`](vhost::Vhost), and time is an argument. A verb is called
+//! with a [`Turn`](turn::Turn), which gathers what is to be done once no lock is held.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use dashmap::DashMap;
 
 pub mod access;
 pub mod block;
+pub mod connections;
+pub mod consumer;
+mod dead_letter;
 pub mod definitions;
-pub mod limits;
+pub mod error;
 pub mod exchange;
+pub mod limits;
 pub mod message;
+pub mod options;
 pub mod parameters;
 pub mod pattern;
 pub mod policy;
-pub mod term;
+pub mod publish;
 pub mod queue;
-pub mod options;
+pub mod record;
+pub mod route;
+pub mod term;
 pub mod time;
+pub mod timers;
+pub mod topology;
+pub mod turn;
 pub mod validation;
 pub mod value;
+pub mod vhost;
 
+use access::{Permissions, Users};
+use connections::Connections;
+use consumer::ConsumerId;
+use exchange::Exchange;
+use limits::AllVhostLimits;
 pub use options::Options;
+use parameters::Parameters;
+use policy::{ObjectKind, Policies, QueuePolicy};
+use queue::{Queue, arguments::QueueType, settings};
+use record::{Journal, QueueId};
+use time::Time;
+use timers::{Owner, Timers};
+use turn::Turn;
+use vhost::Vhost;
+
+/// A broker.
+pub struct Broker {
+    /// Its settings.
+    pub options: Options,
+    /// Users and what they may do.
+    pub access: Users,
+    /// Policies and operator policies.
+    pub policies: Policies,
+    /// Runtime parameters.
+    pub parameters: Parameters,
+    /// Limits of vhosts.
+    pub vhost_limits: AllVhostLimits,
+    /// Open connections.
+    pub connections: Connections,
+    /// Who wants to be looked at when.
+    pub timers: Timers,
+    vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
+    queue_ids: AtomicU64,
+    consumer_ids: AtomicU64,
+    queues_count: AtomicUsize,
+    random: AtomicU64,
+    journal: OnceLock<Arc<dyn Journal>>,
+    memory_alarm: AtomicBool,
+    disk_alarm: AtomicBool,
+    started_at: Time,
+}
+
+/// What policies come to for one queue.
+pub struct EffectiveQueuePolicy {
+    /// The merged keys.
+    pub policy: QueuePolicy,
+    /// Names of the policy and of the operator policy.
+    pub names: (Option<Arc<str>>, Option<Arc<str>>),
+}
+
+impl Broker {
+    /// A broker with the default vhost and user of its settings, and nothing else.
+    pub fn new(options: Options, now: Time) -> Result<Self, String> {
+        let access = Users::new(access::Options {
+            loopback_users: options.loopback_users.clone(),
+            ..access::Options::default()
+        });
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
+        let broker = Self {
+            access,
+            policies: Policies::default(),
+            parameters: Parameters::default(),
+            vhost_limits: AllVhostLimits::default(),
+            connections: Connections::default(),
+            timers: Timers::default(),
+            vhosts: DashMap::default(),
+            queue_ids: AtomicU64::new(1),
+            consumer_ids: AtomicU64::new(1),
+            queues_count: AtomicUsize::new(0),
+            random: AtomicU64::new(u64::from_le_bytes(seed)),
+            journal: OnceLock::new(),
+            memory_alarm: AtomicBool::new(false),
+            disk_alarm: AtomicBool::new(false),
+            started_at: now,
+            options,
+        };
+        broker.create_defaults()?;
+        Ok(broker)
+    }
+
+    fn create_defaults(&self) -> Result<(), String> {
+        let options = &self.options;
+        self.add_vhost(&options.default_vhost, vhost::Metadata::default());
+        let user = &options.default_user;
+        let permissions = Permissions {
+            configure: options.default_permissions_configure.clone(),
+            write: options.default_permissions_write.clone(),
+            read: options.default_permissions_read.clone(),
+        };
+        self.access
+            .add(user, &options.default_pass)
+            .and_then(|()| self.access.set_tags(user, options.default_user_tags.clone()))
+            .and_then(|()| self.access.set_permissions(user, &options.default_vhost, permissions))
+            .map_err(|error| format!("cannot make the default user: {error}"))
+    }
+
+    /// Has every durable change recorded from now on.
+    pub fn attach_journal(&self, journal: Arc<dyn Journal>) {
+        // A second journal would see half of the story.
+        assert!(self.journal.set(journal).is_ok(), "a broker has one journal");
+    }
+
+    /// Who keeps its records.
+    pub fn journal(&self) -> Option<&Arc<dyn Journal>> {
+        self.journal.get()
+    }
+
+    /// Whether changes are recorded.
+    pub fn is_logged(&self) -> bool {
+        self.journal.get().is_some()
+    }
+
+    /// The vhost of that name.
+    pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.get(name).map(|vhost| vhost.clone())
+    }
+
+    /// All vhosts, by name.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut all: Vec<_> = self.vhosts.iter().map(|entry| entry.value().clone()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Makes a vhost, or finds it there.
+    pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
+        let made = || {
+            let vhost = Vhost::new(name.into()).expect("predeclared exchanges have known kinds");
+            *vhost.metadata.write() = metadata;
+            Arc::new(vhost)
+        };
+        let vhost = self.vhosts.entry(name.into()).or_insert_with(made).clone();
+        if let Some(journal) = self.journal() {
+            journal.append(&record::Record::Vhost { is_present: true, name: vhost.name.clone() });
+        }
+        vhost
+    }
+
+    /// Deletes a vhost with everything in it and closes its connections; false if there is none.
+    pub fn delete_vhost(&self, name: &str, turn: &mut Turn<'_>) -> bool {
+        let Some((_, vhost)) = self.vhosts.remove(name) else { return false };
+        vhost.mark_deleted();
+        for connection in self.connections.list() {
+            if connection.info.vhost == vhost.name {
+                connection.handle.close(&format!("vhost '{name}' is deleted"));
+            }
+        }
+        for queue in vhost.queues() {
+            vhost.remove_queue(&queue, turn);
+        }
+        self.access.delete_vhost(name);
+        self.policies.delete_vhost(name);
+        self.parameters.delete_vhost(name);
+        self.vhost_limits.delete_vhost(name);
+        turn.record(&record::Record::Vhost { is_present: false, name: vhost.name.clone() });
+        true
+    }
+
+    /// A new identity for a queue.
+    pub fn next_queue_id(&self) -> QueueId {
+        QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Identities up to this one are taken.
+    pub fn reserve_queue_id(&self, id: QueueId) {
+        self.queue_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
+    }
+
+    /// A new identity for a consumer.
+    pub fn next_consumer_id(&self) -> ConsumerId {
+        ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Queues in all vhosts.
+    pub fn queues_count(&self) -> &AtomicUsize {
+        &self.queues_count
+    }
+
+    /// When it was started.
+    pub fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// A random number, good enough for spreading load.
+    pub fn random(&self) -> u64 {
+        let mut n = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        n ^ (n >> 31)
+    }
+
+    /// What policies come to for a queue of that name.
+    pub fn effective_queue_policy(&self, vhost: &Vhost, name: &str, queue_type: QueueType) -> EffectiveQueuePolicy {
+        let kind = match queue_type {
+            QueueType::Classic => ObjectKind::ClassicQueue,
+            QueueType::Quorum => ObjectKind::QuorumQueue,
+            QueueType::Stream => ObjectKind::Stream,
+        };
+        let effective = self.policies.effective(&vhost.name, kind, name);
+        EffectiveQueuePolicy {
+            policy: effective.queue(),
+            names: (effective.policy_name().map(Arc::from), effective.operator_policy_name().map(Arc::from)),
+        }
+    }
+
+    /// Puts in force what policies come to for an exchange.
+    pub fn apply_exchange_policy(&self, vhost: &Vhost, exchange: &Arc<Exchange>) {
+        let effective = self.policies.effective(&vhost.name, ObjectKind::Exchange, &exchange.name);
+        *exchange.policy.lock() = effective.policy_name().map(Arc::from);
+        exchange.set_alternate(effective.exchange().alternate_exchange.map(Arc::from));
+    }
+
+    /// Puts changed policies in force on everything in a vhost.
+    pub fn apply_policies(&self, vhost: &Arc<Vhost>, turn: &mut Turn<'_>) {
+        for queue in vhost.queues() {
+            self.apply_queue_policy(vhost, &queue, turn);
+        }
+        for exchange in vhost.exchanges() {
+            self.apply_exchange_policy(vhost, &exchange);
+        }
+    }
+
+    fn apply_queue_policy(&self, vhost: &Vhost, queue: &Arc<Queue>, turn: &mut Turn<'_>) {
+        let parsed = &queue.declaration.parsed;
+        let effective = self.effective_queue_policy(vhost, &queue.name, parsed.queue_type);
+        let limits = settings::limits(parsed, &effective.policy, self.options.delivery_limit);
+        *queue.policies.lock() = effective.names;
+        queue.configure(limits, settings::dead_letter(parsed, &effective.policy), turn);
+    }
+
+    /// Does everything that is due, and says when to come again.
+    pub fn tick(&self, now: Time) -> Option<Time> {
+        let mut turn = Turn::new(self, now);
+        for _ in 0..TICKS_MAX {
+            match self.timers.take_due(now) {
+                None => break,
+                Some(Owner::Queue(queue)) => {
+                    if let Some(queue) = queue.upgrade()
+                        && queue.tick(&mut turn)
+                        && let Some(vhost) = queue.vhost.upgrade()
+                    {
+                        tracing::info!(vhost = %vhost.name, queue = %queue.name, "deleted an expired queue");
+                        vhost.remove_queue(&queue, &mut turn);
+                    }
+                }
+                Some(Owner::Exchange(exchange)) => {
+                    if let Some(exchange) = exchange.upgrade() {
+                        let owner = self.vhosts().into_iter().find(|vhost| {
+                            vhost.exchange(&exchange.name).is_some_and(|known| Arc::ptr_eq(&known, &exchange))
+                        });
+                        if let Some(vhost) = owner {
+                            vhost.release_delayed(&exchange, &mut turn);
+                        }
+                    }
+                }
+            }
+        }
+        turn.end();
+        self.timers.next()
+    }
+
+    /// Publishers are not read: memory or disk space is short.
+    pub fn has_alarm(&self) -> bool {
+        self.memory_alarm.load(Ordering::Relaxed) || self.disk_alarm.load(Ordering::Relaxed)
+    }
+
+    /// What is short, in the words that clients are told.
+    pub fn alarm_reason(&self) -> Option<&'static str> {
+        match (self.memory_alarm.load(Ordering::Relaxed), self.disk_alarm.load(Ordering::Relaxed)) {
+            (true, true) => Some("low on memory & disk"),
+            (true, false) => Some("low on memory"),
+            (false, true) => Some("low on disk"),
+            (false, false) => None,
+        }
+    }
+
+    /// Which alarms are on: memory, disk.
+    pub fn alarms(&self) -> (bool, bool) {
+        (self.memory_alarm.load(Ordering::Relaxed), self.disk_alarm.load(Ordering::Relaxed))
+    }
+
+    /// Puts the memory and the disk alarm on or off; connections are told when that changes.
+    pub fn set_alarms(&self, memory: bool, disk: bool) {
+        let was = (self.memory_alarm.swap(memory, Ordering::Relaxed), self.disk_alarm.swap(disk, Ordering::Relaxed));
+        if was != (memory, disk) {
+            for connection in self.connections.list() {
+                connection.handle.alarm_changed();
+            }
+        }
+    }
+}
+
+/// Appointments that one tick serves.
+const TICKS_MAX: usize = 10_000;

@@ -10,6 +10,7 @@ mod consistent_hash;
 pub mod delayed;
 mod direct;
 mod fanout;
+mod handle;
 mod headers;
 mod modulus_hash;
 mod random;
@@ -25,7 +26,8 @@ use std::hash::Hash;
 pub use bindings::Binding;
 use bindings::{Bindings, dedup_from, sorted};
 pub use consistent_hash::WEIGHT_MAX;
-pub use delayed::Delayed;
+pub use delayed::{Delayed, delay_ms, released_headers};
+pub use handle::{Declaration, Exchange, Target};
 pub use recent_history::RecentHistory;
 
 use crate::broker::value::{Headers, Table, Value};

@@ -759,6 +759,17 @@ pub fn inequivalence(stored: &Stored<'_>, received: &Declaration<'_>) -> Option<
     None
 }
 
+/// How one argument of a redeclaration differs, as `received .. but current is ..`.
+pub fn difference(current: Option<&Value>, new: Option<&Value>) -> Option<String> {
+    let (received, current) = match (current, new) {
+        (None, None) => return None,
+        (Some(current), Some(new)) if is_same(current, new) => return None,
+        (Some(current), Some(new)) => (value_alone(new), value_alone(current)),
+        _ => (value_and_kind(new), value_and_kind(current)),
+    };
+    Some(format!("received {received} but current is {current}"))
+}
+
 fn compared(queue_type: QueueType) -> impl Iterator<Item = &'static &'static str> {
     let (own, newer): (&[_], &[_]) = match queue_type {
         QueueType::Classic => (COMPARED_CLASSIC, COMPARED_QUEUES),

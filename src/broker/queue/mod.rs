@@ -1,6 +1,14 @@
-//! Queues: what waits in them, in which order, for how long, and where it goes afterwards.
+//! Queues: the declaration and its rules, the state machine, and the handle that is shared.
 
 pub mod arguments;
+pub mod consumers;
 pub mod dedup;
+mod handle;
+pub mod machine;
+pub mod ready;
+pub mod settings;
 pub mod stream;
 pub(crate) mod term;
+pub mod unsettled;
+
+pub use handle::{ConsumerStatus, DeadLetterTarget, Queue, QueueDeclaration, QueueStatus};

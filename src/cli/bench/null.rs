@@ -45,10 +45,7 @@ const OUTBOX_BYTES_MAX: usize = 1 << 20;
 /// The listener's mark among the events.
 const LISTENER: u64 = u64::MAX;
 /// How often the stop flag is looked at.
-const LOOK_INTERVAL: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000_000,
-};
+const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl NullCommand {
     pub(super) fn run(&self) -> ExitCode {
@@ -151,20 +148,12 @@ struct QueueConsumer {
 impl NullBroker {
     pub(super) fn bind(port: u16) -> Result<Self, Failure> {
         let doing = || format!("listening on port {port}");
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(Failure::io(doing()))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(Failure::io(doing()))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(Failure::io(doing()))?;
+        listener.set_nonblocking(true).map_err(Failure::io(doing()))?;
         let port = listener.local_addr().map_err(Failure::io(doing()))?.port();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(epoll_failure)?;
-        epoll::add(
-            &epoll,
-            &listener,
-            epoll::EventData::new_u64(LISTENER),
-            epoll::EventFlags::IN,
-        )
-        .map_err(epoll_failure)?;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)
+            .map_err(epoll_failure)?;
         // Ten thousand connections must fit, where the system allows it.
         let _ = super::process::raise_open_files(20_000);
         Ok(Self {
@@ -173,10 +162,7 @@ impl NullBroker {
             port,
             peers: Vec::new(),
             free: Vec::new(),
-            topology: Topology {
-                generation: 1,
-                ..Topology::default()
-            },
+            topology: Topology { generation: 1, ..Topology::default() },
             input: vec![0; READ_BYTES],
         })
     }
@@ -189,11 +175,7 @@ impl NullBroker {
     pub(super) fn run(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
         let mut events = Vec::with_capacity(256);
         while !stop.load(SeqCst) {
-            match epoll::wait(
-                &self.epoll,
-                spare_capacity(&mut events),
-                Some(&LOOK_INTERVAL),
-            ) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&LOOK_INTERVAL)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(epoll_failure(errno)),
             }
@@ -207,9 +189,7 @@ impl NullBroker {
                 if flags.contains(epoll::EventFlags::OUT) {
                     self.flush(index);
                 }
-                if flags.intersects(
-                    epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-                ) {
+                if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                     self.read(index);
                 }
             }
@@ -225,22 +205,15 @@ impl NullBroker {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(Failure::io("accepting")(error)),
             };
-            let ready = stream
-                .set_nonblocking(true)
-                .and_then(|()| stream.set_nodelay(true));
+            let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             ready.map_err(Failure::io("preparing a connection"))?;
             let index = self.free.pop().unwrap_or_else(|| {
                 self.peers.push(None);
                 self.peers.len() - 1
             });
             let interest = epoll::EventFlags::IN;
-            epoll::add(
-                &self.epoll,
-                &stream,
-                epoll::EventData::new_u64(index as u64),
-                interest,
-            )
-            .map_err(epoll_failure)?;
+            epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(index as u64), interest)
+                .map_err(epoll_failure)?;
             self.peers[index] = Some(Peer {
                 stream,
                 greeted: false,
@@ -277,12 +250,7 @@ impl NullBroker {
         };
         self.input = input;
         let fed: Vec<usize> = match result {
-            Ok(()) => peer
-                .route
-                .targets
-                .iter()
-                .map(|target| target.peer)
-                .collect(),
+            Ok(()) => peer.route.targets.iter().map(|target| target.peer).collect(),
             Err(_) => {
                 self.peers[index] = Some(peer);
                 self.remove(index);
@@ -293,9 +261,7 @@ impl NullBroker {
         for target in fed.into_iter().filter(|target| *target != index) {
             self.flush(target);
             let waiting = match &mut self.peers[target] {
-                Some(target) if target.out.len() - target.out_at > OUTBOX_BYTES_MAX => {
-                    &mut target.waiters
-                }
+                Some(target) if target.out.len() - target.out_at > OUTBOX_BYTES_MAX => &mut target.waiters,
                 _ => continue,
             };
             if !waiting.contains(&index) {
@@ -366,13 +332,7 @@ impl NullBroker {
 
     /// Appends a deliver to each consumer that the message reaches.
     #[inline]
-    fn publish(
-        &mut self,
-        index: usize,
-        peer: &mut Peer,
-        frame: &Frame<'_>,
-        content: &[u8],
-    ) -> Result<(), Failure> {
+    fn publish(&mut self, index: usize, peer: &mut Peer, frame: &Frame<'_>, content: &[u8]) -> Result<(), Failure> {
         // Class, method, reserved; exchange and key; one byte of flags.
         let key = match frame.payload {
             [_, _, _, _, _, _, key @ .., _] => key,
@@ -394,8 +354,7 @@ impl NullBroker {
             consumer.tag += 1;
             let start = out.len();
             out.extend_from_slice(&target.deliver);
-            out[start + target.tag_at..start + target.tag_at + 8]
-                .copy_from_slice(&consumer.tag.to_be_bytes());
+            out[start + target.tag_at..start + target.tag_at + 8].copy_from_slice(&consumer.tag.to_be_bytes());
             let content_at = out.len();
             out.extend_from_slice(content);
             if target.channel != frame.channel {
@@ -458,11 +417,7 @@ impl NullBroker {
                 arguments.u16()?;
                 let (name, kind) = (arguments.short()?, arguments.short()?);
                 if kind != b"fanout" && kind != b"direct" {
-                    close(
-                        out,
-                        540,
-                        "NOT_IMPLEMENTED - the null broker knows fanout exchanges only",
-                    );
+                    close(out, 540, "NOT_IMPLEMENTED - the null broker knows fanout exchanges only");
                     return Ok(());
                 }
                 topology.exchanges.insert(name.to_vec(), Vec::new());
@@ -492,18 +447,9 @@ impl NullBroker {
             id::BASIC_CONSUME => {
                 arguments.u16()?;
                 let (queue, name) = (arguments.short()?, arguments.short()?);
-                let name = if name.is_empty() {
-                    format!("null{index}").into_bytes()
-                } else {
-                    name.to_vec()
-                };
+                let name = if name.is_empty() { format!("null{index}").into_bytes() } else { name.to_vec() };
                 let queue = topology.declare(queue);
-                let consumer = QueueConsumer {
-                    peer: index,
-                    channel,
-                    name: name.clone(),
-                    tag: 0,
-                };
+                let consumer = QueueConsumer { peer: index, channel, name: name.clone(), tag: 0 };
                 topology.queues[queue].consumers.push(consumer);
                 topology.generation += 1;
                 out.method(channel, id::BASIC_CONSUME_OK, |out| out.put_short(&name));
@@ -514,11 +460,7 @@ impl NullBroker {
             | id::BASIC_REJECT
             | id::CHANNEL_FLOW_OK
             | id::CHANNEL_CLOSE_OK => {}
-            _ => close(
-                out,
-                540,
-                "NOT_IMPLEMENTED - the null broker does not know this method",
-            ),
+            _ => close(out, 540, "NOT_IMPLEMENTED - the null broker does not know this method"),
         }
         Ok(())
     }
@@ -553,11 +495,7 @@ impl NullBroker {
             peer.out.drain(..peer.out_at);
             peer.out_at = 0;
         }
-        let waiters = if left <= OUTBOX_BYTES_MAX / 2 {
-            std::mem::take(&mut peer.waiters)
-        } else {
-            Vec::new()
-        };
+        let waiters = if left <= OUTBOX_BYTES_MAX / 2 { std::mem::take(&mut peer.waiters) } else { Vec::new() };
         self.set_interest(index);
         for waiter in waiters {
             if let Some(peer) = &mut self.peers[waiter] {
@@ -631,9 +569,9 @@ impl Topology {
     fn remove_consumers(&mut self, peer: usize, channel: Option<u16>) {
         for queue in &mut self.queues {
             let before = queue.consumers.len();
-            queue.consumers.retain(|consumer| {
-                consumer.peer != peer || channel.is_some_and(|channel| channel != consumer.channel)
-            });
+            queue
+                .consumers
+                .retain(|consumer| consumer.peer != peer || channel.is_some_and(|channel| channel != consumer.channel));
             if queue.consumers.len() != before {
                 self.generation += 1;
             }
@@ -657,11 +595,7 @@ impl Topology {
         } else {
             self.exchanges.get(&exchange).cloned().unwrap_or_default()
         };
-        let mut route = Route {
-            key: key.to_vec(),
-            generation: self.generation,
-            ..Route::default()
-        };
+        let mut route = Route { key: key.to_vec(), generation: self.generation, ..Route::default() };
         for queue in queues {
             let state = &mut self.queues[queue];
             if state.consumers.is_empty() {
@@ -747,17 +681,11 @@ mod tests {
     impl Served {
         fn start() -> Self {
             let mut broker = NullBroker::bind(0).unwrap();
-            let url = format!("amqp://127.0.0.1:{}", broker.port())
-                .parse()
-                .unwrap();
+            let url = format!("amqp://127.0.0.1:{}", broker.port()).parse().unwrap();
             let stop = Arc::new(AtomicBool::new(false));
             let stopped = Arc::clone(&stop);
             let thread = thread::spawn(move || broker.run(&stopped).unwrap());
-            Self {
-                url,
-                stop,
-                thread: Some(thread),
-            }
+            Self { url, stop, thread: Some(thread) }
         }
     }
 
@@ -805,10 +733,7 @@ mod tests {
     #[test]
     fn pairs_do_not_mix() {
         let broker = Served::start();
-        let consuming = Consuming::Manual {
-            prefetch: 100,
-            ack_every: 10,
-        };
+        let consuming = Consuming::Manual { prefetch: 100, ack_every: 10 };
         let plan = Plan::spread(&broker.url, 3, 2, 3, publishing(64), consuming).unwrap();
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -816,10 +741,7 @@ mod tests {
     #[test]
     fn all_publishes_are_confirmed() {
         let broker = Served::start();
-        let publishing = Publishing {
-            confirm_window: Some(50),
-            ..publishing(64)
-        };
+        let publishing = Publishing { confirm_window: Some(50), ..publishing(64) };
         let plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -827,20 +749,11 @@ mod tests {
     #[test]
     fn a_fanout_reaches_every_queue() {
         let broker = Served::start();
-        let mut plan =
-            Plan::spread(&broker.url, 3, 3, 3, publishing(64), Consuming::AutoAck).unwrap();
+        let mut plan = Plan::spread(&broker.url, 3, 3, 3, publishing(64), Consuming::AutoAck).unwrap();
         plan.exchanges = vec![("all".to_owned(), "fanout")];
-        let binding = |queue| Binding {
-            queue,
-            exchange: "all".to_owned(),
-            key: String::new(),
-        };
+        let binding = |queue| Binding { queue, exchange: "all".to_owned(), key: String::new() };
         plan.bindings = (0..3).map(binding).collect();
-        let all = Lane {
-            exchange: "all".to_owned(),
-            keys: vec![String::new()],
-            queues: vec![0, 1, 2],
-        };
+        let all = Lane { exchange: "all".to_owned(), keys: vec![String::new()], queues: vec![0, 1, 2] };
         plan.lanes = vec![all];
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -848,11 +761,7 @@ mod tests {
     #[test]
     fn a_message_without_a_consumer_is_reported_as_lost() {
         let broker = Served::start();
-        let publishing = Publishing {
-            in_flight_max: 0,
-            limit: Some(10),
-            ..publishing(64)
-        };
+        let publishing = Publishing { in_flight_max: 0, limit: Some(10), ..publishing(64) };
         let mut plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
         plan.consumers.clear();
         let mut load = Load::declare(plan).unwrap();
@@ -860,23 +769,14 @@ mod tests {
         load.join_publishers().unwrap();
         let problems = load.finish().unwrap().problems;
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].starts_with("10 messages of publisher 0 lost"),
-            "{problems:?}"
-        );
+        assert!(problems[0].starts_with("10 messages of publisher 0 lost"), "{problems:?}");
     }
 
     #[test]
     fn what_it_does_not_know_is_refused_with_a_reason() {
         let broker = Served::start();
         let mut client = Client::connect(&broker.url, "test").unwrap();
-        let failure = client
-            .declare_exchange("e", "topic")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            failure.starts_with("the broker closed the connection: 540"),
-            "{failure}"
-        );
+        let failure = client.declare_exchange("e", "topic").unwrap_err().to_string();
+        assert!(failure.starts_with("the broker closed the connection: 540"), "{failure}");
     }
 }

@@ -91,18 +91,14 @@ impl Frame<'_> {
 
     /// The arguments of a method frame.
     pub(super) fn arguments(&self) -> Arguments<'_> {
-        Arguments {
-            rest: self.payload.get(4..).unwrap_or_default(),
-        }
+        Arguments { rest: self.payload.get(4..).unwrap_or_default() }
     }
 
     /// The body size that a header frame announces.
     pub(super) fn body_bytes(&self) -> Result<u64, Failure> {
         match self.payload.get(4..12).and_then(<[u8]>::first_chunk::<8>) {
             Some(size) => Ok(u64::from_be_bytes(*size)),
-            None => Err(Failure::protocol(
-                "a header frame shorter than its fixed part",
-            )),
+            None => Err(Failure::protocol("a header frame shorter than its fixed part")),
         }
     }
 }
@@ -122,14 +118,10 @@ pub(super) fn decode(input: &[u8]) -> Result<Option<Frame<'_>>, Failure> {
     }
     match rest.get(size) {
         None => Ok(None),
-        Some(&FRAME_END) => Ok(Some(Frame {
-            kind: head[0],
-            channel: u16::from_be_bytes([head[1], head[2]]),
-            payload: &rest[..size],
-        })),
-        Some(other) => Err(Failure::protocol(format!(
-            "a frame ends with {other:#04x}, not 0xce"
-        ))),
+        Some(&FRAME_END) => {
+            Ok(Some(Frame { kind: head[0], channel: u16::from_be_bytes([head[1], head[2]]), payload: &rest[..size] }))
+        }
+        Some(other) => Err(Failure::protocol(format!("a frame ends with {other:#04x}, not 0xce"))),
     }
 }
 
@@ -329,10 +321,7 @@ mod tests {
             out.put_table(&[("a", Field::Text("b")), ("c", Field::Flag(true))]);
         });
         let frame = decode(&out).unwrap().unwrap();
-        assert_eq!(
-            (frame.kind, frame.channel, frame.bytes()),
-            (METHOD, 7, out.len())
-        );
+        assert_eq!((frame.kind, frame.channel, frame.bytes()), (METHOD, 7, out.len()));
         assert_eq!(frame.method().unwrap(), id::QUEUE_DECLARE);
         let mut arguments = frame.arguments();
         assert_eq!(arguments.u16().unwrap(), 0);

@@ -1,0 +1,140 @@
+//! What happens to a message that a queue gives up: its death is written into its headers and it is
+//! published to the queue's dead-letter exchange, in one step with its leaving the queue.
+//!
+//! Header layout (as RabbitMQ writes it): `x-death` is an array of tables, newest first, one for
+//! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once. A message
+//! that came back to a queue without a client's refusal on the way is in a cycle and is dropped.
+
+use std::sync::Arc;
+
+use super::{
+    message::{Message, View},
+    queue::{
+        Queue,
+        machine::{Dead, Effects, Pushed, Reason},
+    },
+    record::Record,
+    route::Queues,
+    time::Time,
+    turn::Turn,
+    value::{Headers, HeadersBuilder, Table, Value},
+};
+
+/// Sends a message that left `queue` on its way, or drops it.
+pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
+    let Dead { entry, reason } = dead;
+    let is_logged = queue.is_logged(turn) && entry.message.traits.persistent;
+    let (seq, original) = (entry.seq, entry.message);
+    let target = queue.dead_letter();
+    let moved = target.exchange.and_then(|name| {
+        let vhost = queue.vhost.upgrade()?;
+        let exchange = vhost.exchange(&name)?;
+        let message = died(&original, &queue.name, reason, &name, target.key.as_deref(), turn.now);
+        let copies = if target.key.is_some() { Vec::new() } else { original.copy_keys() };
+        let mut queues = vhost.route(&exchange, &message, &copies, None, turn).queues;
+        drop_cycles(&mut queues, message.headers());
+        Some((message, queues))
+    });
+    let record = |to, message| Record::Move { from: queue.id, seq, to, message };
+    let Some((message, queues)) = moved.filter(|(_, queues)| !queues.is_empty()) else {
+        if is_logged && seq != 0 {
+            turn.record(&record(Vec::new(), None));
+        }
+        return;
+    };
+    move_to(queues, message, is_logged.then_some(record), turn);
+}
+
+/// Puts a message into all `queues` under all their locks, so that one record tells all of it.
+fn move_to(
+    mut queues: Queues,
+    message: Message,
+    record: Option<impl FnOnce(Vec<(super::record::QueueId, u64, Time)>, Option<Message>) -> Record>,
+    turn: &mut Turn<'_>,
+) {
+    queues.sort_by_key(|queue| queue.id);
+    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), Effects::default())).collect();
+    let mut to = Vec::new();
+    for (queue, machine, effects) in &mut locked {
+        if queue.is_deleted() {
+            continue;
+        }
+        let deadline = machine.deadline_of(&message, turn.now);
+        if let Pushed::Accepted(seq) = machine.push(message.clone(), turn.now, effects)
+            && queue.is_logged(turn)
+        {
+            to.push((queue.id, seq, deadline));
+        }
+    }
+    if let Some(record) = record {
+        turn.record(&record(to, Some(message)));
+    }
+    for (queue, machine, effects) in locked {
+        queue.after_push(machine, effects, turn);
+    }
+}
+
+/// The message with its death in its headers, addressed to the dead-letter exchange.
+fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Option<&[u8]>, now: Time) -> Message {
+    let headers = message.headers();
+    let mut deaths = Vec::new();
+    let mut count = 1;
+    if let Some(items) = headers.get("x-death").and_then(|value| value.as_array()) {
+        for table in items.filter_map(|item| item.as_headers()) {
+            let is_same = table.get("queue").and_then(|value| value.as_text()) == Some(queue)
+                && table.get("reason").and_then(|value| value.as_text()) == Some(reason.as_str());
+            if is_same {
+                count += table.get("count").and_then(|value| value.as_integer()).unwrap_or(1);
+                let mut again = table.to_table();
+                again.set("count", Value::I64(count));
+                deaths.insert(0, Value::Table(again));
+            } else {
+                deaths.push(Value::Table(table.to_table()));
+            }
+        }
+    }
+    if count == 1 {
+        deaths.insert(0, Value::Table(death(message, queue, reason, now)));
+    }
+    let mut builder = HeadersBuilder::new();
+    builder.extend(headers, |name| name != b"x-death" && !(key.is_some() && name == b"CC"));
+    builder.push("x-death", &Value::Array(deaths));
+    if headers.get("x-first-death-reason").is_none() {
+        builder.push("x-first-death-exchange", &Value::Text(message.exchange().to_vec()));
+        builder.push("x-first-death-queue", &Value::text(queue));
+        builder.push("x-first-death-reason", &Value::text(reason.as_str()));
+    }
+    let view = View { headers: Some(builder.finish()), without_ttl: true };
+    message.rerouted(exchange, key.unwrap_or(message.key()), view)
+}
+
+fn death(message: &Message, queue: &str, reason: Reason, now: Time) -> Table {
+    let keys = std::iter::once(message.key().to_vec()).chain(message.copy_keys()).map(Value::Text).collect();
+    let mut table = Table::new();
+    table.push("count", Value::I64(1));
+    table.push("reason", Value::text(reason.as_str()));
+    table.push("queue", Value::text(queue));
+    table.push("time", Value::Timestamp(now.secs()));
+    table.push("exchange", Value::Text(message.exchange().to_vec()));
+    table.push("routing-keys", Value::Array(keys));
+    if let Some(ms) = message.traits.ttl_ms {
+        table.push("original-expiration", Value::text(ms.to_string()));
+    }
+    table
+}
+
+/// Leaves out the queues that this message has died in before with nobody refusing it since.
+fn drop_cycles(queues: &mut Queues, headers: Headers<'_>) {
+    let Some(deaths) = headers.get("x-death").and_then(|value| value.as_array()) else { return };
+    queues.retain(|queue| {
+        for table in deaths.clone().filter_map(|item| item.as_headers()) {
+            if table.get("reason").and_then(|value| value.as_text()) == Some("rejected") {
+                return true;
+            }
+            if table.get("queue").and_then(|value| value.as_text()) == Some(&queue.name) {
+                return false;
+            }
+        }
+        true
+    });
+}

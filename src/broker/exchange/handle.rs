@@ -1,0 +1,233 @@
+//! An exchange as the broker shares it: its declaration, its bindings and its alternate.
+//!
+//! Routing takes the bindings' read lock; binding takes the write lock and moves the generation
+//! on, so that a cached route can be told to be out of date.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{BindError, Binding, Delayed, Kind, KindError, RecentHistory, Router, Routing};
+use crate::broker::{
+    message::Message,
+    queue::{
+        Queue,
+        arguments::{DEDUP_HEADER_DEFAULT, DedupArguments},
+        dedup::Window,
+    },
+    value::Table,
+};
+
+/// Where a binding leads.
+#[derive(Clone)]
+pub enum Target {
+    /// To a queue.
+    Queue(Arc<Queue>),
+    /// To another exchange.
+    Exchange(Arc<Exchange>),
+}
+
+impl Target {
+    fn address(&self) -> usize {
+        match self {
+            Self::Queue(queue) => Arc::as_ptr(queue) as usize,
+            Self::Exchange(exchange) => Arc::as_ptr(exchange) as usize,
+        }
+    }
+
+    /// Name of the queue or exchange.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Queue(queue) => &queue.name,
+            Self::Exchange(exchange) => &exchange.name,
+        }
+    }
+
+    /// Whether it survives a restart.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.is_durable,
+            Self::Exchange(exchange) => exchange.declaration.is_durable,
+        }
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for Target {}
+
+impl Hash for Target {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address().hash(state);
+    }
+}
+
+/// What an exchange was declared as.
+#[derive(Clone, Debug)]
+pub struct Declaration {
+    /// How it routes.
+    pub kind: Kind,
+    /// It survives a restart.
+    pub is_durable: bool,
+    /// It goes when its last binding has gone.
+    pub is_auto_delete: bool,
+    /// Clients may not publish to it.
+    pub is_internal: bool,
+    /// Its arguments.
+    pub arguments: Table,
+}
+
+/// An exchange.
+pub struct Exchange {
+    /// Its name; empty for the default exchange.
+    pub name: Arc<str>,
+    /// What it was declared as.
+    pub declaration: Declaration,
+    router: RwLock<Router<Target>>,
+    generation: AtomicU64,
+    is_deleted: AtomicBool,
+    alternate: RwLock<Option<Arc<str>>>,
+    /// Messages that are held back, in an exchange that does so.
+    pub delayed: Option<Mutex<Delayed<Message>>>,
+    /// The last messages, in an exchange that keeps them.
+    pub recent: Option<Mutex<RecentHistory<Message>>>,
+    /// Names of messages that it has seen, in an exchange that was asked to tell.
+    pub dedup: Option<Mutex<Window>>,
+    /// Exchanges that have, or had, bindings to it.
+    pub(in crate::broker) inbound: Mutex<Vec<Arc<Exchange>>>,
+    /// Name of the policy that applies.
+    pub policy: Mutex<Option<Arc<str>>>,
+}
+
+impl Exchange {
+    /// An exchange without bindings.
+    pub fn new(name: Arc<str>, declaration: Declaration) -> Result<Self, KindError> {
+        let router = Router::new(&declaration.kind, &declaration.arguments)?;
+        let text = |key: &str| -> Option<Arc<str>> { declaration.arguments.get(key)?.as_text().map(Arc::from) };
+        let integer = |key: &str| declaration.arguments.get(key).and_then(|value| value.as_integer());
+        let delayed = matches!(declaration.kind, Kind::Delayed(_)).then(|| Mutex::new(Delayed::new()));
+        let recent = matches!(declaration.kind, Kind::RecentHistory)
+            .then(|| RecentHistory::new(&declaration.arguments).map(Mutex::new))
+            .transpose()?;
+        let wants_dedup =
+            declaration.arguments.get("x-message-deduplication").and_then(|value| value.as_bool()).unwrap_or(false);
+        let count = |key: &str| integer(key).and_then(|count| u64::try_from(count).ok());
+        let dedup = wants_dedup.then(|| {
+            Mutex::new(Window::new(&DedupArguments {
+                cache_size: count("x-cache-size"),
+                cache_ttl_ms: count("x-cache-ttl"),
+                header: text("x-deduplication-header")
+                    .map_or_else(|| DEDUP_HEADER_DEFAULT.to_owned(), |name| name.to_string()),
+            }))
+        });
+        Ok(Self {
+            name,
+            router: RwLock::new(router),
+            generation: AtomicU64::new(1),
+            is_deleted: AtomicBool::new(false),
+            alternate: RwLock::new(text("alternate-exchange")),
+            delayed,
+            recent,
+            dedup,
+            inbound: Mutex::new(Vec::new()),
+            policy: Mutex::new(None),
+            declaration,
+        })
+    }
+
+    /// True for the exchange without a name, which routes to the queue that the key names.
+    pub fn is_default(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// Moves on whenever a cached route through this exchange may have become wrong.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(in crate::broker) fn touch(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was deleted; who still holds it must look it up again.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    pub(in crate::broker) fn mark_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
+        self.touch();
+    }
+
+    /// Where messages go that no binding takes.
+    pub fn alternate(&self) -> Option<Arc<str>> {
+        self.alternate.read().clone()
+    }
+
+    pub(in crate::broker) fn set_alternate(&self, name: Option<Arc<str>>) {
+        let declared =
+            self.declaration.arguments.get("alternate-exchange").and_then(|value| value.as_text()).map(Arc::from);
+        *self.alternate.write() = declared.or(name);
+        self.touch();
+    }
+
+    /// Whether the route depends on exchange and key alone.
+    pub fn routes_by_key_alone(&self) -> bool {
+        self.delayed.is_none()
+            && self.recent.is_none()
+            && self.dedup.is_none()
+            && self.router.read().routes_by_key_alone()
+    }
+
+    /// Appends the targets of a message.
+    pub fn route(&self, routing: &Routing<'_>, out: &mut Vec<Target>) {
+        self.router.read().route(routing, out);
+    }
+
+    /// Adds a binding; false when it was there.
+    pub(in crate::broker) fn bind(&self, target: Target, key: &[u8], arguments: &Table) -> Result<bool, BindError> {
+        let is_new = self.router.write().bind(target, key, arguments)?;
+        if is_new {
+            self.touch();
+        }
+        Ok(is_new)
+    }
+
+    /// Removes a binding; false when it was not there.
+    pub(in crate::broker) fn unbind(&self, target: &Target, key: &[u8], arguments: &Table) -> bool {
+        let was_there = self.router.write().unbind(target, key, arguments);
+        if was_there {
+            self.touch();
+        }
+        was_there
+    }
+
+    /// Number of bindings in which it is the source.
+    pub fn bindings_count(&self) -> usize {
+        self.router.read().len()
+    }
+
+    /// The bindings in which it is the source.
+    pub fn bindings(&self) -> Vec<Binding<Target>> {
+        self.router.read().bindings().cloned().collect()
+    }
+
+    /// Removes all bindings to a target; returns whether there were any.
+    pub(in crate::broker) fn unbind_target(&self, target: &Target) -> bool {
+        let had_any = !self.router.write().unbind_target(target).is_empty();
+        if had_any {
+            self.touch();
+        }
+        had_any
+    }
+}

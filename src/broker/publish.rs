@@ -1,0 +1,212 @@
+//! From a published message to its queues: the route, cached by exchange and key, and the batch
+//! that takes each queue's lock once for all messages of one read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    exchange::{self, Exchange, RecentHistory, Routing, Target},
+    message::{Message, View},
+    route::{self, Route},
+    turn::Turn,
+    vhost::Vhost,
+};
+
+/// Looks up a property by name, for exchanges that route by one.
+pub type Property<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
+/// The routes that one connection used lately, by exchange and key.
+#[derive(Default)]
+pub struct RouteCache {
+    last: Option<(Box<[u8]>, Arc<Route>)>,
+    others: HashMap<Box<[u8]>, Arc<Route>, foldhash::fast::RandomState>,
+}
+
+/// Routes that one connection keeps; a full cache starts again.
+const ROUTES_MAX: usize = 1024;
+
+impl RouteCache {
+    /// The route for exchange and key (each with its length byte in front), if it still holds.
+    pub fn get(&mut self, route_bytes: &[u8]) -> Option<Arc<Route>> {
+        if let Some((bytes, route)) = &self.last
+            && **bytes == *route_bytes
+            && route.is_current()
+        {
+            return Some(route.clone());
+        }
+        let route = self.others.get(route_bytes)?.clone();
+        if !route.is_current() {
+            self.others.remove(route_bytes);
+            return None;
+        }
+        self.last = Some((route_bytes.into(), route.clone()));
+        Some(route)
+    }
+
+    /// Remembers a route.
+    pub fn put(&mut self, route_bytes: &[u8], route: &Arc<Route>) {
+        if !route.is_cacheable {
+            return;
+        }
+        if self.last.is_some() {
+            if self.others.len() >= ROUTES_MAX {
+                self.others.clear();
+            }
+            self.others.insert(route_bytes.into(), route.clone());
+        }
+        self.last = Some((route_bytes.into(), route.clone()));
+    }
+}
+
+impl Vhost {
+    /// Where a message goes that is published to `start`. `copies` are further routing keys.
+    /// An exchange on the way may keep the message for later, or have seen it before: then the
+    /// route says [`Route::is_kept`].
+    pub fn route(
+        &self,
+        start: &Arc<Exchange>,
+        message: &Message,
+        copies: &[Vec<u8>],
+        property: Option<Property<'_>>,
+        turn: &mut Turn<'_>,
+    ) -> Route {
+        if let Some(dedup) = &start.dedup {
+            if dedup.lock().is_duplicate_message(message.headers(), turn.now) {
+                return Route::kept();
+            }
+        }
+        self.route_from(start, message, copies, property, None, turn)
+    }
+
+    fn route_from(
+        &self,
+        start: &Arc<Exchange>,
+        message: &Message,
+        copies: &[Vec<u8>],
+        property: Option<Property<'_>>,
+        released: Option<&Arc<Exchange>>,
+        turn: &mut Turn<'_>,
+    ) -> Route {
+        let keys: smallvec::SmallVec<[&[u8]; 1]> =
+            std::iter::once(message.key()).chain(copies.iter().map(Vec::as_slice)).collect();
+        let routing = Routing { key: message.key(), headers: message.headers(), property, random: turn.random() };
+        let mut route = route::walk(self, start, &keys, &routing, released);
+        for keeper in std::mem::take(&mut route.keepers) {
+            if let Some(recent) = &keeper.recent
+                && RecentHistory::<Message>::wants(message.headers())
+            {
+                recent.lock().store(message.clone());
+            }
+            if released.is_none_or(|released| !Arc::ptr_eq(released, &keeper))
+                && let (Some(delayed), Some(delay_ms)) = (&keeper.delayed, exchange::delay_ms(message.headers()))
+            {
+                let due = turn.now.after_ms(delay_ms);
+                delayed.lock().hold(due, message.clone());
+                turn.broker.timers.schedule(due, super::timers::Owner::Exchange(Arc::downgrade(&keeper)));
+                route.is_kept = true;
+            }
+        }
+        route
+    }
+
+    /// Publishes what a delaying exchange has held long enough.
+    pub fn release_delayed(self: &Arc<Self>, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+        let Some(delayed) = &exchange.delayed else { return };
+        loop {
+            let due: Vec<_> = delayed.lock().pop_due(turn.now, RELEASED_MAX).collect();
+            if due.is_empty() {
+                return;
+            }
+            let mut batch = Batch::default();
+            for message in due {
+                let headers = exchange::released_headers(message.headers());
+                let message = message.with_view(View { headers: Some(headers), without_ttl: false });
+                let copies = message.copy_keys();
+                let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
+                batch.push(message, Arc::new(route));
+            }
+            batch.place(turn, &mut Vec::new());
+            turn.drain();
+        }
+    }
+}
+
+/// Messages that a delaying exchange releases at once.
+const RELEASED_MAX: usize = 256;
+
+/// Messages of one read, in order, with their routes.
+#[derive(Default)]
+pub struct Batch {
+    messages: Vec<Message>,
+    /// Consecutive messages with the same route: the route and their number.
+    runs: Vec<(Arc<Route>, usize)>,
+}
+
+/// Messages that a batch gathers before it has to be placed.
+pub const BATCH_MAX: usize = 4096;
+
+impl Batch {
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// True without messages.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, message: Message, route: Arc<Route>) {
+        self.messages.push(message);
+        match self.runs.last_mut() {
+            Some((last, count)) if Arc::ptr_eq(last, &route) => *count += 1,
+            _ => self.runs.push((route, 1)),
+        }
+    }
+
+    /// Puts all messages into their queues and empties the batch. Appends to `refused` the indices
+    /// of messages that a queue was too full for.
+    pub fn place(&mut self, turn: &mut Turn<'_>, refused: &mut Vec<usize>) {
+        let mut start = 0;
+        let mut messages = self.messages.drain(..);
+        let mut found = Vec::new();
+        for (route, count) in self.runs.drain(..) {
+            let (last, others) = match route.queues.split_last() {
+                Some((last, others)) => (Some(last), others),
+                None => (None, &[][..]),
+            };
+            for queue in others {
+                queue.publish(messages.as_slice()[..count].iter().cloned(), turn, &mut found);
+            }
+            let mut run = messages.by_ref().take(count);
+            if let Some(queue) = last {
+                queue.publish(&mut run, turn, &mut found);
+            }
+            // What no queue took: there is none, or it was deleted meanwhile.
+            run.for_each(drop);
+            if !found.is_empty() {
+                found.sort_unstable();
+                found.dedup();
+                refused.extend(found.drain(..).map(|index| start + index));
+            }
+            start += count;
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Delivers what an exchange has kept to a new binding's destination.
+    pub(in crate::broker) fn replay_recent(&mut self, vhost: &Vhost, exchange: &Arc<Exchange>, to: &Target) {
+        let Some(recent) = &exchange.recent else { return };
+        let kept: Vec<Message> = recent.lock().replay().cloned().collect();
+        let mut batch = Batch::default();
+        for message in kept {
+            let route = match to {
+                Target::Queue(queue) => Route::to(queue.clone()),
+                Target::Exchange(next) => vhost.route_from(next, &message, &[], None, None, self),
+            };
+            batch.push(message, Arc::new(route));
+        }
+        batch.place(self, &mut Vec::new());
+    }
+}

@@ -1,0 +1,233 @@
+//! The consumers of one queue and the choice of who gets the next message.
+//!
+//! Highest priority first, round-robin inside one priority, only those with credit whose outlet
+//! has room. With a single active consumer only that one is served.
+//!
+//! Invariants:
+//! - `order` names the open consumers, priority descending, then in order of arrival;
+//! - a closed consumer keeps its slot while deliveries of it are unsettled;
+//! - while `is_blocked`, no open consumer could take a message.
+
+use std::cell::RefCell;
+
+use crate::broker::consumer::{Assigned, ConsumerId, ConsumerOptions};
+
+/// A consumer as its queue sees it.
+pub struct Consumer {
+    /// Its identity.
+    pub id: ConsumerId,
+    /// What it asked for.
+    pub options: ConsumerOptions,
+    /// Deliveries that it has not settled.
+    pub unsettled: u32,
+    /// Its outlet has no room.
+    pub is_parked: bool,
+    /// It takes no more; its slot waits for the last settle.
+    pub is_closed: bool,
+    /// Deliveries chosen for it and not yet handed to its outlet.
+    pub assigned: Vec<Assigned>,
+    /// Where it reads next, in a stream.
+    pub cursor: Option<Box<Cursor>>,
+}
+
+/// A stream consumer's place.
+pub struct Cursor {
+    /// The offset to look at next.
+    pub next: u64,
+    /// What it wants to see.
+    pub filter: super::stream::Filter,
+}
+
+/// The table of consumers.
+#[derive(Default)]
+pub struct Consumers {
+    slots: Vec<Option<Consumer>>,
+    order: Vec<u32>,
+    next: usize,
+    is_blocked: bool,
+    /// Slot of the single active consumer, in queues that have one.
+    pub active: Option<u32>,
+}
+
+impl Consumers {
+    /// Number of open consumers.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// True without open consumers.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Adds a consumer; returns its slot.
+    pub fn add(&mut self, id: ConsumerId, options: ConsumerOptions, cursor: Option<Box<Cursor>>) -> u32 {
+        let priority = options.priority;
+        let consumer =
+            Consumer { id, options, unsettled: 0, is_parked: false, is_closed: false, assigned: Vec::new(), cursor };
+        let slot = match self.slots.iter().position(Option::is_none) {
+            Some(free) => {
+                self.slots[free] = Some(consumer);
+                free as u32
+            }
+            None => {
+                self.slots.push(Some(consumer));
+                (self.slots.len() - 1) as u32
+            }
+        };
+        let slots = &self.slots;
+        let priority_of = |slot: u32| slots[slot as usize].as_ref().map_or(i32::MIN, |c| c.options.priority);
+        let at = self.order.partition_point(|&other| priority_of(other) >= priority);
+        self.order.insert(at, slot);
+        self.is_blocked = false;
+        slot
+    }
+
+    /// The consumer in that slot, open or closed.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The consumer in that slot, open or closed.
+    pub fn get(&self, slot: u32) -> Option<&Consumer> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// The slot of an open consumer.
+    pub fn slot_of(&self, id: ConsumerId) -> Option<u32> {
+        self.order.iter().copied().find(|&slot| self.get(slot).is_some_and(|consumer| consumer.id == id))
+    }
+
+    /// Open consumers, in the order in which they are served.
+    pub fn iter(&self) -> impl Iterator<Item = &Consumer> {
+        self.order.iter().filter_map(|&slot| self.get(slot))
+    }
+
+    /// Slots of the open consumers, in the order in which they are served.
+    pub fn slots(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Takes a consumer out of service. What it holds stays unsettled.
+    pub fn close(&mut self, slot: u32) {
+        if let Some(at) = self.order.iter().position(|&other| other == slot) {
+            self.order.remove(at);
+            if self.next > at {
+                self.next -= 1;
+            }
+        }
+        if self.active == Some(slot) {
+            self.active = None;
+        }
+        let Some(consumer) = self.get_mut(slot) else { return };
+        consumer.is_closed = true;
+        if consumer.unsettled == 0 {
+            self.slots[slot as usize] = None;
+        }
+    }
+
+    /// One delivery of the consumer in that slot was settled.
+    pub fn settled(&mut self, slot: u32) {
+        let Some(consumer) = self.get_mut(slot) else { return };
+        debug_assert!(consumer.unsettled > 0, "a delivery is settled once");
+        consumer.unsettled = consumer.unsettled.saturating_sub(1);
+        if let Some(shared) = &consumer.options.shared_credit {
+            shared.release(1);
+        }
+        if consumer.is_closed {
+            if consumer.unsettled == 0 {
+                self.slots[slot as usize] = None;
+            }
+        } else {
+            self.unblock(slot);
+        }
+    }
+
+    /// The consumer in that slot may take messages again.
+    pub fn unblock(&mut self, slot: u32) {
+        if std::mem::take(&mut self.is_blocked)
+            && let Some(at) = self.order.iter().position(|&other| other == slot)
+        {
+            self.next = at;
+        }
+    }
+
+    /// The consumer that gets the next message, its credit taken. `None`: nobody can take one.
+    pub fn choose(&mut self) -> Option<u32> {
+        if self.is_blocked {
+            return None;
+        }
+        if let Some(active) = self.active {
+            let chosen = self.slots[active as usize].as_mut().is_some_and(Consumer::take_credit);
+            self.is_blocked = !chosen;
+            return chosen.then_some(active);
+        }
+        let mut group = 0;
+        while group < self.order.len() {
+            let priority = self.priority_at(group);
+            let group_end = group + self.order[group..].partition_point(|&slot| self.priority_of(slot) == priority);
+            let start = if (group..group_end).contains(&self.next) { self.next } else { group };
+            for at in (start..group_end).chain(group..start) {
+                let slot = self.order[at];
+                if self.slots[slot as usize].as_mut().is_some_and(Consumer::take_credit) {
+                    self.next = at + 1;
+                    return Some(slot);
+                }
+            }
+            group = group_end;
+        }
+        self.is_blocked = true;
+        None
+    }
+
+    fn priority_at(&self, at: usize) -> i32 {
+        self.priority_of(self.order[at])
+    }
+
+    fn priority_of(&self, slot: u32) -> i32 {
+        self.get(slot).map_or(i32::MIN, |consumer| consumer.options.priority)
+    }
+}
+
+impl Consumer {
+    /// Takes credit for one delivery, if the consumer can have one.
+    pub fn take_credit(&mut self) -> bool {
+        if self.is_parked {
+            return false;
+        }
+        if self.options.no_ack {
+            return true;
+        }
+        if self.options.prefetch != 0 && self.unsettled >= self.options.prefetch {
+            return false;
+        }
+        if self.options.shared_credit.as_ref().is_some_and(|shared| !shared.reserve()) {
+            return false;
+        }
+        self.unsettled += 1;
+        true
+    }
+}
+
+thread_local! {
+    static SPARE_LISTS: RefCell<Vec<Vec<Assigned>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lists that a thread keeps for reuse.
+const SPARE_LISTS_MAX: usize = 8;
+
+/// An empty list for assigned deliveries, with room if the thread has one to spare: a consumer
+/// without assigned deliveries owns no memory for them.
+pub fn spare_list() -> Vec<Assigned> {
+    SPARE_LISTS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Empties a list and keeps it for the next consumer of this thread.
+pub fn keep_list(mut list: Vec<Assigned>) {
+    list.clear();
+    SPARE_LISTS.with_borrow_mut(|lists| {
+        if lists.len() < SPARE_LISTS_MAX {
+            lists.push(list);
+        }
+    });
+}

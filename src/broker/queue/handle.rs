@@ -1,0 +1,551 @@
+//! A queue as the broker shares it: its declaration, and its state behind a lock.
+//!
+//! Every verb locks the [`Machine`], lets it decide, hands assigned deliveries to their outlets
+//! while the lock is held (so that their order is the queue's order), and leaves all other effects
+//! to the [`Turn`], which drains them after unlocking.
+//!
+//! Lock order: topology, then queues (by id where there are several), then an outlet's lock.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use super::{
+    arguments::{QueueArguments, QueueType},
+    consumers::{self, Cursor},
+    machine::{Counters, Effects, Got, Limits, Machine, Pushed},
+    stream::{Filter, OffsetSpec, Stream, StreamOptions},
+};
+use crate::broker::{
+    connections::ConnectionId,
+    consumer::{Batch, ConsumerId, ConsumerOptions, Held, Outlet, Settle},
+    error::{Error, Kind},
+    exchange::Exchange,
+    message::Message,
+    record::{QueueId, Record},
+    time::Time,
+    timers::Owner,
+    turn::Turn,
+    value::Table,
+    vhost::Vhost,
+};
+
+/// What a queue was declared as.
+#[derive(Clone, Debug)]
+pub struct QueueDeclaration {
+    /// It survives a restart.
+    pub is_durable: bool,
+    /// It goes when its last consumer has gone.
+    pub is_auto_delete: bool,
+    /// The connection that alone may use it.
+    pub owner: Option<ConnectionId>,
+    /// Its arguments as they were given.
+    pub arguments: Table,
+    /// Its arguments, understood.
+    pub parsed: QueueArguments,
+}
+
+/// Where messages go that a queue gives up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeadLetterTarget {
+    /// The exchange; without one they are dropped.
+    pub exchange: Option<Arc<str>>,
+    /// The routing key, instead of the message's own.
+    pub key: Option<Arc<[u8]>>,
+}
+
+/// A queue.
+pub struct Queue {
+    /// Its identity; never reused.
+    pub id: QueueId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// It survives a restart.
+    pub is_durable: bool,
+    /// What it was declared as.
+    pub declaration: QueueDeclaration,
+    /// Where it lives.
+    pub vhost: Weak<Vhost>,
+    machine: Mutex<Machine>,
+    is_deleted: AtomicBool,
+    dead_letter: RwLock<DeadLetterTarget>,
+    /// The appointment that its timer has; [`Time::NEVER`] for none.
+    appointment: AtomicU64,
+    /// Exchanges that have, or had, bindings to it.
+    pub(in crate::broker) inbound: Mutex<Vec<Arc<Exchange>>>,
+    /// Names of the policy and the operator policy that apply.
+    pub policies: Mutex<(Option<Arc<str>>, Option<Arc<str>>)>,
+}
+
+/// Numbers for listings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueStatus {
+    /// Messages waiting.
+    pub ready: u64,
+    /// Messages delivered and not settled.
+    pub unsettled: u64,
+    /// Bytes of the bodies of waiting messages.
+    pub ready_bytes: u64,
+    /// Bytes of the bodies of unsettled messages.
+    pub unsettled_bytes: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// Totals since it was declared.
+    pub counters: Counters,
+    /// When it was last used.
+    pub used_at: Time,
+}
+
+/// A consumer for listings.
+#[derive(Clone)]
+pub struct ConsumerStatus {
+    /// Its identity.
+    pub id: ConsumerId,
+    /// What it asked for.
+    pub options: ConsumerOptions,
+    /// Deliveries it has not settled.
+    pub unsettled: u32,
+    /// It is the one that is served, or all are.
+    pub is_active: bool,
+}
+
+/// Messages that one lock hold expires, purges or compacts.
+const CHUNK: usize = 256;
+/// Milliseconds after which a held message may be copied out of the buffer it arrived in.
+const COMPACT_AFTER_MS: u64 = 2_000;
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(
+        id: QueueId,
+        name: Arc<str>,
+        declaration: QueueDeclaration,
+        vhost: &Arc<Vhost>,
+        limits: Limits,
+        now: Time,
+    ) -> Self {
+        let mut machine = Machine::new(declaration.parsed.max_priority.unwrap_or(0), limits, now);
+        machine.has_single_active_consumer = declaration.parsed.single_active_consumer;
+        if declaration.parsed.queue_type == QueueType::Stream {
+            machine.stream = Some(Box::new(Stream::new(StreamOptions::from(&declaration.parsed))));
+        }
+        Self {
+            id,
+            name,
+            is_durable: declaration.is_durable,
+            declaration,
+            vhost: Arc::downgrade(vhost),
+            machine: Mutex::new(machine),
+            is_deleted: AtomicBool::new(false),
+            dead_letter: RwLock::default(),
+            appointment: AtomicU64::new(Time::NEVER.0),
+            inbound: Mutex::default(),
+            policies: Mutex::default(),
+        }
+    }
+
+    /// It was deleted; who still holds it must look it up again.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    /// It is a stream: consuming does not remove.
+    pub fn is_stream(&self) -> bool {
+        self.declaration.parsed.queue_type == QueueType::Stream
+    }
+
+    /// Whether deliveries say how often they failed before.
+    pub fn reports_count(&self) -> bool {
+        self.declaration.parsed.queue_type == QueueType::Quorum
+    }
+
+    /// Where messages go that it gives up.
+    pub fn dead_letter(&self) -> DeadLetterTarget {
+        self.dead_letter.read().clone()
+    }
+
+    pub(in crate::broker) fn set_dead_letter(&self, target: DeadLetterTarget) {
+        *self.dead_letter.write() = target;
+    }
+
+    /// The vhost's name, empty once the vhost is gone.
+    pub fn vhost_name(&self) -> Arc<str> {
+        self.vhost.upgrade().map_or_else(|| Arc::from(""), |vhost| vhost.name.clone())
+    }
+
+    /// Puts what a changed policy comes to in force.
+    pub fn configure(self: &Arc<Self>, limits: Limits, dead_letter: DeadLetterTarget, turn: &mut Turn<'_>) {
+        *self.dead_letter.write() = dead_letter;
+        let mut machine = self.machine.lock();
+        if machine.limits == limits {
+            return;
+        }
+        machine.set_limits(limits);
+        self.appoint(turn.now, turn);
+    }
+
+    /// Takes messages in, in order. Appends to `refused` the indices of those that it is too full
+    /// for. Messages published to a deleted queue are dropped.
+    pub fn publish(
+        self: &Arc<Self>,
+        messages: impl Iterator<Item = Message>,
+        turn: &mut Turn<'_>,
+        refused: &mut Vec<usize>,
+    ) {
+        let mut effects = Effects::default();
+        let mut machine = self.machine.lock();
+        if self.is_deleted() {
+            return;
+        }
+        let is_logged = self.is_logged(turn);
+        for (index, message) in messages.enumerate() {
+            let recorded = (is_logged && message.traits.persistent).then(|| message.clone());
+            match machine.push(message, turn.now, &mut effects) {
+                Pushed::Accepted(seq) => {
+                    if let Some(message) = recorded {
+                        let deadline = machine.deadline_of(&message, turn.now);
+                        turn.record(&Record::Enqueue { queue: self.id, seq, message, deadline });
+                    }
+                }
+                Pushed::Refused => refused.push(index),
+                Pushed::Duplicate => {}
+            }
+        }
+        self.run(&mut machine, turn, &mut effects);
+        if machine.ready.next_deadline() <= turn.now {
+            machine.expire(turn.now, CHUNK, &mut effects);
+        }
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Takes one dead-lettered message in, under a lock that the caller holds on several queues.
+    pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock()
+    }
+
+    /// The rest of taking a message in that the caller has pushed itself.
+    pub(in crate::broker) fn after_push(
+        self: &Arc<Self>,
+        mut machine: MutexGuard<'_, Machine>,
+        mut effects: Effects,
+        turn: &mut Turn<'_>,
+    ) {
+        self.run(&mut machine, turn, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Whether changes of this queue are recorded.
+    pub(in crate::broker) fn is_logged(&self, turn: &Turn<'_>) -> bool {
+        self.is_durable && self.declaration.owner.is_none() && turn.broker.is_logged()
+    }
+
+    /// Takes one message out; `None` when there is none.
+    pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Option<Got> {
+        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut machine = self.machine.lock();
+        let got = machine.get(no_ack, turn.now, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+        got
+    }
+
+    /// Settles deliveries, in the order given.
+    pub fn settle(self: &Arc<Self>, held: &[Held], how: Settle, turn: &mut Turn<'_>) {
+        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut machine = self.machine.lock();
+        if matches!(how, Settle::Requeued | Settle::Returned) {
+            // Newest first, so that each goes in front of what was requeued before it.
+            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, &mut effects));
+        } else {
+            held.iter().for_each(|&held| _ = machine.settle(held, how, &mut effects));
+        }
+        if effects.wants_settled && how == Settle::Requeued {
+            let seqs = held.iter().map(|held| held.seq).collect();
+            turn.record(&Record::Requeue { queue: self.id, seqs });
+        }
+        self.run(&mut machine, turn, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Starts a consumer.
+    pub fn consume(
+        self: &Arc<Self>,
+        id: ConsumerId,
+        options: ConsumerOptions,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Error> {
+        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut machine = self.machine.lock();
+        self.check(&machine, &options)?;
+        let cursor = self.cursor(&machine, &options, turn.now)?;
+        machine.had_consumer = true;
+        machine.used_at = turn.now;
+        machine.consumers.add(id, options, cursor);
+        machine.elect();
+        self.run(&mut machine, turn, &mut effects);
+        self.finish(machine, effects, turn);
+        Ok(())
+    }
+
+    /// Whether such a consumer would be accepted now.
+    pub fn check_consumer(&self, options: &ConsumerOptions) -> Result<(), Error> {
+        let machine = self.machine.lock();
+        self.check(&machine, options)?;
+        self.cursor(&machine, options, Time::default()).map(drop)
+    }
+
+    fn check(&self, machine: &Machine, options: &ConsumerOptions) -> Result<(), Error> {
+        let vhost = self.vhost_name();
+        if self.is_deleted() {
+            return Err(Error::NotFound { kind: Kind::Queue, name: self.name.to_string(), vhost });
+        }
+        let is_taken = machine.consumers.iter().any(|consumer| consumer.options.exclusive)
+            || options.exclusive && (!machine.consumers.is_empty() || machine.has_single_active_consumer);
+        if is_taken {
+            return Err(Error::ExclusiveUse { name: self.name.to_string(), vhost });
+        }
+        Ok(())
+    }
+
+    /// Where a consumer of a stream begins.
+    fn cursor(&self, machine: &Machine, options: &ConsumerOptions, now: Time) -> Result<Option<Box<Cursor>>, Error> {
+        let Some(stream) = &machine.stream else { return Ok(None) };
+        let refuse = |argument: &str, reason: &dyn std::fmt::Display| {
+            let vhost = self.vhost_name();
+            Error::Argument(format!("invalid arg '{argument}' for queue '{}' in vhost '{vhost}': {reason}", self.name))
+        };
+        let spec = OffsetSpec::parse_argument(options.arguments.get("x-stream-offset"))
+            .map_err(|error| refuse("x-stream-offset", &error))?;
+        let filter = Filter::parse(&options.arguments);
+        Ok(Some(Box::new(Cursor { next: stream.resolve(&spec, now), filter })))
+    }
+
+    /// Ends a consumer; what it holds stays unsettled. Returns whether the queue has to be deleted
+    /// because this was the last one.
+    pub fn cancel(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) -> bool {
+        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut machine = self.machine.lock();
+        let Some(slot) = machine.consumers.slot_of(id) else { return false };
+        machine.consumers.close(slot);
+        machine.used_at = turn.now;
+        machine.elect();
+        let is_over = self.declaration.is_auto_delete && machine.consumers.is_empty();
+        if machine.consumers.is_empty()
+            && let Some(ms) = machine.limits.expires_ms
+        {
+            self.appoint(turn.now.after_ms(ms), turn);
+        }
+        self.run(&mut machine, turn, &mut effects);
+        self.finish(machine, effects, turn);
+        is_over
+    }
+
+    /// The consumer's outlet has room again, or its credit has grown.
+    pub fn resume(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) {
+        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut machine = self.machine.lock();
+        let Some(slot) = machine.consumers.slot_of(id) else { return };
+        if let Some(consumer) = machine.consumers.get_mut(slot) {
+            consumer.is_parked = false;
+        }
+        machine.consumers.unblock(slot);
+        self.run(&mut machine, turn, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Removes all ready messages; returns how many.
+    pub fn purge(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
+        let mut total = 0;
+        loop {
+            let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+            let mut machine = self.machine.lock();
+            let done = machine.purge(CHUNK, &mut effects);
+            self.finish(machine, effects, turn);
+            total += done as u64;
+            if done < CHUNK {
+                return total;
+            }
+        }
+    }
+
+    /// Takes the queue out of service. Its consumers are told, its messages are gone.
+    /// Returns the number of ready messages.
+    pub(in crate::broker) fn close(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
+        let mut machine = self.machine.lock();
+        if self.is_deleted.swap(true, Ordering::AcqRel) {
+            return 0;
+        }
+        let told: Vec<(Arc<dyn Outlet>, u64)> =
+            machine.consumers.iter().map(|consumer| (consumer.options.outlet.clone(), consumer.options.key)).collect();
+        for slot in machine.consumers.slots().to_vec() {
+            machine.consumers.close(slot);
+        }
+        let ready = machine.ready_count();
+        machine.ready = super::ready::Ready::new(machine.ready.priority_max());
+        if let Some(stream) = &mut machine.stream {
+            stream.clear();
+        }
+        drop(machine);
+        for (outlet, key) in told {
+            outlet.cancelled(key);
+            turn.flush_later(outlet);
+        }
+        ready
+    }
+
+    /// Deletes nothing and answers how it stands.
+    pub fn status(&self) -> QueueStatus {
+        let machine = self.machine.lock();
+        QueueStatus {
+            ready: machine.ready_count(),
+            unsettled: machine.unsettled_count(),
+            ready_bytes: machine.stream.as_ref().map_or(machine.ready.bytes(), |stream| stream.bytes()),
+            unsettled_bytes: machine.unsettled.bytes(),
+            consumers: machine.consumers.len() as u64,
+            counters: machine.counters,
+            used_at: machine.used_at,
+        }
+    }
+
+    /// Its consumers, in the order in which they are served.
+    pub fn consumers(&self) -> Vec<ConsumerStatus> {
+        let machine = self.machine.lock();
+        let active = machine.consumers.active;
+        let statuses = machine.consumers.slots().iter().filter_map(|&slot| {
+            let consumer = machine.consumers.get(slot)?;
+            Some(ConsumerStatus {
+                id: consumer.id,
+                options: consumer.options.clone(),
+                unsettled: consumer.unsettled,
+                is_active: active.is_none_or(|active| active == slot),
+            })
+        });
+        statuses.collect()
+    }
+
+    /// Whether a consumer has asked to be the only one.
+    pub fn is_exclusively_consumed(&self) -> bool {
+        self.machine.lock().consumers.iter().any(|consumer| consumer.options.exclusive)
+    }
+
+    /// Notes that somebody declared it again or looked at it by name.
+    pub fn touch(self: &Arc<Self>, turn: &Turn<'_>) {
+        let mut machine = self.machine.lock();
+        machine.used_at = turn.now;
+        self.appoint_next(&machine, turn);
+    }
+
+    /// Does what is due. Returns true when the queue itself has expired and is to be deleted.
+    pub fn tick(self: &Arc<Self>, turn: &mut Turn<'_>) -> bool {
+        self.appointment.store(Time::NEVER.0, Ordering::Release);
+        loop {
+            let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+            let mut machine = self.machine.lock();
+            if self.is_deleted() {
+                return false;
+            }
+            if machine.consumers.is_empty()
+                && machine.limits.expires_ms.is_some_and(|ms| machine.used_at.after_ms(ms) <= turn.now)
+            {
+                return true;
+            }
+            let mut has_more = machine.expire(turn.now, CHUNK, &mut effects);
+            has_more |= machine.enforce_limits(CHUNK, &mut effects);
+            has_more |= machine.compact(CHUNK);
+            if let Some(stream) = &mut machine.stream {
+                stream.retain(turn.now);
+            }
+            if !has_more {
+                self.run(&mut machine, turn, &mut effects);
+                self.appoint_next(&machine, turn);
+            }
+            self.finish(machine, effects, turn);
+            turn.drain();
+            if !has_more {
+                return false;
+            }
+        }
+    }
+
+    /// Puts a message back that a log says is in the queue.
+    pub(in crate::broker) fn restore(&self, entry: super::ready::Entry) {
+        self.machine.lock().restore(entry);
+    }
+
+    /// Its ready messages with their identity, in delivery order.
+    pub fn snapshot(&self) -> Vec<(u64, Message, Time)> {
+        let machine = self.machine.lock();
+        machine.ready.iter().map(|entry| (entry.seq, entry.message.clone(), entry.deadline)).collect()
+    }
+
+    /// Dispatches and hands over until nobody can take more.
+    fn run(&self, machine: &mut Machine, turn: &mut Turn<'_>, effects: &mut Effects) {
+        loop {
+            machine.dispatch(turn.now, effects);
+            if !machine.has_assigned() {
+                if machine.has_more() {
+                    continue;
+                }
+                return;
+            }
+            let assigned = machine.take_assigned();
+            for &slot in &assigned {
+                let Machine { consumers, unsettled, .. } = machine;
+                let Some(consumer) = consumers.get_mut(slot) else { continue };
+                let items = std::mem::take(&mut consumer.assigned);
+                let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+                let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
+                consumer.is_parked |= handed.is_full;
+                if handed.needs_flush {
+                    turn.flush_later(consumer.options.outlet.clone());
+                }
+                consumers::keep_list(items);
+            }
+            machine.reuse_assigned(assigned);
+            if !machine.has_more() {
+                return;
+            }
+        }
+    }
+
+    fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {
+        if !effects.settled.is_empty() {
+            let seqs = std::mem::take(&mut effects.settled);
+            turn.record(&Record::Settle { queue: self.id, seqs });
+        }
+        drop(machine);
+        for dead in effects.dead {
+            turn.dead_letter_later(self.clone(), dead);
+        }
+    }
+
+    fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
+        let mut at = machine.ready.next_deadline();
+        if machine.needs_compaction() || machine.stream.is_some() {
+            at = at.min(turn.now.after_ms(COMPACT_AFTER_MS));
+        }
+        if let Some(ms) = machine.limits.expires_ms
+            && machine.consumers.is_empty()
+        {
+            at = at.min(machine.used_at.after_ms(ms));
+        }
+        if at != Time::NEVER {
+            self.appoint(at, turn);
+        }
+    }
+
+    fn appoint(self: &Arc<Self>, at: Time, turn: &Turn<'_>) {
+        // Lost races only mean one appointment too many.
+        if at.0 < self.appointment.load(Ordering::Acquire) {
+            self.appointment.store(at.0, Ordering::Release);
+            turn.broker.timers.schedule(at, Owner::Queue(Arc::downgrade(self)));
+        }
+    }
+}

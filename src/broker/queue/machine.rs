@@ -1,0 +1,586 @@
+//! A queue as a plain state machine: every verb mutates it and returns effects; it calls nothing.
+//!
+//! Deliveries are assigned to consumers here and handed to their outlets by
+//! [`Queue`](super::Queue), which also drains the other effects after it has unlocked.
+//!
+//! Invariants:
+//! - a message is in exactly one of `ready`, `unsettled`, a consumer's assigned list (when it need
+//!   not be settled) or the effects;
+//! - `next_seq` is larger than every seq in the queue.
+
+use super::{
+    arguments::{DedupArguments, Overflow},
+    consumers::{self, Consumers},
+    dedup::Window,
+    ready::{Entry, Ready},
+    stream::{Next, Stream},
+    unsettled::Unsettled,
+};
+use crate::broker::{
+    consumer::{Assigned, Held, Settle},
+    message::Message,
+    time::Time,
+};
+
+/// What the arguments and the policy of a queue come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Milliseconds that a message may wait.
+    pub message_ttl_ms: Option<u64>,
+    /// Milliseconds without use after which the queue is deleted.
+    pub expires_ms: Option<u64>,
+    /// Ready messages that it may hold.
+    pub max_length: Option<u64>,
+    /// Bytes of bodies of ready messages that it may hold.
+    pub max_length_bytes: Option<u64>,
+    /// What happens when it is full.
+    pub overflow: Overflow,
+    /// Failed deliveries after which a message is dead-lettered.
+    pub delivery_limit: Option<u64>,
+    /// Header that names a message for deduplication, and what is remembered.
+    pub deduplication: Option<DedupArguments>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_ttl_ms: None,
+            expires_ms: None,
+            max_length: None,
+            max_length_bytes: None,
+            overflow: Overflow::DropHead,
+            delivery_limit: None,
+            deduplication: None,
+        }
+    }
+}
+
+/// Why a message left a queue without being accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A client refused it.
+    Rejected,
+    /// It waited too long.
+    Expired,
+    /// The queue was too long.
+    MaxLen,
+    /// Too many deliveries of it failed.
+    DeliveryLimit,
+}
+
+impl Reason {
+    /// The word in death records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLen => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message that left the queue and may have to be dead-lettered.
+#[derive(Debug)]
+pub struct Dead {
+    /// The message; its seq is zero when it never was in the queue.
+    pub entry: Entry,
+    /// Why it left.
+    pub reason: Reason,
+}
+
+/// What is to be done after unlocking.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Messages to dead-letter or to drop.
+    pub dead: Vec<Dead>,
+    /// Whether `settled` is wanted.
+    pub wants_settled: bool,
+    /// Seqs of persistent messages that left the queue for good.
+    pub settled: Vec<u64>,
+}
+
+impl Effects {
+    fn settle(&mut self, entry: &Entry) {
+        if self.wants_settled && entry.message.traits.persistent {
+            self.settled.push(entry.seq);
+        }
+    }
+}
+
+/// What became of a published message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the queue under this seq.
+    Accepted(u64),
+    /// The queue is full and refuses it.
+    Refused,
+    /// The queue has seen it before; it counts as taken.
+    Duplicate,
+}
+
+/// Totals since the queue was declared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Taken in.
+    pub published: u64,
+    /// Handed to consumers that settle.
+    pub delivered: u64,
+    /// Handed to consumers that need not settle.
+    pub delivered_no_ack: u64,
+    /// Taken by single gets.
+    pub got: u64,
+    /// Delivered again.
+    pub redelivered: u64,
+    /// Accepted by clients.
+    pub acked: u64,
+    /// Expired.
+    pub expired: u64,
+    /// Refused by clients or after too many deliveries.
+    pub rejected: u64,
+    /// Dropped because the queue was too long.
+    pub dropped: u64,
+}
+
+/// A message taken by a single get.
+#[derive(Debug)]
+pub struct Got {
+    /// The message.
+    pub message: Message,
+    /// Set when it must be settled.
+    pub held: Option<Held>,
+    /// It was delivered before.
+    pub redelivered: bool,
+    /// Earlier failed deliveries.
+    pub delivery_count: u32,
+    /// Ready messages that remain.
+    pub remaining: u32,
+}
+
+impl Got {
+    /// The count that the client is told, if its queue reports one.
+    pub fn reported_count(&self, queue: &super::Queue) -> Option<u32> {
+        queue.reports_count().then_some(self.delivery_count)
+    }
+}
+
+/// A queue's state.
+pub struct Machine {
+    /// Waiting messages.
+    pub ready: Ready,
+    /// Delivered messages.
+    pub unsettled: Unsettled,
+    /// Who takes messages.
+    pub consumers: Consumers,
+    /// What bounds it.
+    pub limits: Limits,
+    /// Totals.
+    pub counters: Counters,
+    /// One consumer at a time.
+    pub has_single_active_consumer: bool,
+    /// The messages of a stream, which are not consumed.
+    pub stream: Option<Box<Stream>>,
+    /// When it was last declared, consumed from or asked for a message.
+    pub used_at: Time,
+    /// Somebody has consumed from it.
+    pub had_consumer: bool,
+    next_seq: u64,
+    dedup: Option<Box<Window>>,
+    /// Consumers with assigned deliveries.
+    assigned: Vec<u32>,
+    /// `dispatch` stopped at its bound.
+    has_more: bool,
+    compaction: Compaction,
+}
+
+/// How far old messages have been compacted.
+#[derive(Debug, Default)]
+struct Compaction {
+    /// Ready messages up to here are done.
+    done: u64,
+    /// Messages up to here are old enough.
+    old: u64,
+    /// Where the walk through unsettled slots goes on.
+    slot: usize,
+}
+
+/// Messages that one call of `dispatch` assigns, so that a full outlet is noticed soon.
+const DISPATCH_MAX: usize = 128;
+/// Bytes of bodies that one call of `dispatch` assigns.
+const DISPATCH_BYTES_MAX: u64 = 256 * 1024;
+/// The consumer of messages that were taken by single gets.
+const NO_CONSUMER: u32 = u32::MAX;
+
+impl Machine {
+    /// An empty queue.
+    pub fn new(priority_max: u8, limits: Limits, now: Time) -> Self {
+        let mut machine = Self {
+            ready: Ready::new(priority_max),
+            unsettled: Unsettled::new(),
+            consumers: Consumers::default(),
+            limits: Limits::default(),
+            counters: Counters::default(),
+            has_single_active_consumer: false,
+            stream: None,
+            used_at: now,
+            had_consumer: false,
+            next_seq: 1,
+            dedup: None,
+            assigned: Vec::new(),
+            has_more: false,
+            compaction: Compaction::default(),
+        };
+        machine.set_limits(limits);
+        machine
+    }
+
+    /// Replaces what bounds the queue, as a changed policy does.
+    pub fn set_limits(&mut self, limits: Limits) {
+        if limits.deduplication != self.limits.deduplication {
+            self.dedup = limits.deduplication.as_ref().map(|wanted| Box::new(Window::new(wanted)));
+        }
+        self.limits = limits;
+    }
+
+    /// Ready messages (of a stream: kept ones).
+    pub fn ready_count(&self) -> u64 {
+        match &self.stream {
+            Some(stream) => stream.len(),
+            None => self.ready.len() as u64,
+        }
+    }
+
+    /// Unsettled deliveries.
+    pub fn unsettled_count(&self) -> u64 {
+        if self.stream.is_some() {
+            return self.consumers.iter().map(|consumer| u64::from(consumer.unsettled)).sum();
+        }
+        self.unsettled.len() as u64
+    }
+
+    /// Takes a message in.
+    pub fn push(&mut self, message: Message, now: Time, effects: &mut Effects) -> Pushed {
+        if self.is_duplicate(&message, now) {
+            return Pushed::Duplicate;
+        }
+        if let Some(stream) = &mut self.stream {
+            self.counters.published += 1;
+            return Pushed::Accepted(stream.append(message, now));
+        }
+        if self.limits.overflow != Overflow::DropHead && self.has_length_limit() && self.is_full(now, effects) {
+            if self.limits.overflow == Overflow::RejectPublishDlx {
+                let entry = Entry { seq: 0, message, deadline: Time::NEVER, delivery_count: 0, redelivered: false };
+                effects.dead.push(Dead { entry, reason: Reason::MaxLen });
+            }
+            return Pushed::Refused;
+        }
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.counters.published += 1;
+        let deadline = self.deadline_of(&message, now);
+        self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false });
+        if self.limits.overflow == Overflow::DropHead && self.has_length_limit() {
+            self.drop_head(now, effects);
+        }
+        Pushed::Accepted(seq)
+    }
+
+    /// When a message expires that enters the queue now.
+    pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
+        let ttl_ms = match (message.traits.ttl_ms, self.limits.message_ttl_ms) {
+            (Some(own), Some(of_queue)) => Some(own.min(of_queue)),
+            (own, of_queue) => own.or(of_queue),
+        };
+        ttl_ms.map_or(Time::NEVER, |ms| now.after_ms(ms))
+    }
+
+    /// Puts a message back that a log says is in the queue.
+    pub fn restore(&mut self, entry: Entry) {
+        self.next_seq = self.next_seq.max(entry.seq + 1);
+        self.ready.push(entry);
+    }
+
+    fn has_length_limit(&self) -> bool {
+        self.limits.max_length.is_some() || self.limits.max_length_bytes.is_some()
+    }
+
+    fn is_too_long(&self, more: u64) -> bool {
+        self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + more > max)
+            || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + more > max)
+    }
+
+    fn is_full(&mut self, now: Time, effects: &mut Effects) -> bool {
+        if !self.is_too_long(1) {
+            return false;
+        }
+        self.dispatch(now, effects);
+        self.is_too_long(1)
+    }
+
+    fn drop_head(&mut self, now: Time, effects: &mut Effects) {
+        if !self.is_too_long(0) {
+            return;
+        }
+        self.dispatch(now, effects);
+        while self.is_too_long(0) {
+            let Some(entry) = self.ready.pop_head() else { break };
+            self.counters.dropped += 1;
+            effects.dead.push(Dead { entry, reason: Reason::MaxLen });
+        }
+    }
+
+    /// Drops what a lowered limit no longer allows, at most `max`; returns whether there is more.
+    pub fn enforce_limits(&mut self, max: usize, effects: &mut Effects) -> bool {
+        for _ in 0..max {
+            if self.limits.overflow != Overflow::DropHead || !self.is_too_long(0) {
+                return false;
+            }
+            let Some(entry) = self.ready.pop_head() else { return false };
+            self.counters.dropped += 1;
+            effects.dead.push(Dead { entry, reason: Reason::MaxLen });
+        }
+        self.is_too_long(0)
+    }
+
+    fn is_duplicate(&mut self, message: &Message, now: Time) -> bool {
+        self.dedup.as_mut().is_some_and(|window| window.is_duplicate_message(message.headers(), now))
+    }
+
+    /// Assigns ready messages to consumers that can take them, up to a bound; see [`Self::has_more`].
+    pub fn dispatch(&mut self, now: Time, effects: &mut Effects) {
+        self.has_more = false;
+        if self.stream.is_some() {
+            return self.dispatch_stream();
+        }
+        let mut bytes = 0;
+        for _ in 0..DISPATCH_MAX {
+            let Some(front) = self.ready.front() else { return };
+            // A message without time to live may still be taken in the moment in which it came.
+            if front.deadline < now {
+                self.expire_one(now, effects);
+                continue;
+            }
+            let Some(slot) = self.consumers.choose() else { return };
+            let Some(entry) = self.ready.pop() else { return };
+            bytes += entry.message.body_bytes();
+            self.assign(entry, slot, effects);
+            if bytes > DISPATCH_BYTES_MAX {
+                break;
+            }
+        }
+        self.has_more = !self.ready.is_empty();
+    }
+
+    fn expire_one(&mut self, now: Time, effects: &mut Effects) {
+        if let Some(entry) = self.ready.pop_expired(now) {
+            self.counters.expired += 1;
+            effects.dead.push(Dead { entry, reason: Reason::Expired });
+        }
+    }
+
+    fn assign(&mut self, entry: Entry, slot: u32, effects: &mut Effects) {
+        let Some(consumer) = self.consumers.get_mut(slot) else { return };
+        if consumer.assigned.is_empty() {
+            consumer.assigned = consumers::spare_list();
+            self.assigned.push(slot);
+        }
+        if entry.redelivered {
+            self.counters.redelivered += 1;
+        }
+        if consumer.options.no_ack {
+            self.counters.delivered_no_ack += 1;
+            effects.settle(&entry);
+            consumer.assigned.push(Assigned::Owned {
+                message: entry.message,
+                redelivered: entry.redelivered,
+                delivery_count: entry.delivery_count,
+                stream_offset: None,
+            });
+        } else {
+            self.counters.delivered += 1;
+            consumer.assigned.push(Assigned::Unsettled(self.unsettled.add(entry, slot)));
+        }
+    }
+
+    fn dispatch_stream(&mut self) {
+        let Some(stream) = &self.stream else { return };
+        let slots: Vec<u32> = self.consumers.slots().to_vec();
+        for slot in slots {
+            let is_allowed = self.consumers.active.is_none_or(|active| active == slot);
+            let Some(consumer) = self.consumers.get_mut(slot) else { continue };
+            let Some(cursor) = &consumer.cursor else { continue };
+            if !is_allowed {
+                continue;
+            }
+            let mut next = cursor.next;
+            let mut bytes = 0;
+            let mut is_at_end = false;
+            while consumer.assigned.len() < DISPATCH_MAX && bytes < DISPATCH_BYTES_MAX {
+                let Some(cursor) = &consumer.cursor else { break };
+                let (offset, message) = match stream.next(next, &cursor.filter) {
+                    Next::Message(offset, message) => (offset, message.clone()),
+                    Next::Searched(offset) => {
+                        next = offset;
+                        // What does not fit the filter costs its consumer's turn, not the lock.
+                        bytes += DISPATCH_BYTES_MAX / 8;
+                        continue;
+                    }
+                    Next::End(offset) => {
+                        next = offset;
+                        is_at_end = true;
+                        break;
+                    }
+                };
+                if !consumer.take_credit() {
+                    next = offset;
+                    is_at_end = true;
+                    break;
+                }
+                next = offset + 1;
+                bytes += message.body_bytes();
+                self.counters.delivered += 1;
+                if consumer.assigned.is_empty() {
+                    consumer.assigned = consumers::spare_list();
+                    self.assigned.push(slot);
+                }
+                let held = (!consumer.options.no_ack).then_some(Held { seq: offset, slot });
+                consumer.assigned.push(Assigned::Stream { message, held, offset });
+            }
+            self.has_more |= !is_at_end;
+            if let Some(cursor) = &mut consumer.cursor {
+                cursor.next = next;
+            }
+        }
+    }
+
+    /// The last call of `dispatch` stopped at its bound: hand over and call it again.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Slots of the consumers with assigned deliveries; the caller hands those over.
+    pub fn take_assigned(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.assigned)
+    }
+
+    /// Gives the emptied list back for reuse.
+    pub fn reuse_assigned(&mut self, mut list: Vec<u32>) {
+        if self.assigned.is_empty() {
+            list.clear();
+            self.assigned = list;
+        }
+    }
+
+    /// True when deliveries wait to be handed over.
+    pub fn has_assigned(&self) -> bool {
+        !self.assigned.is_empty()
+    }
+
+    /// Takes one message for a single get.
+    pub fn get(&mut self, no_ack: bool, now: Time, effects: &mut Effects) -> Option<Got> {
+        self.used_at = now;
+        while self.ready.front()?.deadline <= now {
+            self.expire_one(now, effects);
+        }
+        let entry = self.ready.pop()?;
+        self.counters.got += 1;
+        if entry.redelivered {
+            self.counters.redelivered += 1;
+        }
+        let (message, redelivered, delivery_count) = (entry.message.clone(), entry.redelivered, entry.delivery_count);
+        let held = if no_ack {
+            effects.settle(&entry);
+            None
+        } else {
+            Some(self.unsettled.add(entry, NO_CONSUMER))
+        };
+        Some(Got { message, held, redelivered, delivery_count, remaining: self.ready.len() as u32 })
+    }
+
+    /// Settles one delivery; false when it is not unsettled here (any more).
+    pub fn settle(&mut self, held: Held, how: Settle, effects: &mut Effects) -> bool {
+        if self.stream.is_some() {
+            self.counters.acked += 1;
+            self.consumers.settled(held.slot);
+            return true;
+        }
+        let Some((mut entry, consumer)) = self.unsettled.take(held) else { return false };
+        if consumer != NO_CONSUMER {
+            self.consumers.settled(consumer);
+        }
+        match how {
+            Settle::Accepted => {
+                self.counters.acked += 1;
+                effects.settle(&entry);
+            }
+            Settle::Returned => self.ready.push(entry),
+            Settle::Requeued => {
+                entry.redelivered = true;
+                entry.delivery_count += 1;
+                if self.limits.delivery_limit.is_some_and(|limit| u64::from(entry.delivery_count) > limit) {
+                    self.counters.rejected += 1;
+                    effects.dead.push(Dead { entry, reason: Reason::DeliveryLimit });
+                } else {
+                    self.ready.push(entry);
+                }
+            }
+            Settle::Rejected => {
+                self.counters.rejected += 1;
+                effects.dead.push(Dead { entry, reason: Reason::Rejected });
+            }
+        }
+        true
+    }
+
+    /// Expires at most `max` messages; returns whether more are due.
+    pub fn expire(&mut self, now: Time, max: usize, effects: &mut Effects) -> bool {
+        for _ in 0..max {
+            let Some(entry) = self.ready.pop_expired(now) else { return false };
+            self.counters.expired += 1;
+            effects.dead.push(Dead { entry, reason: Reason::Expired });
+        }
+        self.ready.next_deadline() <= now
+    }
+
+    /// Removes at most `max` ready messages; returns how many.
+    pub fn purge(&mut self, max: usize, effects: &mut Effects) -> usize {
+        for done in 0..max {
+            match self.ready.pop() {
+                Some(entry) => effects.settle(&entry),
+                None => return done,
+            }
+        }
+        max
+    }
+
+    /// Chooses the single active consumer if there is none; returns its slot when it is new.
+    pub fn elect(&mut self) -> Option<u32> {
+        if !self.has_single_active_consumer || self.consumers.active.is_some() {
+            return None;
+        }
+        let slot = *self.consumers.slots().first()?;
+        self.consumers.active = Some(slot);
+        self.consumers.unblock(slot);
+        Some(slot)
+    }
+
+    /// Copies old messages out of sparsely used buffers, a bounded number per call; returns
+    /// whether more is to be done now. What came since the previous round is not old yet.
+    pub fn compact(&mut self, max: usize) -> bool {
+        let Compaction { done, old, slot } = self.compaction;
+        let reached = self.ready.compact(done, old, max);
+        let slot_reached = self.unsettled.compact(slot, old, max);
+        let is_finished = reached >= old && slot_reached >= self.unsettled.slots_count();
+        self.compaction = if is_finished {
+            Compaction { done: old, old: self.next_seq - 1, slot: 0 }
+        } else {
+            Compaction { done: reached, old, slot: slot_reached }
+        };
+        !is_finished
+    }
+
+    /// Whether messages wait that no round of compaction has seen.
+    pub fn needs_compaction(&self) -> bool {
+        (!self.ready.is_empty() || !self.unsettled.is_empty()) && self.compaction.done + 1 < self.next_seq
+    }
+}

@@ -1,0 +1,122 @@
+//! From an exchange and a message to queues: the walk over bindings between exchanges and over
+//! alternate exchanges, and the cached result of such a walk.
+
+use std::{collections::HashSet, sync::Arc};
+
+use smallvec::SmallVec;
+
+use super::{
+    exchange::{Exchange, Routing, Target, delay_ms},
+    queue::Queue,
+    vhost::Vhost,
+};
+
+/// The queues that a message goes to, each once.
+pub type Queues = SmallVec<[Arc<Queue>; 1]>;
+
+/// The result of a walk, and what it depends on.
+#[derive(Default)]
+pub struct Route {
+    /// Where the message goes.
+    pub queues: Queues,
+    /// The exchanges that were asked, with their generation at that time.
+    visited: SmallVec<[(Arc<Exchange>, u64); 1]>,
+    /// The same exchange and key always give this result, until something is declared or bound.
+    pub is_cacheable: bool,
+    /// An exchange has kept the message for later, or has seen it before: it counts as routed.
+    pub is_kept: bool,
+    /// Exchanges on the way that hold messages back or keep them: the caller hands them the
+    /// message.
+    pub(in crate::broker) keepers: SmallVec<[Arc<Exchange>; 1]>,
+}
+
+impl Route {
+    /// The route to one queue.
+    pub(in crate::broker) fn to(queue: Arc<Queue>) -> Self {
+        Self { queues: SmallVec::from_iter([queue]), ..Self::default() }
+    }
+
+    /// The route of a message that is not to be routed.
+    pub(in crate::broker) fn kept() -> Self {
+        Self { is_kept: true, ..Self::default() }
+    }
+
+    /// Whether the walk would still give the same.
+    pub fn is_current(&self) -> bool {
+        self.is_cacheable
+            && self.visited.iter().all(|(exchange, generation)| exchange.generation() == *generation)
+            && !self.queues.iter().any(|queue| queue.is_deleted())
+    }
+}
+
+/// Walks from `start` to queues. `keys` are the routing keys of the message: its own and copies.
+/// An exchange that holds the message back is not walked through, unless it is `released`.
+pub fn walk(
+    vhost: &Vhost,
+    start: &Arc<Exchange>,
+    keys: &[&[u8]],
+    routing: &Routing<'_>,
+    released: Option<&Arc<Exchange>>,
+) -> Route {
+    let mut route = Route { is_cacheable: keys.len() == 1, ..Route::default() };
+    let mut waiting: SmallVec<[Arc<Exchange>; 4]> = SmallVec::from_iter([start.clone()]);
+    let mut targets = Vec::new();
+    while let Some(exchange) = waiting.pop() {
+        route.visited.push((exchange.clone(), exchange.generation()));
+        if exchange.delayed.is_some() || exchange.recent.is_some() {
+            route.keepers.push(exchange.clone());
+            let is_released = released.is_some_and(|released| Arc::ptr_eq(released, &exchange));
+            if exchange.delayed.is_some() && !is_released && delay_ms(routing.headers).is_some() {
+                continue;
+            }
+        }
+        if exchange.is_default() {
+            for key in keys {
+                match vhost.queue_by_key(key) {
+                    Some(queue) => route.queues.push(queue),
+                    // A queue of that name may be declared without the exchange's knowing.
+                    None => route.is_cacheable = false,
+                }
+            }
+            continue;
+        }
+        route.is_cacheable &= exchange.routes_by_key_alone();
+        targets.clear();
+        for key in keys {
+            exchange.route(&Routing { key, ..*routing }, &mut targets);
+        }
+        if targets.is_empty()
+            && let Some(alternate) = exchange.alternate()
+        {
+            match vhost.exchange(&alternate) {
+                Some(alternate) => push_exchange(&route, &mut waiting, alternate),
+                None => route.is_cacheable = false,
+            }
+        }
+        for target in targets.drain(..) {
+            match target {
+                Target::Queue(queue) => route.queues.push(queue),
+                Target::Exchange(next) => push_exchange(&route, &mut waiting, next),
+            }
+        }
+    }
+    deduplicate(&mut route.queues);
+    route
+}
+
+/// Leaves each queue once, in order of first appearance.
+fn deduplicate(queues: &mut Queues) {
+    if queues.len() < 2 {
+        return;
+    }
+    let mut seen = HashSet::with_capacity_and_hasher(queues.len(), foldhash::fast::FixedState::default());
+    queues.retain(|queue| seen.insert(queue.id));
+}
+
+fn push_exchange(route: &Route, waiting: &mut SmallVec<[Arc<Exchange>; 4]>, exchange: Arc<Exchange>) {
+    let is_known = route.visited.iter().any(|(known, _)| Arc::ptr_eq(known, &exchange))
+        || waiting.iter().any(|known| Arc::ptr_eq(known, &exchange));
+    if !is_known {
+        waiting.push(exchange);
+    }
+}

@@ -1,0 +1,531 @@
+//! Declaring, deleting and binding exchanges and queues, with the rules that make a redeclaration
+//! harmless or refuse it.
+//!
+//! Every change holds its vhost's topology lock; queue locks may be taken under it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use base64::Engine as _;
+
+use super::{
+    Broker,
+    connections::ConnectionId,
+    error::{Error, Kind},
+    exchange::{self, Exchange, Target},
+    queue::{
+        Queue, QueueDeclaration,
+        arguments::{self, QueueType, Stored},
+        settings,
+    },
+    record::{QueueId, Record},
+    turn::Turn,
+    value::Table,
+    vhost::Vhost,
+};
+
+/// What a client asks for when it declares a queue.
+#[derive(Clone, Debug, Default)]
+pub struct DeclareQueue<'a> {
+    /// Its name; empty asks for a name.
+    pub name: &'a str,
+    /// It survives a restart.
+    pub durable: bool,
+    /// Only this connection may use it.
+    pub exclusive: bool,
+    /// It goes when its last consumer has gone.
+    pub auto_delete: bool,
+    /// Its arguments.
+    pub arguments: Table,
+}
+
+/// What a client asks for when it declares an exchange.
+#[derive(Clone, Debug, Default)]
+pub struct DeclareExchange<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Name of its type.
+    pub kind: &'a str,
+    /// It survives a restart.
+    pub durable: bool,
+    /// It goes when its last binding has gone.
+    pub auto_delete: bool,
+    /// Clients may not publish to it.
+    pub internal: bool,
+    /// Its arguments.
+    pub arguments: Table,
+}
+
+/// A binding of a vhost.
+#[derive(Clone)]
+pub struct BindingStatus {
+    /// The exchange that messages come from.
+    pub source: Arc<str>,
+    /// Where they go.
+    pub destination: Target,
+    /// Routing key.
+    pub key: Box<[u8]>,
+    /// Arguments.
+    pub arguments: Table,
+}
+
+/// Bytes of a name.
+const NAME_BYTES_MAX: usize = 255;
+
+impl Vhost {
+    /// The queue of that name, if `owner` may use it.
+    pub fn find_queue(&self, name: &str, owner: Option<ConnectionId>) -> Result<Arc<Queue>, Error> {
+        let queue = self.queue(name).ok_or_else(|| self.not_found(Kind::Queue, name))?;
+        match queue.declaration.owner {
+            Some(other) if Some(other) != owner => Err(self.locked(name)),
+            _ => Ok(queue),
+        }
+    }
+
+    /// The exchange of that name.
+    pub fn find_exchange(&self, name: &str) -> Result<Arc<Exchange>, Error> {
+        self.exchange(name).ok_or_else(|| self.not_found(Kind::Exchange, name))
+    }
+
+    fn not_found(&self, kind: Kind, name: &str) -> Error {
+        Error::NotFound { kind, name: name.to_owned(), vhost: self.name.clone() }
+    }
+
+    fn locked(&self, name: &str) -> Error {
+        Error::Locked { name: name.to_owned(), vhost: self.name.clone() }
+    }
+
+    /// Declares a queue, or finds that it is as it should be. `owner` is the connection that asks.
+    pub fn declare_queue(
+        self: &Arc<Self>,
+        wanted: &DeclareQueue<'_>,
+        owner: Option<ConnectionId>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Queue>, Error> {
+        let default_queue_type = self.metadata.read().default_queue_type.as_deref().and_then(QueueType::parse);
+        let server_named = wanted.name.is_empty();
+        let declaration = arguments::Declaration {
+            name: wanted.name,
+            vhost: &self.name,
+            durable: wanted.durable,
+            exclusive: wanted.exclusive,
+            auto_delete: wanted.auto_delete,
+            server_named,
+            arguments: &wanted.arguments,
+            default_queue_type: default_queue_type.or(turn.broker.default_queue_type()),
+        };
+        if !server_named && let Some(existing) = self.queue(wanted.name) {
+            return self.redeclare(&existing, &declaration, owner, turn);
+        }
+        let parsed = arguments::parse(&declaration)?;
+        let _topology = self.topology.lock();
+        if !server_named && let Some(existing) = self.queue(wanted.name) {
+            return self.redeclare(&existing, &declaration, owner, turn);
+        }
+        self.check_queue_limits(wanted.name, turn)?;
+        let name: Arc<str> = if server_named {
+            let prefix = wanted.arguments.get("x-name-prefix").and_then(|value| value.as_text());
+            Arc::from(random_name(prefix.unwrap_or("amq.gen-")))
+        } else {
+            Arc::from(wanted.name)
+        };
+        let declaration = QueueDeclaration {
+            is_durable: declaration.is_durable(),
+            is_auto_delete: wanted.auto_delete,
+            owner: owner.filter(|_| wanted.exclusive),
+            arguments: declaration.effective_arguments().into_owned(),
+            parsed,
+        };
+        Ok(self.add_queue(turn.broker.next_queue_id(), name, declaration, turn))
+    }
+
+    /// Puts a queue in place that does not exist. The caller holds the topology lock.
+    pub(in crate::broker) fn add_queue(
+        self: &Arc<Self>,
+        id: QueueId,
+        name: Arc<str>,
+        declaration: QueueDeclaration,
+        turn: &mut Turn<'_>,
+    ) -> Arc<Queue> {
+        let effective = turn.broker.effective_queue_policy(self, &name, declaration.parsed.queue_type);
+        let limits = settings::limits(&declaration.parsed, &effective.policy, turn.broker.options.delivery_limit);
+        let dead_letter = settings::dead_letter(&declaration.parsed, &effective.policy);
+        let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
+        *queue.policies.lock() = effective.names;
+        queue.set_dead_letter(dead_letter);
+        self.queues.insert(name.clone(), queue.clone());
+        turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
+        if queue.is_durable && queue.declaration.owner.is_none() {
+            turn.record(&Record::QueueDeclared {
+                queue: id,
+                vhost: self.name.clone(),
+                name,
+                auto_delete: queue.declaration.is_auto_delete,
+                arguments: queue.declaration.arguments.clone(),
+            });
+        }
+        queue.touch(turn);
+        queue
+    }
+
+    fn redeclare(
+        &self,
+        existing: &Arc<Queue>,
+        declaration: &arguments::Declaration<'_>,
+        owner: Option<ConnectionId>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Queue>, Error> {
+        let has = existing.declaration.owner;
+        if has.is_some() && has != owner {
+            return Err(self.locked(&existing.name));
+        }
+        let stored = Stored {
+            durable: existing.is_durable,
+            auto_delete: existing.declaration.is_auto_delete,
+            queue_type: existing.declaration.parsed.queue_type,
+            arguments: &existing.declaration.arguments,
+        };
+        if let Some(difference) = arguments::inequivalence(&stored, declaration) {
+            return Err(difference.into());
+        }
+        if has.is_some() != declaration.exclusive {
+            return Err(self.locked(&existing.name));
+        }
+        existing.touch(turn);
+        Ok(existing.clone())
+    }
+
+    fn check_queue_limits(&self, name: &str, turn: &Turn<'_>) -> Result<(), Error> {
+        if name.starts_with("amq.") {
+            return Err(Error::Reserved { kind: Kind::Queue, name: name.to_owned() });
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Error::Argument("a queue name is at most 255 bytes long".to_owned()));
+        }
+        if let Some(limit) = turn.broker.vhost_limits.get(&self.name).queues()
+            && self.queues.len() as u64 >= limit
+        {
+            return Err(Error::LimitReached(format!(
+                "cannot declare queue '{name}' in vhost '{}': queue limit in vhost '{}' ({limit}) is reached",
+                self.name, self.name
+            )));
+        }
+        let limit = turn.broker.options.queues_count_max;
+        if turn.broker.queues_count().load(Ordering::Relaxed) >= limit {
+            return Err(Error::LimitReached(format!(
+                "cannot declare queue '{name}' in vhost '{}': queue limit in node ({limit}) is reached",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Deletes a queue; returns the number of ready messages that went with it.
+    pub fn delete_queue(
+        self: &Arc<Self>,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+        owner: Option<ConnectionId>,
+        turn: &mut Turn<'_>,
+    ) -> Result<u64, Error> {
+        let queue = match self.find_queue(name, owner) {
+            Ok(queue) => queue,
+            Err(Error::NotFound { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let status = queue.status();
+        if if_empty && status.ready > 0 {
+            return Err(Error::NotEmpty { name: name.to_owned(), vhost: self.name.clone() });
+        }
+        if if_unused && status.consumers > 0 {
+            return Err(Error::InUse { kind: Kind::Queue, name: name.to_owned(), vhost: self.name.clone() });
+        }
+        Ok(self.remove_queue(&queue, turn))
+    }
+
+    /// Deletes exactly this queue; returns the number of ready messages that went with it.
+    pub fn remove_queue(self: &Arc<Self>, queue: &Arc<Queue>, turn: &mut Turn<'_>) -> u64 {
+        let _topology = self.topology.lock();
+        if self.queues.remove_if(&queue.name, |_, current| Arc::ptr_eq(current, queue)).is_none() {
+            return 0;
+        }
+        turn.broker.queues_count().fetch_sub(1, Ordering::Relaxed);
+        let inbound = std::mem::take(&mut *queue.inbound.lock());
+        let target = Target::Queue(queue.clone());
+        let mut sources = Vec::new();
+        for source in inbound {
+            if source.unbind_target(&target) {
+                sources.push(source);
+            }
+        }
+        if queue.is_durable && queue.declaration.owner.is_none() {
+            turn.record(&Record::QueueDeleted { queue: queue.id });
+        }
+        let ready = queue.close(turn);
+        for source in sources {
+            self.delete_if_abandoned(&source, turn);
+        }
+        ready
+    }
+
+    /// Declares an exchange, or finds that it is as it should be.
+    pub fn declare_exchange(&self, wanted: &DeclareExchange<'_>, turn: &mut Turn<'_>) -> Result<Arc<Exchange>, Error> {
+        if wanted.name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
+        let _topology = self.topology.lock();
+        if let Some(existing) = self.exchange(wanted.name) {
+            return self.redeclare_exchange(existing, wanted, &kind);
+        }
+        if wanted.name.starts_with("amq.") {
+            return Err(Error::Reserved { kind: Kind::Exchange, name: wanted.name.to_owned() });
+        }
+        if self.exchanges.len() >= turn.broker.options.exchanges_count_max {
+            let limit = turn.broker.options.exchanges_count_max;
+            return Err(Error::LimitReached(format!(
+                "cannot declare exchange '{}' in vhost '{}': exchange limit of {limit} is reached",
+                wanted.name, self.name
+            )));
+        }
+        if let Some(value) = wanted.arguments.get("alternate-exchange")
+            && value.as_text().is_none()
+        {
+            return Err(Error::Argument(format!(
+                "invalid arg 'alternate-exchange' for exchange '{}' in vhost '{}': {{unacceptable_type,{}}}",
+                wanted.name,
+                self.name,
+                value.kind_name()
+            )));
+        }
+        let declaration = exchange::Declaration {
+            kind,
+            is_durable: wanted.durable,
+            is_auto_delete: wanted.auto_delete,
+            is_internal: wanted.internal,
+            arguments: wanted.arguments.clone(),
+        };
+        let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration)?);
+        turn.broker.apply_exchange_policy(self, &exchange);
+        self.exchanges.insert(exchange.name.clone(), exchange.clone());
+        if wanted.durable {
+            turn.record(&Record::ExchangeDeclared {
+                vhost: self.name.clone(),
+                name: exchange.name.clone(),
+                kind: wanted.kind.to_owned(),
+                auto_delete: wanted.auto_delete,
+                internal: wanted.internal,
+                arguments: wanted.arguments.clone(),
+            });
+        }
+        Ok(exchange)
+    }
+
+    fn redeclare_exchange(
+        &self,
+        existing: Arc<Exchange>,
+        wanted: &DeclareExchange<'_>,
+        kind: &exchange::Kind,
+    ) -> Result<Arc<Exchange>, Error> {
+        let has = &existing.declaration;
+        let differs = |argument: &str, received: &dyn std::fmt::Display, current: &dyn std::fmt::Display| {
+            Err(Error::Inequivalent(format!(
+                "inequivalent arg '{argument}' for exchange '{}' in vhost '{}': received '{received}' but current is '{current}'",
+                existing.name, self.name
+            )))
+        };
+        if kind.name() != has.kind.name() {
+            return differs("type", &kind.name(), &has.kind.name());
+        }
+        for (argument, received, current) in [
+            ("durable", wanted.durable, has.is_durable),
+            ("auto_delete", wanted.auto_delete, has.is_auto_delete),
+            ("internal", wanted.internal, has.is_internal),
+        ] {
+            if received != current {
+                return differs(argument, &received, &current);
+            }
+        }
+        for name in ["alternate-exchange", "x-delayed-type"] {
+            if let Some(text) = arguments::difference(has.arguments.get(name), wanted.arguments.get(name)) {
+                return Err(Error::Inequivalent(format!(
+                    "inequivalent arg '{name}' for exchange '{}' in vhost '{}': {text}",
+                    existing.name, self.name
+                )));
+            }
+        }
+        Ok(existing)
+    }
+
+    /// Deletes an exchange and its bindings. Deleting one that does not exist is fine.
+    pub fn delete_exchange(&self, name: &str, if_unused: bool, turn: &mut Turn<'_>) -> Result<(), Error> {
+        if name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        if name.starts_with("amq.") && self.exchange(name).is_some() {
+            return Err(Error::SystemExchange { name: name.to_owned(), vhost: self.name.clone() });
+        }
+        let _topology = self.topology.lock();
+        let Some(exchange) = self.exchange(name) else { return Ok(()) };
+        if if_unused && exchange.bindings_count() > 0 {
+            return Err(Error::InUse { kind: Kind::Exchange, name: name.to_owned(), vhost: self.name.clone() });
+        }
+        self.remove_exchange(&exchange, turn);
+        Ok(())
+    }
+
+    fn remove_exchange(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+        if self.exchanges.remove_if(&exchange.name, |_, current| Arc::ptr_eq(current, exchange)).is_none() {
+            return;
+        }
+        let as_target = Target::Exchange(exchange.clone());
+        let inbound = std::mem::take(&mut *exchange.inbound.lock());
+        let mut sources = Vec::new();
+        for source in inbound {
+            if source.unbind_target(&as_target) {
+                sources.push(source);
+            }
+        }
+        for binding in exchange.bindings() {
+            exchange.unbind(&binding.target, &binding.key, &binding.arguments);
+        }
+        exchange.mark_deleted();
+        if exchange.declaration.is_durable {
+            turn.record(&Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
+        }
+        for source in sources {
+            self.delete_if_abandoned(&source, turn);
+        }
+    }
+
+    fn delete_if_abandoned(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+        if exchange.declaration.is_auto_delete && exchange.bindings_count() == 0 {
+            self.remove_exchange(exchange, turn);
+        }
+    }
+
+    /// Binds `destination` to the exchange `source`; an equal binding is fine.
+    pub fn bind(
+        &self,
+        source: &str,
+        destination: &Target,
+        key: &[u8],
+        arguments: &Table,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Error> {
+        if source.is_empty() || destination.name().is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        let _topology = self.topology.lock();
+        let exchange = self.find_exchange(source)?;
+        let is_gone = match destination {
+            Target::Queue(queue) => queue.is_deleted(),
+            Target::Exchange(exchange) => exchange.is_deleted(),
+        };
+        if is_gone {
+            let kind = match destination {
+                Target::Queue(_) => Kind::Queue,
+                Target::Exchange(_) => Kind::Exchange,
+            };
+            return Err(self.not_found(kind, destination.name()));
+        }
+        if !exchange.bind(destination.clone(), key, arguments)? {
+            return Ok(());
+        }
+        let mut inbound = match destination {
+            Target::Queue(queue) => queue.inbound.lock(),
+            Target::Exchange(exchange) => exchange.inbound.lock(),
+        };
+        if !inbound.iter().any(|known| Arc::ptr_eq(known, &exchange)) {
+            inbound.push(exchange.clone());
+        }
+        drop(inbound);
+        self.record_binding(true, &exchange, destination, key, arguments, turn);
+        drop(_topology);
+        turn.replay_recent(self, &exchange, destination);
+        Ok(())
+    }
+
+    /// Removes a binding; removing one that does not exist is fine.
+    pub fn unbind(
+        &self,
+        source: &str,
+        destination: &Target,
+        key: &[u8],
+        arguments: &Table,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Error> {
+        if source.is_empty() || destination.name().is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        let _topology = self.topology.lock();
+        let exchange = self.find_exchange(source)?;
+        if exchange.unbind(destination, key, arguments) {
+            self.record_binding(false, &exchange, destination, key, arguments, turn);
+            self.delete_if_abandoned(&exchange, turn);
+        }
+        Ok(())
+    }
+
+    fn record_binding(
+        &self,
+        is_bound: bool,
+        source: &Arc<Exchange>,
+        destination: &Target,
+        key: &[u8],
+        arguments: &Table,
+        turn: &mut Turn<'_>,
+    ) {
+        if source.declaration.is_durable && destination.is_durable() {
+            turn.record(&Record::Binding {
+                is_bound,
+                vhost: self.name.clone(),
+                source: source.name.clone(),
+                destination: destination.name().clone(),
+                to_queue: matches!(destination, Target::Queue(_)),
+                key: key.to_vec(),
+                arguments: arguments.clone(),
+            });
+        }
+    }
+
+    /// All bindings, those of the default exchange included.
+    pub fn bindings(&self) -> Vec<BindingStatus> {
+        let mut all = Vec::new();
+        for queue in self.queues() {
+            all.push(BindingStatus {
+                source: Arc::from(""),
+                key: queue.name.as_bytes().into(),
+                destination: Target::Queue(queue),
+                arguments: Table::new(),
+            });
+        }
+        for exchange in self.exchanges() {
+            all.extend(exchange.bindings().into_iter().map(|binding| BindingStatus {
+                source: exchange.name.clone(),
+                destination: binding.target,
+                key: binding.key,
+                arguments: binding.arguments,
+            }));
+        }
+        all
+    }
+}
+
+/// A name that nobody else has: the prefix and 22 characters of base64url.
+pub fn random_name(prefix: &str) -> String {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Without a source of randomness a counter still keeps names apart in this process.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        bytes[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    }
+    format!("{prefix}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+impl Broker {
+    /// The type of queues whose declaration and vhost name none.
+    fn default_queue_type(&self) -> Option<QueueType> {
+        QueueType::parse(self.options.default_queue_type.as_str())
+    }
+}

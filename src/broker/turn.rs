@@ -1,0 +1,107 @@
+//! One turn of a caller in the broker: the time it takes place at, and what is left to do when no
+//! lock is held any more.
+//!
+//! Verbs push dead letters and outlets to flush here; [`Turn::drain`] works the dead letters off,
+//! [`Turn::end`] flushes. Whoever opens a turn ends it, once per batch of verbs.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Broker,
+    consumer::Outlet,
+    dead_letter,
+    queue::{Queue, machine::Dead},
+    record::{Position, Record},
+    time::Time,
+};
+
+/// See the module's text.
+pub struct Turn<'a> {
+    /// The broker.
+    pub broker: &'a Broker,
+    /// When it takes place.
+    pub now: Time,
+    outlets: Vec<Arc<dyn Outlet>>,
+    dead: VecDeque<(Arc<Queue>, Dead)>,
+    gate: Option<Position>,
+}
+
+/// Dead letters that one call of [`Turn::drain`] works off: a chain of queues that feed each other
+/// ends by its own rules, this bounds what it may cost its caller until then.
+const DRAIN_MAX: usize = 100_000;
+
+impl<'a> Turn<'a> {
+    /// Opens a turn.
+    pub fn new(broker: &'a Broker, now: Time) -> Self {
+        Self { broker, now, outlets: Vec::new(), dead: VecDeque::new(), gate: None }
+    }
+
+    /// Has `outlet` flushed when the turn ends.
+    pub fn flush_later(&mut self, outlet: Arc<dyn Outlet>) {
+        if !self.outlets.iter().any(|known| Arc::ptr_eq(known, &outlet)) {
+            self.outlets.push(outlet);
+        }
+    }
+
+    /// Has a message dead-lettered once no lock is held.
+    pub fn dead_letter_later(&mut self, queue: Arc<Queue>, dead: Dead) {
+        self.dead.push_back((queue, dead));
+    }
+
+    /// Works off what had to wait until no lock is held.
+    pub fn drain(&mut self) {
+        for _ in 0..DRAIN_MAX {
+            let Some((queue, dead)) = self.dead.pop_front() else { return };
+            dead_letter::republish(&queue, dead, self);
+        }
+        tracing::error!(left = self.dead.len(), "gave up dead-lettering: the chain of queues has no end");
+        self.dead.clear();
+    }
+
+    /// Appends a record; everything positive that is said in this turn waits for it.
+    pub fn record(&mut self, record: &Record) {
+        if let Some(journal) = self.broker.journal() {
+            self.gate = Some(journal.append(record));
+        }
+    }
+
+    /// What is recorded until [`Self::end_transaction`] takes effect together.
+    pub fn begin_transaction(&mut self) {
+        self.record(&Record::TransactionBegin);
+    }
+
+    /// Ends [`Self::begin_transaction`].
+    pub fn end_transaction(&mut self) {
+        self.record(&Record::TransactionEnd);
+    }
+
+    /// Takes the position that replies to verbs since the last call have to wait for.
+    pub fn take_gate(&mut self) -> Option<Position> {
+        self.gate.take()
+    }
+
+    /// A random number for exchanges that choose by chance.
+    pub fn random(&mut self) -> u64 {
+        self.broker.random()
+    }
+
+    /// Writes what outlets have gathered so far.
+    pub fn flush(&mut self) {
+        for outlet in self.outlets.drain(..) {
+            outlet.flush();
+        }
+    }
+
+    /// Ends the turn.
+    pub fn end(mut self) {
+        self.drain();
+        self.flush();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.drain();
+        self.flush();
+    }
+}

@@ -1,0 +1,182 @@
+//! A virtual host: a name space of exchanges and queues.
+//!
+//! Looking a queue or an exchange up takes one shard of a map; changing the topology takes the
+//! vhost's `topology` lock first, so that two changes cannot cross.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    exchange::{Declaration, Exchange, Kind, KindError},
+    queue::{Queue, QueueDeclaration, arguments::QueueArguments, machine::Limits},
+    turn::Turn,
+    value::Table,
+};
+
+type Map<V> = DashMap<Arc<str>, V, foldhash::fast::RandomState>;
+
+/// A virtual host.
+pub struct Vhost {
+    /// Its name.
+    pub name: Arc<str>,
+    pub(in crate::broker) queues: Map<Arc<Queue>>,
+    pub(in crate::broker) exchanges: Map<Arc<Exchange>>,
+    /// Queues that exist for one consumer and that no listing shows.
+    hidden: Map<Arc<Queue>>,
+    /// Guards changes of exchanges, queues and bindings. Queue locks may be taken after it.
+    pub(in crate::broker) topology: Mutex<()>,
+    /// What administration knows of it.
+    pub metadata: RwLock<Metadata>,
+    /// Every publish and delivery is copied to the trace exchange.
+    pub is_traced: AtomicBool,
+    is_deleted: AtomicBool,
+    default_exchange: Arc<Exchange>,
+    connections: AtomicU64,
+}
+
+/// What administration knows of a vhost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Free text.
+    pub description: String,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// Queue type of declarations that name none.
+    pub default_queue_type: Option<String>,
+}
+
+/// The exchanges that every vhost has: name, kind, internal.
+const PREDECLARED: [(&str, Kind, bool); 7] = [
+    ("amq.direct", Kind::Direct, false),
+    ("amq.fanout", Kind::Fanout, false),
+    ("amq.topic", Kind::Topic, false),
+    ("amq.headers", Kind::Headers, false),
+    ("amq.match", Kind::Headers, false),
+    (TRACE_EXCHANGE, Kind::Topic, true),
+    ("", Kind::Direct, false),
+];
+
+/// Name of the exchange that traced messages go to.
+pub const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
+
+impl Vhost {
+    /// A vhost with the predeclared exchanges.
+    pub fn new(name: Arc<str>) -> Result<Self, KindError> {
+        let exchanges = Map::with_capacity_and_hasher_and_shard_amount(16, foldhash::fast::RandomState::default(), 8);
+        let mut default_exchange = None;
+        for (name, kind, is_internal) in PREDECLARED {
+            let declaration =
+                Declaration { kind, is_durable: true, is_auto_delete: false, is_internal, arguments: Table::new() };
+            let exchange = Arc::new(Exchange::new(name.into(), declaration)?);
+            exchanges.insert(exchange.name.clone(), exchange.clone());
+            default_exchange = Some(exchange);
+        }
+        Ok(Self {
+            name,
+            queues: Map::with_capacity_and_hasher_and_shard_amount(0, foldhash::fast::RandomState::default(), 16),
+            exchanges,
+            hidden: Map::with_capacity_and_hasher_and_shard_amount(0, foldhash::fast::RandomState::default(), 4),
+            topology: Mutex::new(()),
+            metadata: RwLock::default(),
+            is_traced: AtomicBool::new(false),
+            is_deleted: AtomicBool::new(false),
+            default_exchange: default_exchange.expect("PREDECLARED is not empty"),
+            connections: AtomicU64::new(0),
+        })
+    }
+
+    /// The queue of that name.
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.get(name).map(|queue| queue.clone())
+    }
+
+    /// The hidden queue of that name.
+    pub fn hidden(&self, name: &str) -> Option<Arc<Queue>> {
+        self.hidden.get(name).map(|queue| queue.clone())
+    }
+
+    /// The queue that the default exchange sends that key to.
+    pub(in crate::broker) fn queue_by_key(&self, key: &[u8]) -> Option<Arc<Queue>> {
+        let name = std::str::from_utf8(key).ok()?;
+        self.queue(name).or_else(|| self.hidden(name))
+    }
+
+    /// Makes a queue for one consumer, reachable by the default exchange and shown by no listing.
+    pub fn add_hidden(self: &Arc<Self>, name: &str, turn: &Turn<'_>) -> Arc<Queue> {
+        let declaration = QueueDeclaration {
+            is_durable: false,
+            is_auto_delete: false,
+            owner: None,
+            arguments: Table::new(),
+            parsed: QueueArguments::default(),
+        };
+        let name: Arc<str> = name.into();
+        let id = turn.broker.next_queue_id();
+        let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, Limits::default(), turn.now));
+        self.hidden.insert(name, queue.clone());
+        queue
+    }
+
+    /// Removes a hidden queue.
+    pub fn remove_hidden(&self, queue: &Arc<Queue>, turn: &mut Turn<'_>) {
+        self.hidden.remove(&queue.name);
+        queue.close(turn);
+    }
+
+    /// The exchange of that name; the empty name is the default exchange.
+    pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        if name.is_empty() {
+            return Some(self.default_exchange.clone());
+        }
+        self.exchanges.get(name).map(|exchange| exchange.clone())
+    }
+
+    /// The exchange that routes to the queue that the key names.
+    pub fn default_exchange(&self) -> &Arc<Exchange> {
+        &self.default_exchange
+    }
+
+    /// All queues, in no order.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.queues.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// All exchanges, in no order.
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.exchanges.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Number of queues.
+    pub fn queues_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Open connections.
+    pub fn connections_count(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection has opened it.
+    pub fn connection_opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection that had opened it is gone.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    pub(in crate::broker) fn mark_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,138 @@
+//! A channel: what it expects next, its mode, and what waits for the log or for commit.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::codec::{hot, method::AMQPClass};
+use crate::broker::{
+    block::{Block, Slice},
+    consumer::{ConsumerId, Settle, SharedCredit, Taken},
+    message::Message,
+    queue::Queue,
+    record::Position,
+};
+
+/// What a channel expects next.
+///
+/// ```text
+///            publish            header, size > 0        last body
+///   Method ───────────▶ Header ────────────────▶ Body ────────────▶ Method
+///                          └── header, size = 0 ─────────────────────▲
+/// ```
+#[derive(Default)]
+pub(super) enum Content {
+    /// A method frame.
+    #[default]
+    Method,
+    /// The header of a publish.
+    Header {
+        /// Where the publish was read from.
+        block: Block,
+        /// The publish.
+        publish: hot::Publish,
+    },
+    /// A part of the body.
+    Body {
+        /// Everything but the body.
+        incoming: Incoming,
+        /// Bytes that are missing.
+        missing: u64,
+        /// Parts that have come.
+        parts: Vec<Slice>,
+    },
+}
+
+/// A publish whose header has come.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// The message, without its body.
+    pub(super) message: Message,
+    /// What has to be looked at again when it is complete.
+    pub(super) notes: Notes,
+    /// Return it if no queue takes it.
+    pub(super) mandatory: bool,
+    /// Further routing keys that its consumers are not to see.
+    pub(super) copies: Vec<Vec<u8>>,
+}
+
+/// Which rare properties a publish has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// A user id, an expiration, a reply-to or headers: scan again.
+    pub(super) is_special: bool,
+    /// The properties are malformed.
+    pub(super) is_malformed: bool,
+    /// It asked to be delivered at once or not at all.
+    pub(super) is_immediate: bool,
+}
+
+/// What a channel does with publishes and settles.
+#[derive(Default)]
+pub(super) enum Mode {
+    /// They take effect at once, silently.
+    #[default]
+    Plain,
+    /// Publishes are confirmed.
+    Confirm(Confirms),
+    /// They take effect at commit.
+    Transaction(Transaction),
+}
+
+/// Publishes that are to be confirmed, by their number on the channel.
+#[derive(Default)]
+pub(super) struct Confirms {
+    /// Number of the last publish.
+    pub(super) last: u64,
+    /// Answers that wait for the log: after which position, up to which number, refused or not.
+    pub(super) waiting: VecDeque<(Position, u64, bool)>,
+}
+
+/// What waits for commit.
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// Publishes.
+    pub(super) published: Vec<Incoming>,
+    /// Settles: each list with how it is settled.
+    pub(super) settled: Vec<(Vec<Taken>, Settle)>,
+    /// Bytes of the publishes.
+    pub(super) bytes: u64,
+}
+
+/// A consumer as its channel sees it.
+pub(super) struct Consumer {
+    /// Its tag.
+    pub(super) tag: Arc<str>,
+    /// Its identity.
+    pub(super) id: ConsumerId,
+    /// Its queue.
+    pub(super) queue: Arc<Queue>,
+    /// Its source in the channel's ledger.
+    pub(super) source: u32,
+    /// Its queue exists for it alone, to take replies.
+    pub(super) is_reply: bool,
+}
+
+/// An open channel.
+#[derive(Default)]
+pub(super) struct Channel {
+    /// What it expects next.
+    pub(super) content: Content,
+    /// What it does with publishes and settles.
+    pub(super) mode: Mode,
+    /// It was closed by the broker; everything but the answer is ignored.
+    pub(super) is_closing: bool,
+    /// Name of the queue that was declared last.
+    pub(super) last_queue: Option<Arc<str>>,
+    /// Unsettled deliveries that a new consumer may hold.
+    pub(super) prefetch: u32,
+    /// Credit of all its consumers together.
+    pub(super) shared_credit: Option<Arc<SharedCredit>>,
+    /// Its consumers.
+    pub(super) consumers: Vec<Consumer>,
+    /// The queue that takes replies for it.
+    pub(super) reply_queue: Option<Arc<Queue>>,
+    /// Replies that wait for the log, in order.
+    pub(super) replies: VecDeque<(Option<Position>, AMQPClass)>,
+    /// Marks for the delivery acknowledgement timeout: tags below the first were assigned before
+    /// the second.
+    pub(super) delivery_marks: VecDeque<(u64, crate::broker::time::Time)>,
+}

@@ -1,0 +1,266 @@
+//! Taking messages: consumers, single gets and their credit.
+
+use std::sync::Arc;
+
+use super::{
+    channel::Consumer,
+    codec::{
+        hot,
+        method::{self, AMQPClass, basic},
+    },
+    methods::not_for_stream,
+    output::{Extra, outlet_key},
+    publish::REPLY_TO,
+    reply::{Code, Failure},
+    session::Session,
+};
+use crate::broker::{
+    access::Access,
+    consumer::{ConsumerOptions, SharedCredit},
+    topology::random_name,
+    turn::Turn,
+    value::Table,
+};
+
+impl Session {
+    pub(super) fn qos(&mut self, number: u16, qos: hot::Qos, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        if qos.prefetch_size != 0 {
+            return Err(Failure::connection(Code::NotImplemented, format!("prefetch_size!=0 ({})", qos.prefetch_size)));
+        }
+        let count = u32::from(qos.prefetch_count);
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let mut resumed = Vec::new();
+        if qos.global {
+            let credit = channel.shared_credit.get_or_insert_with(|| Arc::new(SharedCredit::default()));
+            credit.set_limit(count);
+            resumed.extend(channel.consumers.iter().map(|consumer| (consumer.queue.clone(), consumer.id)));
+        } else {
+            channel.prefetch = count;
+        }
+        self.with_status(number, |status| {
+            if qos.global {
+                status.shared_prefetch = count;
+            } else {
+                status.prefetch = count;
+            }
+        });
+        self.reply(number, AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {})), turn);
+        for (queue, consumer) in resumed {
+            queue.resume(consumer, turn);
+        }
+        Ok(())
+    }
+
+    pub(super) fn consume(
+        &mut self,
+        number: u16,
+        consume: &basic::Consume,
+        arguments: Table,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Failure> {
+        let vhost = self.vhost()?;
+        let tag: Arc<str> = match consume.consumer_tag.as_str() {
+            "" => random_name("amq.ctag-").into(),
+            tag => tag.into(),
+        };
+        let is_reply = consume.queue.as_str() == REPLY_TO;
+        let Some(channel) = self.channels.get(&number) else { return Ok(()) };
+        if channel.consumers.len() >= self.options.consumers_per_channel_max {
+            return Err(Failure::connection(
+                Code::NotAllowed,
+                format!("reached maximum ({}) of consumers per channel", self.options.consumers_per_channel_max),
+            ));
+        }
+        let name = if is_reply { String::new() } else { self.queue_name(number, consume.queue.as_str())? };
+        if !is_reply {
+            self.require(&name, Access::Read, "queue")?;
+        }
+        let Some(channel) = self.channels.get(&number) else { return Ok(()) };
+        let is_known_tag = channel.consumer_at(&tag).is_some();
+        let queue = if is_reply {
+            if channel.reply_queue.is_some() {
+                return Err(Failure::channel(Code::PreconditionFailed, "reply consumer already set"));
+            }
+            if !consume.no_ack {
+                return Err(Failure::channel(Code::PreconditionFailed, "reply consumer cannot acknowledge"));
+            }
+            if is_known_tag {
+                return Err(reused_tag(&tag));
+            }
+            vhost.add_hidden(&random_name("amq.rabbitmq.reply-to."), turn)
+        } else {
+            if is_known_tag {
+                return Err(reused_tag(&tag));
+            }
+            vhost.find_queue(&name, Some(self.id))?
+        };
+        let priority = match arguments.get("x-priority") {
+            None => 0,
+            Some(value) => match value.as_integer() {
+                Some(priority) => priority.clamp(i32::MIN.into(), i32::MAX.into()) as i32,
+                None => {
+                    return Err(Failure::channel(
+                        Code::PreconditionFailed,
+                        format!(
+                            "invalid arg 'x-priority' for queue '{name}' in vhost '{}': \"expected integer, got {}\"",
+                            vhost.name,
+                            value.kind_name()
+                        ),
+                    ));
+                }
+            },
+        };
+        let prefetch = channel.prefetch;
+        if queue.is_stream() {
+            if consume.no_ack {
+                return Err(not_for_stream(&queue, "does not support no-ack"));
+            }
+            if prefetch == 0 && channel.shared_credit.as_ref().is_none_or(|credit| credit.limit() == 0) {
+                return Err(Failure::channel(
+                    Code::PreconditionFailed,
+                    format!("consumer prefetch count is not set for 'queue '{name}' in vhost '{}''", vhost.name),
+                ));
+            }
+        }
+        // Credit is withheld beyond the channel's bound on unsettled deliveries.
+        let bound = self.options.unsettled_per_channel_max.min(u32::MAX as usize) as u32;
+        let prefetch = if prefetch == 0 { bound } else { prefetch.min(bound) };
+        let id = self.broker.next_consumer_id();
+        let source = {
+            let mut output = self.shared.output();
+            let Some(open) = output.channel(number) else { return Ok(()) };
+            let source = open.ledger.open_source(queue.clone(), Some(id));
+            open.set_consumer_tag(source, Some(tag.clone()));
+            source
+        };
+        let shared_credit = channel.shared_credit.clone().filter(|_| !consume.no_ack);
+        let options = ConsumerOptions {
+            tag: tag.clone(),
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            priority,
+            prefetch,
+            declared_prefetch: channel.prefetch,
+            shared_credit,
+            arguments,
+            outlet: self.shared.clone(),
+            key: outlet_key(number, source),
+            connection: self.id,
+            channel: number,
+        };
+        let consumer = Consumer { tag: tag.clone(), id, queue: queue.clone(), source, is_reply };
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.consumers.push(consumer);
+            if is_reply {
+                channel.reply_queue = Some(queue.clone());
+            }
+        }
+        // The answer goes out before the first delivery, so a refusal must be known before it.
+        if let Err(error) = queue.check_consumer(&options) {
+            self.forget_consumer(number, source);
+            return Err(error.into());
+        }
+        if !consume.nowait {
+            let ok = basic::ConsumeOk { consumer_tag: method::short_text(&tag) };
+            self.reply(number, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)), turn);
+        }
+        let started = queue.consume(id, options, turn);
+        if let Err(error) = started {
+            self.forget_consumer(number, source);
+            return Err(error.into());
+        }
+        self.with_status(number, |status| status.consumers += 1);
+        Ok(())
+    }
+
+    fn forget_consumer(&mut self, number: u16, source: u32) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.consumers.retain(|consumer| consumer.source != source);
+        }
+        if let Some(open) = self.shared.output().channel(number) {
+            open.set_consumer_tag(source, None);
+            open.ledger.close_source(source);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, number: u16, tag: &str, nowait: bool, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        let found = self.channels.get_mut(&number).and_then(|channel| {
+            let at = channel.consumer_at(tag)?;
+            Some(channel.consumers.remove(at))
+        });
+        if let Some(consumer) = found {
+            self.end_consumer(number, consumer, turn);
+        }
+        if !nowait {
+            let ok = basic::CancelOk { consumer_tag: method::short_text(tag) };
+            self.reply(number, AMQPClass::Basic(basic::AMQPMethod::CancelOk(ok)), turn);
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer out of its queue; what it holds stays unsettled on the channel.
+    pub(super) fn end_consumer(&mut self, number: u16, consumer: Consumer, turn: &mut Turn<'_>) {
+        let is_over = consumer.queue.cancel(consumer.id, turn);
+        self.forget_consumer(number, consumer.source);
+        self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+        let Some(vhost) = &self.vhost else { return };
+        if consumer.is_reply {
+            if let Some(channel) = self.channels.get_mut(&number) {
+                channel.reply_queue = None;
+            }
+            vhost.remove_hidden(&consumer.queue, turn);
+        } else if is_over {
+            vhost.remove_queue(&consumer.queue, turn);
+        }
+    }
+
+    /// The queue has cancelled a consumer, and told the client already.
+    pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32) {
+        let is_known = self
+            .channels
+            .get(&number)
+            .is_some_and(|channel| channel.consumers.iter().any(|c| c.source == source && c.queue.is_deleted()));
+        if is_known {
+            self.forget_consumer(number, source);
+            self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+        }
+    }
+
+    pub(super) fn get(&mut self, number: u16, name: &str, no_ack: bool, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        let name = self.queue_name(number, name)?;
+        self.require(&name, Access::Read, "queue")?;
+        let queue = self.vhost()?.find_queue(&name, Some(self.id))?;
+        if queue.is_stream() {
+            return Err(not_for_stream(&queue, "does not support basic.get"));
+        }
+        if queue.is_exclusively_consumed() {
+            let vhost = queue.vhost_name();
+            return Err(crate::broker::error::Error::ExclusiveUse { name, vhost }.into());
+        }
+        let Some(got) = queue.get(no_ack, turn) else {
+            self.shared.output().encode(|out| hot::put_get_empty(out, number));
+            return Ok(());
+        };
+        let mut output = self.shared.output();
+        let Some(open) = output.channel(number) else { return Ok(()) };
+        let tag = open.next_tag();
+        let source = open.ledger.get_source(&queue);
+        let message = &got.message;
+        let method = |out: &mut Vec<u8>| {
+            hot::put_get_ok(out, number, tag, got.redelivered, message.route_bytes(), got.remaining);
+        };
+        let extra = Extra { delivery_count: got.reported_count(&queue), stream_offset: None };
+        output.put_content(number, message, method, extra);
+        let sent_at = output.encoded_bytes();
+        if let Some(held) = got.held
+            && let Some(open) = output.channel(number)
+        {
+            open.ledger.add(tag, source, held, sent_at);
+        }
+        Ok(())
+    }
+}
+
+fn reused_tag(tag: &str) -> Failure {
+    Failure::connection(Code::NotAllowed, format!("attempt to reuse consumer tag '{tag}'"))
+}

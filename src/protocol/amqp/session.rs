@@ -1,0 +1,687 @@
+//! One client connection as a state machine: bytes in, bytes out, no socket and no clock.
+//!
+//! ```text
+//!   Greeting ──header──▶ Start ──start-ok──▶ Tune ──tune-ok──▶ Open ──open──▶ Running
+//!       └── any other header: answer and end        any ── fault ──▶ Closing ──close-ok──▶ Over
+//! ```
+//!
+//! Publishes and settles of one call of [`Session::handle_input`] are gathered and take effect
+//! together, before any other verb and at the end of the call.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use super::{
+    channel::{Channel, Content},
+    codec::{
+        frame::{self, Frame, FrameKind},
+        header::Greeting,
+        hot,
+        method::{self, AMQPClass, MethodError},
+    },
+    options::Options,
+    output::{Event, Shared},
+    reply::{Code, Failure},
+    settle::Settles,
+};
+use crate::broker::{
+    Broker,
+    access::{Checker, User},
+    block::Block,
+    connections::{Connection, ConnectionId, ConnectionInfo},
+    publish::{BATCH_MAX, Batch, RouteCache},
+    queue::Queue,
+    time::Time,
+    turn::Turn,
+    value::Table,
+    vhost::Vhost,
+};
+
+/// How far the connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The protocol header is expected.
+    Greeting,
+    /// The login is expected.
+    Start,
+    /// The answer to the proposed limits is expected.
+    Tune,
+    /// The vhost is expected.
+    Open,
+    /// Everything is possible.
+    Running,
+    /// The broker has closed the connection and waits for the answer.
+    Closing,
+    /// The socket is to be closed once the output is written.
+    Over,
+}
+
+/// See the module's text.
+pub struct Session {
+    pub(super) broker: Arc<Broker>,
+    pub(super) options: Arc<Options>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: ConnectionId,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    stage: Stage,
+    /// When the present stage ends by itself.
+    pub(super) stage_deadline: Time,
+    pub(super) login: Option<Box<Login>>,
+    pub(super) vhost: Option<Arc<Vhost>>,
+    pub(super) frame_max: u32,
+    pub(super) channel_max: u16,
+    pub(super) heartbeat_ms: u64,
+    pub(super) channels: HashMap<u16, Box<Channel>, foldhash::fast::FixedState>,
+    /// Queues that go with the connection.
+    pub(super) exclusive_queues: Vec<Arc<Queue>>,
+    pub(super) routes: RouteCache,
+    pub(super) routes_generation: u64,
+    pub(super) batch: Batch,
+    /// For each message of the batch: its channel and its number there, zero without confirms.
+    pub(super) batch_confirms: Vec<(u16, u64)>,
+    pub(super) settles: Settles,
+    last_input: Time,
+    last_output: Time,
+    sent_bytes: u64,
+    /// It has published, so an alarm stops it from being read.
+    pub(super) has_published: bool,
+    is_alarm_told: bool,
+    next_timeout_check: Time,
+    /// Why the connection ended, for the log.
+    pub(super) ended_by: Option<String>,
+}
+
+/// Who logged in, and how.
+pub struct Login {
+    /// The user.
+    pub user: Arc<User>,
+    /// Answers whether the user may, once the vhost is open.
+    pub checker: Option<Checker>,
+    /// Name of the mechanism.
+    pub mechanism: String,
+    /// What the client says of itself.
+    pub client_properties: Table,
+    /// The client understands `connection.close` during login.
+    pub wants_close: bool,
+    /// The client understands `connection.blocked`.
+    pub wants_blocked: bool,
+}
+
+/// What came of some input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that were used; the rest is the beginning of a frame.
+    pub consumed: usize,
+    /// Bytes that this frame needs in all, if that is known: room to make for the next read.
+    pub wanted: usize,
+}
+
+impl Session {
+    /// A connection that was accepted at `now`.
+    pub fn new(
+        broker: Arc<Broker>,
+        options: Arc<Options>,
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: Time,
+    ) -> Self {
+        let id = broker.connections.next_id();
+        let stage_deadline = now.after_ms(options.handshake_timeout_ms);
+        Self {
+            broker,
+            shared,
+            id,
+            peer,
+            local,
+            stage: Stage::Greeting,
+            stage_deadline,
+            login: None,
+            vhost: None,
+            frame_max: options.frame_max,
+            channel_max: options.channel_max,
+            heartbeat_ms: 0,
+            channels: HashMap::default(),
+            exclusive_queues: Vec::new(),
+            routes: RouteCache::default(),
+            routes_generation: 0,
+            batch: Batch::default(),
+            batch_confirms: Vec::new(),
+            settles: Settles::default(),
+            last_input: now,
+            last_output: now,
+            sent_bytes: 0,
+            has_published: false,
+            is_alarm_told: false,
+            next_timeout_check: Time::NEVER,
+            ended_by: None,
+            options,
+        }
+    }
+
+    /// How far the connection has come.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The user who logged in.
+    pub fn user_name(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| &*login.user.name)
+    }
+
+    /// The vhost that was opened.
+    pub fn vhost_name(&self) -> Option<&str> {
+        self.vhost.as_ref().map(|vhost| &*vhost.name)
+    }
+
+    /// Why it ended, if it was not by the client's wish.
+    pub fn ended_by(&self) -> Option<&str> {
+        self.ended_by.as_deref()
+    }
+
+    /// Whether more input is welcome. It is not while an alarm is on and this connection
+    /// publishes, and not while its own output piles up.
+    pub fn wants_input(&self) -> bool {
+        !(self.has_published && self.broker.has_alarm() && self.stage == Stage::Running) && !self.shared.is_full()
+    }
+
+    /// Acts on received bytes, which are all of `input`.
+    pub fn handle_input(&mut self, input: &Block, now: Time) -> Progress {
+        self.last_input = now;
+        let broker = self.broker.clone();
+        let mut turn = Turn::new(&broker, now);
+        let mut at = 0;
+        let mut wanted = 0;
+        while self.stage != Stage::Over {
+            if self.stage == Stage::Greeting {
+                match self.greet(&input[at..]) {
+                    Some(used) => at += used,
+                    None => break,
+                }
+                continue;
+            }
+            let limit = self.frame_limit();
+            match frame::split(input, at, limit) {
+                Ok(Some(found)) => {
+                    at = found.next_at();
+                    if let Err(failure) = self.handle_frame(input, &found, &mut turn) {
+                        self.fail(found.channel, failure, &mut turn);
+                    }
+                    if self.batch.len() >= BATCH_MAX {
+                        self.settle_up(&mut turn);
+                    }
+                }
+                Ok(None) => {
+                    wanted = frame::wanted(input, at).unwrap_or(0);
+                    break;
+                }
+                Err(error) => {
+                    let code = match error {
+                        frame::FrameError::BadEnd { .. }
+                        | frame::FrameError::UnknownKind { .. }
+                        | frame::FrameError::TooLarge { .. } => Code::FrameError,
+                    };
+                    self.fail(0, Failure::connection(code, error.text()), &mut turn);
+                    at = input.len();
+                    break;
+                }
+            }
+        }
+        if self.stage == Stage::Over {
+            at = input.len();
+        }
+        self.settle_up(&mut turn);
+        self.note_output(now);
+        turn.end();
+        Progress { consumed: at, wanted }
+    }
+
+    /// Acts on what happened elsewhere.
+    pub fn handle_events(&mut self, now: Time) {
+        let events = self.shared.take_events();
+        let broker = self.broker.clone();
+        let mut turn = Turn::new(&broker, now);
+        for event in events {
+            match event {
+                Event::ConsumerCancelled { channel, source } => self.consumer_cancelled(channel, source),
+                Event::Close(reason) => {
+                    if self.stage == Stage::Running {
+                        self.fail(0, Failure::connection(Code::ConnectionForced, reason), &mut turn);
+                    } else if self.stage != Stage::Closing {
+                        self.stage = Stage::Over;
+                    }
+                }
+                Event::AlarmChanged => self.tell_alarm(),
+                Event::Drained => {
+                    for (queue, consumer) in self.shared.take_parked() {
+                        queue.resume(consumer, &mut turn);
+                    }
+                }
+            }
+        }
+        self.release_gated();
+        self.note_output(now);
+        turn.end();
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Time {
+        let mut at = self.stage_deadline.min(self.next_timeout_check);
+        if self.heartbeat_ms > 0 && self.stage == Stage::Running {
+            at = at.min(self.last_output.after_ms(self.heartbeat_ms / 2));
+            if self.wants_input() {
+                at = at.min(self.last_input.after_ms(2 * self.heartbeat_ms));
+            }
+        }
+        at
+    }
+
+    /// Does what is due: sends a heartbeat, gives up a silent peer, closes channels that hold
+    /// deliveries for too long.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.stage_deadline <= now {
+            self.ended_by = Some(match self.stage {
+                Stage::Closing => "no answer to connection.close".to_owned(),
+                _ => "handshake_timeout".to_owned(),
+            });
+            self.stage = Stage::Over;
+            return;
+        }
+        if self.heartbeat_ms > 0 && self.stage == Stage::Running {
+            if self.wants_input() && self.last_input.after_ms(2 * self.heartbeat_ms) <= now {
+                let secs = self.heartbeat_ms / 1000;
+                self.ended_by = Some(format!("missed heartbeats from client, timeout: {secs}s"));
+                self.stage = Stage::Over;
+                return;
+            }
+            self.note_output(now);
+            if self.last_output.after_ms(self.heartbeat_ms / 2) <= now {
+                self.shared.output().encode(hot::put_heartbeat);
+                self.last_output = now;
+            }
+        }
+        if self.next_timeout_check <= now {
+            let broker = self.broker.clone();
+            let mut turn = Turn::new(&broker, now);
+            self.check_delivery_timeouts(&mut turn);
+            turn.end();
+        }
+    }
+
+    /// The peer is gone, or the connection is over: everything that it held goes back.
+    pub fn close(&mut self, now: Time) {
+        let broker = self.broker.clone();
+        let mut turn = Turn::new(&broker, now);
+        self.settle_up(&mut turn);
+        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.drop_channel(channel, &mut turn);
+        }
+        if let Some(vhost) = self.vhost.take() {
+            for queue in std::mem::take(&mut self.exclusive_queues) {
+                vhost.remove_queue(&queue, &mut turn);
+            }
+            vhost.connection_closed();
+            self.broker.connections.remove(self.id);
+        }
+        turn.end();
+        self.stage = Stage::Over;
+    }
+
+    /// Closes the connection from the broker's side.
+    pub fn force_close(&mut self, reason: &str, now: Time) {
+        let broker = self.broker.clone();
+        let mut turn = Turn::new(&broker, now);
+        if self.stage == Stage::Running {
+            self.fail(0, Failure::connection(Code::ConnectionForced, reason), &mut turn);
+        } else if self.stage != Stage::Closing {
+            self.stage = Stage::Over;
+        }
+    }
+
+    fn note_output(&mut self, now: Time) {
+        let sent = self.shared.output().sent_bytes();
+        if sent != self.sent_bytes {
+            self.sent_bytes = sent;
+            self.last_output = now;
+        }
+    }
+
+    fn frame_limit(&self) -> u32 {
+        match self.stage {
+            Stage::Start => self.options.start_ok_max,
+            Stage::Tune | Stage::Open => self.options.pre_login_frame_max,
+            _ => self.frame_max,
+        }
+    }
+
+    fn greet(&mut self, input: &[u8]) -> Option<usize> {
+        match Greeting::detect(input) {
+            Greeting::Incomplete => None,
+            Greeting::Amqp091 => {
+                self.stage = Stage::Start;
+                self.send_start();
+                Some(8)
+            }
+            other => {
+                self.shared.output().encode(|out| out.extend_from_slice(other.answer()));
+                self.ended_by = Some(format!("refused: {}", other.describe()));
+                self.stage = Stage::Over;
+                Some(input.len())
+            }
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, stage: Stage, deadline: Time) {
+        self.stage = stage;
+        self.stage_deadline = deadline;
+    }
+
+    fn handle_frame(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        if self.stage == Stage::Closing {
+            if found.kind == FrameKind::Method
+                && found.channel == 0
+                && hot::method_id(found.payload(input)) == Some(CONNECTION_CLOSE_OK)
+            {
+                self.stage = Stage::Over;
+            }
+            return Ok(());
+        }
+        match found.kind {
+            FrameKind::Heartbeat if found.channel == 0 => Ok(()),
+            FrameKind::Heartbeat => Err(unexpected(found, input)),
+            _ if found.channel == 0 => self.handle_connection_frame(input, found, turn),
+            _ if self.stage != Stage::Running => {
+                Err(Failure::connection(Code::ChannelError, "unexpected method in connection state starting"))
+            }
+            FrameKind::Method => self.handle_channel_method(input, found, turn),
+            FrameKind::Header | FrameKind::Body => self.handle_content(input, found, turn),
+        }
+    }
+
+    fn handle_connection_frame(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        if found.kind != FrameKind::Method {
+            return Err(unexpected(found, input));
+        }
+        let payload = found.payload(input);
+        let id = hot::method_id(payload).unwrap_or_default();
+        let decoded = method::decode(payload).map_err(|error| decode_failure(&error))?;
+        let result = match decoded {
+            AMQPClass::Connection(method) => self.handle_connection(method, payload, turn),
+            _ => Err(Failure::connection(
+                Code::ChannelError,
+                format!("unexpected method in connection state {}", self.stage_name()),
+            )
+            .at((0, 0))),
+        };
+        result.map_err(|failure| failure.at(id))
+    }
+
+    pub(super) fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Greeting | Stage::Start => "starting",
+            Stage::Tune => "tuning",
+            Stage::Open => "opening",
+            Stage::Running => "running",
+            Stage::Closing | Stage::Over => "closing",
+        }
+    }
+
+    fn handle_channel_method(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        let payload = found.payload(input);
+        let Some(id) = hot::method_id(payload) else {
+            return Err(decode_failure(
+                &method::decode(payload).err().unwrap_or(MethodError::Unknown { class: 0, method: 0 }),
+            ));
+        };
+        let Some(channel) = self.channels.get_mut(&found.channel) else {
+            return self.handle_unopened(found.channel, id, payload);
+        };
+        if channel.is_closing {
+            return self.handle_closing_channel(found.channel, id);
+        }
+        if !matches!(channel.content, Content::Method) {
+            channel.content = Content::Method;
+            let text =
+                format!("expected content header for class {}, got non content header frame instead", hot::BASIC);
+            return Err(Failure::connection(Code::UnexpectedFrame, text).at((hot::BASIC, 40)));
+        }
+        match id {
+            (hot::BASIC, 40) => {
+                let publish = hot::publish(input, found).ok_or_else(|| cannot_decode(payload))?;
+                channel.content = Content::Header { block: input.clone(), publish };
+                Ok(())
+            }
+            (hot::BASIC, 80) => {
+                let ack = hot::ack(input, found).ok_or_else(|| cannot_decode(payload))?;
+                self.ack(found.channel, ack)
+            }
+            (hot::BASIC, 90) => {
+                let reject = hot::reject(input, found).ok_or_else(|| cannot_decode(payload))?;
+                self.reject(found.channel, reject.delivery_tag, false, reject.requeue)
+            }
+            (hot::BASIC, 120) => {
+                let nack = hot::nack(input, found).ok_or_else(|| cannot_decode(payload))?;
+                self.reject(found.channel, nack.delivery_tag, nack.multiple, nack.requeue)
+            }
+            (hot::BASIC, 10) => {
+                let qos = hot::qos(input, found).ok_or_else(|| cannot_decode(payload))?;
+                self.settle_up(turn);
+                self.qos(found.channel, qos, turn)
+            }
+            _ => {
+                self.settle_up(turn);
+                let decoded = method::decode(payload).map_err(|error| decode_failure(&error))?;
+                self.handle_method(found.channel, decoded, payload, turn)
+            }
+        }
+        .map_err(|failure| failure.at(id))
+    }
+
+    /// Makes gathered publishes and settles take effect.
+    pub(super) fn settle_up(&mut self, turn: &mut Turn<'_>) {
+        if !self.batch.is_empty() {
+            self.place_batch(turn);
+        }
+        if !self.settles.is_empty() {
+            self.settles.apply(turn);
+        }
+        turn.drain();
+    }
+
+    /// Closes a channel or the connection because of a fault.
+    pub(super) fn fail(&mut self, channel: u16, failure: Failure, turn: &mut Turn<'_>) {
+        self.settle_up(turn);
+        let text = format!("{} - {}", failure.code.name(), failure.text);
+        let (class_id, method_id) = failure.method;
+        let is_channel = !failure.is_connection && channel != 0 && self.stage == Stage::Running;
+        tracing::debug!(connection = self.id.0, channel, %text, "closed by a fault");
+        if is_channel {
+            self.drop_consumers_and_deliveries(channel, turn);
+            let close = method::channel::AMQPMethod::Close(method::channel::Close {
+                reply_code: failure.code.number(),
+                reply_text: method::reply_text(failure.code.name(), &failure.text),
+                class_id,
+                method_id,
+            });
+            if let Some(channel) = self.channels.get_mut(&channel) {
+                *channel = Box::new(Channel { is_closing: true, ..Channel::default() });
+            }
+            self.send(channel, &AMQPClass::Channel(close));
+            return;
+        }
+        if !self.may_close_politely(&failure) {
+            self.ended_by = Some(text);
+            self.stage = Stage::Over;
+            return;
+        }
+        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.drop_channel(channel, turn);
+        }
+        let close = method::connection::AMQPMethod::Close(method::connection::Close {
+            reply_code: failure.code.number(),
+            reply_text: method::reply_text(failure.code.name(), &failure.text),
+            class_id,
+            method_id,
+        });
+        self.send(0, &AMQPClass::Connection(close));
+        self.ended_by = Some(text);
+        let deadline = turn.now.after_ms(CLOSE_OK_TIMEOUT_MS);
+        self.set_stage(Stage::Closing, deadline);
+    }
+
+    /// Before login a close is sent only to a client that says it understands it.
+    fn may_close_politely(&self, failure: &Failure) -> bool {
+        match self.stage {
+            Stage::Greeting => false,
+            Stage::Start => failure.code != Code::AccessRefused || self.login.as_ref().is_some_and(|l| l.wants_close),
+            _ => true,
+        }
+    }
+
+    /// Sends a method at once.
+    pub(super) fn send(&self, channel: u16, class: &AMQPClass) {
+        self.shared.output().encode(|out| method::encode(channel, class, out));
+    }
+
+    /// Sends a method once everything that it depends on is safe.
+    pub(super) fn reply(&mut self, channel: u16, class: AMQPClass, turn: &mut Turn<'_>) {
+        let gate = turn.take_gate();
+        let flushed = self.broker.journal().map(|journal| journal.flushed());
+        let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
+        match self.channels.get_mut(&channel) {
+            Some(open) if waits || !open.replies.is_empty() => open.replies.push_back((gate, class)),
+            _ => self.send(channel, &class),
+        }
+    }
+
+    /// Sends replies and confirms whose gate has opened.
+    fn release_gated(&mut self) {
+        let Some(flushed) = self.broker.journal().map(|journal| journal.flushed()) else { return };
+        let mut output = self.shared.output();
+        for (&number, channel) in &mut self.channels {
+            while let Some((gate, class)) = channel.replies.front() {
+                if gate.is_some_and(|gate| gate > flushed) {
+                    break;
+                }
+                output.encode(|out| method::encode(number, class, out));
+                channel.replies.pop_front();
+            }
+            channel.release_confirms(number, flushed, &mut output);
+        }
+    }
+
+    fn tell_alarm(&mut self) {
+        let wants = self.login.as_ref().is_some_and(|login| login.wants_blocked);
+        let reason = self.broker.alarm_reason().filter(|_| self.has_published);
+        self.shared.output().is_blocked = reason.is_some();
+        if self.stage != Stage::Running || !wants || reason.is_some() == self.is_alarm_told {
+            return;
+        }
+        self.is_alarm_told = reason.is_some();
+        let method = match reason {
+            Some(reason) => method::connection::AMQPMethod::Blocked(method::connection::Blocked {
+                reason: method::short_text(reason),
+            }),
+            None => method::connection::AMQPMethod::Unblocked(method::connection::Unblocked {}),
+        };
+        self.send(0, &AMQPClass::Connection(method));
+    }
+
+    /// The connection publishes for the first time.
+    pub(super) fn note_published(&mut self) {
+        if !self.has_published {
+            self.has_published = true;
+        }
+        if self.broker.has_alarm() {
+            self.tell_alarm();
+        }
+    }
+
+    /// Registers the connection, which has opened its vhost.
+    pub(super) fn register(&mut self, vhost: Arc<Vhost>, now: Time) {
+        let Some(login) = &self.login else { return };
+        let info = ConnectionInfo {
+            id: self.id,
+            name: format!("{} -> {}", self.peer, self.local).into(),
+            peer: self.peer,
+            local: self.local,
+            user: login.user.name.as_str().into(),
+            vhost: vhost.name.clone(),
+            protocol: "{0,9,1}".to_owned(),
+            auth_mechanism: login.mechanism.clone(),
+            frame_max: self.frame_max,
+            channel_max: self.channel_max,
+            heartbeat_secs: (self.heartbeat_ms / 1000) as u16,
+            client_properties: login.client_properties.clone(),
+            connected_at: now,
+        };
+        vhost.connection_opened();
+        self.vhost = Some(vhost);
+        self.broker.connections.add(Connection { info: Arc::new(info), handle: self.shared.clone() });
+        if let Some(timeout) = self.broker.options.consumer_timeout_ms {
+            self.next_timeout_check = now.after_ms(check_interval_ms(timeout));
+        }
+    }
+
+    fn check_delivery_timeouts(&mut self, turn: &mut Turn<'_>) {
+        let Some(timeout) = self.broker.options.consumer_timeout_ms else {
+            self.next_timeout_check = Time::NEVER;
+            return;
+        };
+        self.next_timeout_check = turn.now.after_ms(check_interval_ms(timeout));
+        let mut late = Vec::new();
+        {
+            let mut output = self.shared.output();
+            for (&number, channel) in &mut self.channels {
+                let Some(open) = output.channel(number) else { continue };
+                channel.delivery_marks.push_back((open.last_tag() + 1, turn.now));
+                let mut below = None;
+                while channel.delivery_marks.front().is_some_and(|(_, at)| at.after_ms(timeout) <= turn.now) {
+                    below = channel.delivery_marks.pop_front();
+                }
+                if let Some((tag, _)) = below
+                    && open.ledger.oldest().is_some_and(|oldest| oldest < tag)
+                {
+                    late.push(number);
+                }
+            }
+        }
+        for number in late {
+            let text = format!(
+                "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout} ms. This timeout value can be configured, see consumers doc guide to learn more"
+            );
+            self.fail(number, Failure::channel(Code::PreconditionFailed, text), turn);
+        }
+    }
+}
+
+/// How often deliveries are checked for their timeout.
+fn check_interval_ms(timeout: u64) -> u64 {
+    (timeout / 10).clamp(10, 60_000)
+}
+
+/// Milliseconds for which the answer to `connection.close` is awaited.
+const CLOSE_OK_TIMEOUT_MS: u64 = 10_000;
+const CONNECTION_CLOSE_OK: (u16, u16) = (10, 51);
+
+fn unexpected(found: &Frame, input: &Block) -> Failure {
+    let text = frame::unexpected_text(found.kind, found.payload(input));
+    Failure::connection(Code::UnexpectedFrame, text)
+}
+
+/// A hot method that could not be read, told as the general decoder tells it.
+pub(super) fn cannot_decode(payload: &[u8]) -> Failure {
+    match method::decode(payload) {
+        Err(error) => decode_failure(&error),
+        Ok(_) => Failure::connection(Code::FrameError, "cannot decode method"),
+    }
+}
+
+pub(super) fn decode_failure(error: &MethodError) -> Failure {
+    let code = match error {
+        MethodError::Unknown { .. } => Code::CommandInvalid,
+        MethodError::Truncated { .. } => Code::FrameError,
+        MethodError::Malformed { .. } => Code::SyntaxError,
+    };
+    Failure::connection(code, error.text()).at(error.id())
+}

@@ -1,0 +1,180 @@
+//! Acknowledgements: from delivery tags to settles at the queues, gathered and applied together.
+
+use std::sync::Arc;
+
+use super::{
+    channel::Mode,
+    codec::{
+        hot,
+        method::{AMQPClass, basic},
+    },
+    reply::{Code, Failure},
+    session::Session,
+};
+use crate::broker::{
+    consumer::{Held, Settle, Taken},
+    queue::Queue,
+    turn::Turn,
+};
+
+/// Settles that wait for the end of the input.
+#[derive(Default)]
+pub(super) struct Settles {
+    runs: Vec<(Arc<Queue>, Settle, Vec<Held>)>,
+    spare: Vec<Vec<Held>>,
+}
+
+impl Settles {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub(super) fn add(&mut self, queue: &Arc<Queue>, how: Settle, held: Held) {
+        if let Some((last, last_how, list)) = self.runs.last_mut()
+            && *last_how == how
+            && Arc::ptr_eq(last, queue)
+        {
+            list.push(held);
+            return;
+        }
+        let mut list = self.spare.pop().unwrap_or_default();
+        list.push(held);
+        self.runs.push((queue.clone(), how, list));
+    }
+
+    pub(super) fn apply(&mut self, turn: &mut Turn<'_>) {
+        for (queue, how, mut list) in self.runs.drain(..) {
+            queue.settle(&list, how, turn);
+            list.clear();
+            if self.spare.len() < SPARE_MAX && list.capacity() <= SPARE_CAPACITY_MAX {
+                self.spare.push(list);
+            }
+        }
+    }
+}
+
+const SPARE_MAX: usize = 2;
+const SPARE_CAPACITY_MAX: usize = 512;
+
+impl Session {
+    pub(super) fn ack(&mut self, channel: u16, ack: hot::Ack) -> Result<(), Failure> {
+        self.settle_tags(channel, ack.delivery_tag, ack.multiple, Settle::Accepted)
+    }
+
+    pub(super) fn reject(&mut self, channel: u16, tag: u64, multiple: bool, requeue: bool) -> Result<(), Failure> {
+        let how = if requeue { Settle::Requeued } else { Settle::Rejected };
+        self.settle_tags(channel, tag, multiple, how)
+    }
+
+    fn settle_tags(&mut self, number: u16, tag: u64, multiple: bool, how: Settle) -> Result<(), Failure> {
+        let unknown = || Failure::channel(Code::PreconditionFailed, format!("unknown delivery tag {tag}"));
+        let shared = self.shared.clone();
+        let mut output = shared.output();
+        let open = output.channel(number).ok_or_else(unknown)?;
+        let Some(channel) = self.channels.get_mut(&number) else { return Err(unknown()) };
+        let mut taken = Vec::new();
+        if !multiple {
+            let one = open.ledger.take(tag).ok_or_else(unknown)?;
+            if !matches!(channel.mode, Mode::Transaction(_)) {
+                if let Some(source) = open.ledger.source(one.source) {
+                    self.settles.add(&source.queue, how, one.held);
+                }
+                open.ledger.sweep();
+                return Ok(());
+            }
+            taken.push(one);
+        } else {
+            if tag != 0 && !open.ledger.contains(tag) {
+                return Err(unknown());
+            }
+            open.ledger.take_up_to(tag, &mut taken);
+        }
+        match &mut channel.mode {
+            Mode::Transaction(transaction) => {
+                // The sources stay open until commit, so that their queues are known then.
+                open.ledger.keep_sources(&taken);
+                transaction.settled.push((taken, how));
+            }
+            _ => {
+                for one in &taken {
+                    if let Some(source) = open.ledger.source(one.source) {
+                        self.settles.add(&source.queue, how, one.held);
+                    }
+                }
+                open.ledger.sweep();
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies settles of a transaction, or forgets them: then the deliveries are unsettled again.
+    pub(super) fn finish_settles(&mut self, number: u16, settled: Vec<(Vec<Taken>, Settle)>, is_commit: bool) {
+        let shared = self.shared.clone();
+        let mut output = shared.output();
+        let Some(open) = output.channel(number) else { return };
+        for (taken, how) in settled {
+            if !is_commit {
+                open.ledger.put_back(&taken);
+                continue;
+            }
+            for one in &taken {
+                if let Some(source) = open.ledger.source(one.source) {
+                    self.settles.add(&source.queue, how, one.held);
+                }
+            }
+            open.ledger.release_sources(&taken);
+        }
+        open.ledger.sweep();
+    }
+
+    pub(super) fn recover(
+        &mut self,
+        number: u16,
+        requeue: bool,
+        wants_answer: bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Failure> {
+        if !requeue {
+            return Err(Failure::connection(Code::NotImplemented, "requeue=false"));
+        }
+        if wants_answer {
+            let ok = basic::AMQPMethod::RecoverOk(basic::RecoverOk {});
+            self.reply(number, AMQPClass::Basic(ok), turn);
+        }
+        self.requeue_all(number, turn);
+        Ok(())
+    }
+
+    /// Gives everything that a channel holds back to its queues. What was never transmitted goes
+    /// back as if it had not left.
+    pub(super) fn requeue_all(&mut self, number: u16, turn: &mut Turn<'_>) {
+        let shared = self.shared.clone();
+        let mut returned: Vec<(Arc<Queue>, Settle, Vec<Held>)> = Vec::new();
+        {
+            let mut output = shared.output();
+            let sent_bytes = output.sent_bytes();
+            let Some(open) = output.channel(number) else { return };
+            let mut taken = Vec::new();
+            open.ledger.take_up_to(0, &mut taken);
+            if let Some(Mode::Transaction(transaction)) =
+                self.channels.get_mut(&number).map(|channel| &mut channel.mode)
+            {
+                let settled = std::mem::take(&mut transaction.settled);
+                taken.extend(settled.into_iter().flat_map(|(taken, _)| taken));
+                taken.sort_unstable_by_key(|one| one.tag);
+            }
+            for one in taken {
+                let Some(source) = open.ledger.source(one.source) else { continue };
+                let how = if one.sent_at <= sent_bytes { Settle::Requeued } else { Settle::Returned };
+                match returned.iter_mut().find(|(queue, known, _)| *known == how && Arc::ptr_eq(queue, &source.queue)) {
+                    Some((.., list)) => list.push(one.held),
+                    None => returned.push((source.queue.clone(), how, vec![one.held])),
+                }
+            }
+            open.ledger.sweep();
+        }
+        for (queue, how, held) in returned {
+            queue.settle(&held, how, turn);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Tern: one message broker for RabbitMQ, ActiveMQ and AWS SDK clients.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod server;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tern` program: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ternmq::cli::main(std::env::args_os())
+}

@@ -17,18 +17,17 @@ use std::path::PathBuf;
 
 use config::{Config, Value, ValueKind};
 
-use crate::{broker, protocol, server};
 use layer::Layer;
 
 /// What every layer is given at its start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// For the broker core.
-    pub broker: broker::Options,
+    pub broker: crate::broker::Options,
     /// For AMQP sessions.
-    pub amqp: protocol::amqp::Options,
+    pub amqp: crate::protocol::amqp::Options,
     /// For the process.
-    pub server: server::Options,
+    pub server: crate::server::Options,
 }
 
 impl Settings {

@@ -191,11 +191,12 @@ pub fn read(sources: &Sources) -> Reading {
             Some(parsed) => (setting.write)(&mut settings, parsed),
             None => Err(setting.rule.allowed()),
         };
-        if let Err(allowed) = written {
-            let shown = if setting.is_secret() { "(not shown)".into() } else { value::quoted(value) };
-            problems.push(Problem::bad(&origin, setting.key, &shown, &allowed));
-        }
-        origins.insert(setting.key, origin);
+        let Err(allowed) = written else {
+            origins.insert(setting.key, origin);
+            continue;
+        };
+        let shown = if setting.is_secret() { "(not shown)".into() } else { value::quoted(value) };
+        problems.push(Problem::bad(&origin, setting.key, &shown, &allowed));
     }
     complete(&mut settings, host_name, &origins);
     check_together(&settings, &origins, &mut problems);

@@ -273,3 +273,39 @@ fn foreign_variable_is_left_alone_unless_it_is_a_slip_away() {
     let slip = problems(&environment(&[("TERN_DEFINITION_FILE", "a.json")]));
     assert_eq!(slip, ["TERN_DEFINITION_FILE (environment) is no setting: did you mean TERN_DEFINITIONS_FILE?"]);
 }
+
+#[test]
+fn no_value_of_any_kind_panics() {
+    let texts = [
+        "",
+        "off",
+        "auto",
+        "-1",
+        "0",
+        "18446744073709551615",
+        "1e400",
+        "NaN",
+        ",",
+        "[",
+        "(",
+        "@",
+        "\u{0}",
+        "0660",
+        "99999999TiB",
+    ];
+    let mut values: Vec<Value> = texts.iter().map(|text| Value::new(None, *text)).collect();
+    values.extend([i64::MIN, -1, 0, 7, i64::MAX].map(|number| Value::new(None, number)));
+    values.extend([f64::NAN, f64::INFINITY, -0.5, 0.5].map(|number| Value::new(None, number)));
+    values.extend([true, false].map(|flag| Value::new(None, flag)));
+    values.extend([vec![], vec!["", "x"]].map(|list| Value::new(None, list)));
+    values.push(Value::default());
+    for setting in table::SETTINGS {
+        for value in &values {
+            let mut settings = Settings::default();
+            if let Some(parsed) = setting.rule.parse(value) {
+                let _ = (setting.write)(&mut settings, parsed);
+            }
+            assert!(!(setting.show)(&settings).is_empty() || value::text(value).is_some(), "{}", setting.key);
+        }
+    }
+}

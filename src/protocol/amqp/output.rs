@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -61,7 +61,7 @@ pub enum Event {
 /// See the module's text.
 pub struct Shared {
     output: Mutex<Output>,
-    link: OnceLock<Arc<dyn Link>>,
+    link: OnceLock<Weak<dyn Link>>,
     events: Mutex<Vec<Event>>,
     has_events: AtomicBool,
     outbox_bytes_max: u64,
@@ -132,9 +132,13 @@ impl Shared {
         }
     }
 
-    /// Connects it to its socket.
-    pub fn set_link(&self, link: Arc<dyn Link>) {
+    /// Connects it to its socket, which holds it: so it holds the socket weakly.
+    pub fn set_link(&self, link: Weak<dyn Link>) {
         assert!(self.link.set(link).is_ok(), "a connection has one socket");
+    }
+
+    fn link(&self) -> Option<Arc<dyn Link>> {
+        self.link.get()?.upgrade()
     }
 
     /// The part behind the lock.
@@ -153,7 +157,7 @@ impl Shared {
     fn tell(&self, event: Event) {
         self.events.lock().push(event);
         self.has_events.store(true, Ordering::Release);
-        if let Some(link) = self.link.get() {
+        if let Some(link) = self.link() {
             link.wake();
         }
     }
@@ -427,7 +431,7 @@ impl Outlet for Shared {
     }
 
     fn flush(&self) {
-        if let Some(link) = self.link.get() {
+        if let Some(link) = self.link() {
             link.flush();
         }
     }

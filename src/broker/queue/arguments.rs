@@ -915,6 +915,19 @@ mod tests {
     }
 
     #[test]
+    fn of_several_mistakes_rabbitmqs_first_is_reported() {
+        let named = |entries: &[(&str, Value)], name: &str| {
+            let text = refusal(entries);
+            assert!(text.contains(&format!("'{name}'")), "{text}");
+        };
+        let negative = Value::I32(-1);
+        named(&[("x-max-length", negative.clone()), ("x-expires", negative.clone())], "x-expires");
+        named(&[(QUEUE_TYPE, Value::text("zzz")), (DEAD_LETTER_EXCHANGE, Value::I32(1))], DEAD_LETTER_EXCHANGE);
+        named(&[stream(), ("x-max-priority", negative), ("x-max-age", Value::text("0s"))], "x-max-age");
+        named(&[("x-max-age", Value::text("7D")), ("x-max-priority", Value::I32(300))], "x-max-priority");
+    }
+
+    #[test]
     fn quorum_queues_and_streams_are_durable_and_shared() {
         let arguments = Table::from_iter([quorum()]);
         let good = declaration(&arguments);

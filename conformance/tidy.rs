@@ -40,8 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Words of wire protocols, which the broker core must not know. Matched in lower case inside
 /// identifiers and strings; comments may say where a rule comes from.
-const PROTOCOL_WORDS: &[&str] =
-    &["amqp", "stomp", "sqs", "sns", "jms", "mqtt", "openwire", "basic.", "frame_", "channel_number"];
+const PROTOCOL_WORDS: &[&str] = &["amqp", "stomp", "sqs", "sns", "jms", "mqtt", "openwire", "basic."];
 
 /// What the core does say, because users and stored definitions do: names that are data.
 const PROTOCOL_WORDS_ALLOWED: &[&str] = &["x-jms-topic"];

@@ -49,11 +49,7 @@ pub fn run(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), St
 
 async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
     let data_dir = &settings.server.data_dir;
-    fs::create_dir_all(data_dir).map_err(|error| StartError::File {
-        what: "create",
-        path: data_dir.clone(),
-        error,
-    })?;
+    fs::create_dir_all(data_dir).map_err(|error| StartError::File { what: "create", path: data_dir.clone(), error })?;
     let bound = listen::open_amqp(&settings.server)?;
     let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
     let broker = Arc::new(broker);
@@ -63,7 +59,8 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
-    let mut tasks = vec![tokio::spawn(tick(broker.clone())), tokio::spawn(watch::run(broker.clone(), data_dir.clone()))];
+    let mut tasks =
+        vec![tokio::spawn(tick(broker.clone())), tokio::spawn(watch::run(broker.clone(), data_dir.clone()))];
     for listener in &bound {
         let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
         let socket = socket.map_err(|error| StartError::Listen { addr: listener.addr, error })?;

@@ -514,16 +514,6 @@ def _(p):
     c.consume("d.q", "t", channel=2)
 
 
-@row("2.3", "message larger than max_message_size")
-def _(p):
-    c = p.open()
-    from wire import header, method
-
-    c.raw(method(1, "basic.publish", key="d.q") + header(1, 134217729))
-    if c.quiet(1) is None:
-        c.raw(b"")
-
-
 @row("2.3", "queue name of 255 octets, and of newlines")
 def _(p):
     c = p.open()

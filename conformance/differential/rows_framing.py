@@ -85,7 +85,10 @@ frame_row("channel.open on channel 0", method(0, "channel.open"))
 frame_row("second connection.open", method(0, "connection.open", vhost="/"))
 frame_row("second tune-ok", method(0, "connection.tune-ok", channel_max=1, frame_max=4096))
 frame_row("connection method on channel 1", method(1, "connection.open", vhost="/"))
-frame_row("server's method from a client", method(1, "basic.deliver", tag="c"))
+frame_row("basic.get-empty from a client", method(1, "basic.get-empty"))
+frame_row(
+    "basic.deliver from a client", method(1, "basic.deliver", tag="c", key="q") + content(1, "abc")
+)
 frame_row("queue.declare-ok from a client", method(1, "queue.declare-ok", queue="q"))
 frame_row(
     "unknown table value type",
@@ -101,10 +104,10 @@ frame_row(
 def _(p):
     c = p.open(frame_max=4096)
     c.declare("d.frame")
-    for extra in (0, 8):
+    for messages, extra in ((1, 0), (2, 8)):
         body = b"x" * (4096 - 8 + extra)
         c.raw(method(1, "basic.publish", key="d.frame") + header(1, len(body)) + frame(3, 1, body))
-        c.count("d.frame")
+        c.await_count("d.frame", messages)
     body = b"x" * (4096 + 1)
     c.raw(method(1, "basic.publish", key="d.frame") + header(1, len(body)) + frame(3, 1, body))
     c.expect_end()

@@ -25,8 +25,8 @@ def _(p):
     c.publish(1, "", name, "hello")
     c.get("")
     c.call(1, "queue.purge", queue="")
-    c.call(1, "queue.declare", queue="", passive=True)
     c.call(1, "queue.delete", queue="")
+    c.call(1, "queue.declare", queue="", passive=True)
 
 
 @row("1.4", "bind with empty queue and empty key takes the queue's name as key")
@@ -645,7 +645,7 @@ def _(p):
         c.get("d.q")
 
 
-@row("1.4", "max-length of a priority queue drops the lowest priority")
+@row("1.4", "max-length of a priority queue drops its head, the highest priority")
 def _(p):
     c = p.open()
     c.declare("d.q", x(max_priority=5, max_length=2))
@@ -737,13 +737,13 @@ def _(p):
     c.call(1, "basic.cancel", tag="t")
 
 
-@row("1.4", "quorum: reject-publish nacks")
+@row("1.4", "quorum: reject-publish nacks, one message late")
 def _(p):
     c = p.open()
     c.declare("d.qq", quorum(max_length=1, overflow="reject-publish"), durable=True)
     c.call(1, "confirm.select")
-    c.confirmed("", "d.qq", "1")
-    c.confirmed("", "d.qq", "2")
+    for number in range(1, 5):
+        c.confirmed("", "d.qq", f"{number}")
 
 
 @row("1.4", "quorum: single active consumer refuses get")

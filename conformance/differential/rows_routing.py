@@ -26,10 +26,12 @@ def topic_row(pattern, *keys):
         c.bind("d.q", "d.top", pattern)
         for key in keys:
             c.publish(1, "d.top", key, mandatory=True)
-            c.call(1, "basic.qos")
-        p.note("---")
-        while c.get("d.q").name == "basic.get-ok":
-            pass
+            c.send(1, "basic.qos")
+            event = c.expect("basic.return", "basic.qos-ok", silent=True)
+            if event.name == "basic.return":
+                c.expect("basic.qos-ok", silent=True)
+            p.note(f"{key!r} {'matches' if event.name == 'basic.qos-ok' else event.name}")
+        c.count("d.q")
 
 
 KEYS = ("", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "a.b.a.b", "*", "#")

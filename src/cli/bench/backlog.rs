@@ -66,15 +66,9 @@ impl Scenario for Backlog {
         let outcome = load.finish()?;
 
         let (filling, draining) = (before.until(&filled), filled.until(&drained));
-        let mut sample = Sample {
-            problems: outcome.problems,
-            ..Sample::default()
-        };
+        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
         sample.put("filled_per_sec", filling.sent as f64 / filling.secs);
-        sample.put_some(
-            "fill_cpu_secs_per_million",
-            per_million(filling.broker_cpu_secs, filling.sent),
-        );
+        sample.put_some("fill_cpu_secs_per_million", per_million(filling.broker_cpu_secs, filling.sent));
         sample.put("drained_per_sec", draining.received as f64 / draining.secs);
         let drain_cpu = per_million(draining.broker_cpu_secs, draining.received);
         sample.put_some("drain_cpu_secs_per_million", drain_cpu);
@@ -82,9 +76,10 @@ impl Scenario for Backlog {
         sample.put_some("rss_mib_before", rss(before.broker));
         sample.put_some("rss_mib_filled", rss(filled.broker));
         sample.put_some("rss_mib_drained", rss(drained.broker));
-        let per_message = before.broker.zip(filled.broker).map(|(before, filled)| {
-            (filled.rss_bytes as f64 - before.rss_bytes as f64) / filling.sent.max(1) as f64
-        });
+        let per_message = before
+            .broker
+            .zip(filled.broker)
+            .map(|(before, filled)| (filled.rss_bytes as f64 - before.rss_bytes as f64) / filling.sent.max(1) as f64);
         sample.put_some("rss_bytes_per_message", per_message);
         Ok(sample)
     }

@@ -61,9 +61,7 @@ impl Churn {
             }
             Ok(rounds)
         };
-        let mut states = (0..self.clients.max(1))
-            .map(start)
-            .collect::<Result<Vec<W>, _>>()?;
+        let mut states = (0..self.clients.max(1)).map(start).collect::<Result<Vec<W>, _>>()?;
         repeat(&mut states[0], warmup)?;
         let usage = || target.pid.map(Usage::of).transpose();
         let (before, begun) = (usage()?, Instant::now());
@@ -72,24 +70,17 @@ impl Churn {
         } else {
             let repeat = &repeat;
             thread::scope(|scope| {
-                let clients: Vec<_> = states
-                    .drain(..)
-                    .map(|mut state| scope.spawn(move || repeat(&mut state, period)))
-                    .collect();
+                let clients: Vec<_> =
+                    states.drain(..).map(|mut state| scope.spawn(move || repeat(&mut state, period))).collect();
                 clients
                     .into_iter()
-                    .map(|client| {
-                        client
-                            .join()
-                            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                    })
+                    .map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                     .sum::<Result<u64, Failure>>()
             })?
         };
         let (after, secs) = (usage()?, begun.elapsed().as_secs_f64());
-        let cpu_ms = before
-            .zip(after)
-            .map(|(before, after)| (after.cpu_secs - before.cpu_secs) * 1e3 / rounds.max(1) as f64);
+        let cpu_ms =
+            before.zip(after).map(|(before, after)| (after.cpu_secs - before.cpu_secs) * 1e3 / rounds.max(1) as f64);
         Ok((rounds as f64 / secs, cpu_ms))
     }
 }

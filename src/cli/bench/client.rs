@@ -62,9 +62,7 @@ impl Client {
 
     fn connect_without_channel(url: &Url, name: &str) -> Result<Self, Failure> {
         let doing = || format!("connecting to {url}");
-        let addresses = (url.host.as_str(), url.port)
-            .to_socket_addrs()
-            .map_err(Failure::io(doing()))?;
+        let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(Failure::io(doing()))?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         let mut stream = None;
         for address in addresses {
@@ -78,15 +76,8 @@ impl Client {
         }
         let stream = stream.ok_or(last).map_err(Failure::io(doing()))?;
         stream.set_nodelay(true).map_err(Failure::io(doing()))?;
-        stream
-            .set_read_timeout(Some(TICK))
-            .map_err(Failure::io(doing()))?;
-        let mut client = Self {
-            stream,
-            frame_max: wire::FRAME_MAX as usize,
-            input: Vec::new(),
-            output: Vec::new(),
-        };
+        stream.set_read_timeout(Some(TICK)).map_err(Failure::io(doing()))?;
+        let mut client = Self { stream, frame_max: wire::FRAME_MAX as usize, input: Vec::new(), output: Vec::new() };
         client.handshake(url, name)?;
         Ok(client)
     }
@@ -116,15 +107,10 @@ impl Client {
             out.put_short(b"en_US");
         });
         self.flush()?;
-        let (channel_max, frame_max) = self.reply(id::CONNECTION_TUNE, |arguments| {
-            Ok((arguments.u16()?, arguments.u32()?))
-        })?;
+        let (channel_max, frame_max) =
+            self.reply(id::CONNECTION_TUNE, |arguments| Ok((arguments.u16()?, arguments.u32()?)))?;
         // Zero means that the broker sets no limit.
-        let frame_max = if frame_max == 0 {
-            wire::FRAME_MAX
-        } else {
-            frame_max.min(wire::FRAME_MAX)
-        };
+        let frame_max = if frame_max == 0 { wire::FRAME_MAX } else { frame_max.min(wire::FRAME_MAX) };
         self.frame_max = frame_max as usize;
         self.output.method(0, id::CONNECTION_TUNE_OK, |out| {
             out.put_u16(channel_max);
@@ -141,16 +127,10 @@ impl Client {
     }
 
     fn open_channel(&mut self) -> Result<(), Failure> {
-        self.call(CHANNEL, id::CHANNEL_OPEN, id::CHANNEL_OPEN_OK, |out| {
-            out.put_short(b"")
-        })
+        self.call(CHANNEL, id::CHANNEL_OPEN, id::CHANNEL_OPEN_OK, |out| out.put_short(b""))
     }
 
-    pub(super) fn declare_queue(
-        &mut self,
-        name: &str,
-        options: &QueueOptions,
-    ) -> Result<(), Failure> {
+    pub(super) fn declare_queue(&mut self, name: &str, options: &QueueOptions) -> Result<(), Failure> {
         self.push_declare_queue(name, options);
         self.flush()?;
         self.await_reply(id::QUEUE_DECLARE_OK)
@@ -189,31 +169,21 @@ impl Client {
     }
 
     pub(super) fn declare_exchange(&mut self, name: &str, kind: &str) -> Result<(), Failure> {
-        self.call(
-            CHANNEL,
-            id::EXCHANGE_DECLARE,
-            id::EXCHANGE_DECLARE_OK,
-            |out| {
-                out.put_u16(0);
-                out.put_short(name.as_bytes());
-                out.put_short(kind.as_bytes());
-                out.push(0);
-                out.put_table(&[]);
-            },
-        )
+        self.call(CHANNEL, id::EXCHANGE_DECLARE, id::EXCHANGE_DECLARE_OK, |out| {
+            out.put_u16(0);
+            out.put_short(name.as_bytes());
+            out.put_short(kind.as_bytes());
+            out.push(0);
+            out.put_table(&[]);
+        })
     }
 
     pub(super) fn delete_exchange(&mut self, name: &str) -> Result<(), Failure> {
-        self.call(
-            CHANNEL,
-            id::EXCHANGE_DELETE,
-            id::EXCHANGE_DELETE_OK,
-            |out| {
-                out.put_u16(0);
-                out.put_short(name.as_bytes());
-                out.push(0);
-            },
-        )
+        self.call(CHANNEL, id::EXCHANGE_DELETE, id::EXCHANGE_DELETE_OK, |out| {
+            out.put_u16(0);
+            out.put_short(name.as_bytes());
+            out.push(0);
+        })
     }
 
     pub(super) fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<(), Failure> {
@@ -247,9 +217,7 @@ impl Client {
     }
 
     pub(super) fn select_confirms(&mut self) -> Result<(), Failure> {
-        self.call(CHANNEL, id::CONFIRM_SELECT, id::CONFIRM_SELECT_OK, |out| {
-            out.push(0)
-        })
+        self.call(CHANNEL, id::CONFIRM_SELECT, id::CONFIRM_SELECT_OK, |out| out.push(0))
     }
 
     /// Closes in good order and waits for the broker's answer; deliveries on the way are dropped.
@@ -263,13 +231,7 @@ impl Client {
         self.await_reply(id::CONNECTION_CLOSE_OK)
     }
 
-    fn call(
-        &mut self,
-        channel: u16,
-        method: u32,
-        reply: u32,
-        fill: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), Failure> {
+    fn call(&mut self, channel: u16, method: u32, reply: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), Failure> {
         self.output.method(channel, method, fill);
         self.flush()?;
         self.await_reply(reply)
@@ -316,10 +278,7 @@ impl Client {
                     self.input.drain(..at);
                     at = 0;
                     if Instant::now() > deadline {
-                        return Err(Failure::Timeout(format!(
-                            "the broker's {}",
-                            method_name(method)
-                        )));
+                        return Err(Failure::Timeout(format!("the broker's {}", method_name(method))));
                     }
                     self.read_more()?;
                 }
@@ -347,9 +306,7 @@ impl Client {
 pub(super) fn receive(mut stream: &TcpStream, buffer: &mut [u8]) -> Result<usize, Failure> {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     match stream.read(buffer) {
-        Ok(0) => Err(Failure::protocol(
-            "the broker closed the socket without a reason",
-        )),
+        Ok(0) => Err(Failure::protocol("the broker closed the socket without a reason")),
         Ok(read) => Ok(read),
         Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => Ok(0),
         Err(error) => Err(Failure::io("reading from the broker")(error)),
@@ -368,11 +325,7 @@ pub(super) fn send_now(stream: &TcpStream, bytes: &[u8]) -> Result<usize, Failur
 /// Waits at most `timeout` until the socket has input or, with `output`, room for more; tells whether
 /// there is input.
 pub(super) fn wait(stream: &TcpStream, output: bool, timeout: Duration) -> Result<bool, Failure> {
-    let wanted = if output {
-        PollFlags::IN | PollFlags::OUT
-    } else {
-        PollFlags::IN
-    };
+    let wanted = if output { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let mut fds = [PollFd::new(stream, wanted)];
     let timeout = Timespec::try_from(timeout).map_err(|_| Failure::usage("a timeout too long"))?;
     match poll(&mut fds, Some(&timeout)) {
@@ -402,19 +355,12 @@ pub(super) fn check_method(
     output: &mut Vec<u8>,
 ) -> Result<Unasked, Failure> {
     let closed = |what, arguments: &mut Arguments<'_>| -> Result<Unasked, Failure> {
-        Err(Failure::Closed {
-            what,
-            code: arguments.u16()?,
-            text: arguments.text()?,
-        })
+        Err(Failure::Closed { what, code: arguments.u16()?, text: arguments.text()? })
     };
     match method {
         id::CONNECTION_CLOSE => closed("connection", arguments),
         id::CHANNEL_CLOSE => closed("channel", arguments),
-        id::BASIC_CANCEL => Err(Failure::protocol(format!(
-            "the broker cancelled the consumer {}",
-            arguments.text()?
-        ))),
+        id::BASIC_CANCEL => Err(Failure::protocol(format!("the broker cancelled the consumer {}", arguments.text()?))),
         id::CONNECTION_BLOCKED => {
             eprintln!("the broker blocks publishers: {}", arguments.text()?);
             Ok(Unasked::Blocked)
@@ -428,13 +374,8 @@ pub(super) fn check_method(
             output.method(CHANNEL, id::CHANNEL_FLOW_OK, |out| out.push(active));
             Ok(Unasked::Ignored)
         }
-        id::BASIC_DELIVER | id::BASIC_RETURN | id::BASIC_ACK | id::BASIC_NACK => {
-            Ok(Unasked::Ignored)
-        }
-        other => Err(Failure::protocol(format!(
-            "an unexpected {}",
-            method_name(other)
-        ))),
+        id::BASIC_DELIVER | id::BASIC_RETURN | id::BASIC_ACK | id::BASIC_NACK => Ok(Unasked::Ignored),
+        other => Err(Failure::protocol(format!("an unexpected {}", method_name(other)))),
     }
 }
 
@@ -472,9 +413,6 @@ mod tests {
         frame.method(1, id::CHANNEL_CLOSE, |out| out.extend_from_slice(&payload));
         let frame = wire::decode(&frame).unwrap().unwrap();
         let failure = check_method(id::CHANNEL_CLOSE, &mut frame.arguments(), &mut Vec::new());
-        assert_eq!(
-            failure.unwrap_err().to_string(),
-            "the broker closed the channel: 404 NOT_FOUND - no queue 'q'"
-        );
+        assert_eq!(failure.unwrap_err().to_string(), "the broker closed the channel: 404 NOT_FOUND - no queue 'q'");
     }
 }

@@ -26,19 +26,11 @@ impl Confirms {
         self.sent - self.floor - self.above_count
     }
 
-    pub(super) fn confirm(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-        accepted: bool,
-    ) -> Result<(), Failure> {
+    pub(super) fn confirm(&mut self, tag: u64, multiple: bool, accepted: bool) -> Result<(), Failure> {
         // Tag 0 with multiple stands for all so far.
         let tag = if tag == 0 && multiple { self.sent } else { tag };
         if tag > self.sent || tag == 0 {
-            return Err(Failure::protocol(format!(
-                "a confirm of {tag}, but only {} were sent",
-                self.sent
-            )));
+            return Err(Failure::protocol(format!("a confirm of {tag}, but only {} were sent", self.sent)));
         }
         let before = self.unconfirmed();
         if tag > self.floor {

@@ -50,9 +50,7 @@ impl Scenario for Connections {
         let mut clients = Vec::with_capacity(self.count);
         for index in 0..self.count {
             let client = Client::connect(&target.url, &format!("tern bench {index}"));
-            clients.push(client.map_err(|failure| {
-                Failure::protocol(format!("connection {}: {failure}", index + 1))
-            })?);
+            clients.push(client.map_err(|failure| Failure::protocol(format!("connection {}: {failure}", index + 1)))?);
         }
         let opening_secs = start.elapsed().as_secs_f64();
         let opened = usage()?;
@@ -69,15 +67,13 @@ impl Scenario for Connections {
         sample.put("opened_per_sec", count / opening_secs);
         sample.put("closed_per_sec", count / closing_secs);
         let cpu_ms = |from: Option<Usage>, to: Option<Usage>| {
-            from.zip(to)
-                .map(|(from, to)| (to.cpu_secs - from.cpu_secs) * 1e3 / count)
+            from.zip(to).map(|(from, to)| (to.cpu_secs - from.cpu_secs) * 1e3 / count)
         };
         sample.put_some("open_cpu_ms", cpu_ms(before, opened));
         sample.put_some("close_cpu_ms", cpu_ms(held, closed));
         let kib = |bytes: f64| bytes / 1024.0;
-        let per_connection = before
-            .zip(held)
-            .map(|(before, held)| kib((held.rss_bytes as f64 - before.rss_bytes as f64) / count));
+        let per_connection =
+            before.zip(held).map(|(before, held)| kib((held.rss_bytes as f64 - before.rss_bytes as f64) / count));
         sample.put_some("rss_kib_per_connection", per_connection);
         let rss = |usage: Option<Usage>| usage.map(|usage| super::throughput::mib(usage.rss_bytes));
         sample.put_some("rss_mib_before", rss(before));

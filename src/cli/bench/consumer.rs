@@ -82,12 +82,7 @@ impl Tally {
 
 impl Consumer {
     /// Connects and subscribes; what arrives waits for `run`.
-    pub(super) fn connect(
-        plan: &Plan,
-        index: usize,
-        payload: Payload,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn connect(plan: &Plan, index: usize, payload: Payload, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let queue = plan.consumers[index];
         let mut client = Client::connect(&plan.url, &format!("tern bench consumer {index}"))?;
         match plan.consuming {
@@ -104,22 +99,13 @@ impl Consumer {
         Ok(Self {
             client,
             queue,
-            sole: plan
-                .consumers
-                .iter()
-                .filter(|other| **other == queue)
-                .count()
-                == 1,
+            sole: plan.consumers.iter().filter(|other| **other == queue).count() == 1,
             consuming: plan.consuming,
             in_flight_max: plan.publishing.in_flight_max,
             payload,
             shared: Arc::clone(shared),
             latencies: plan.publishing.stamped.then(histogram).transpose()?,
-            report: Consumed {
-                queue,
-                tallies: vec![Tally::default(); plan.lanes.len()],
-                ..Consumed::default()
-            },
+            report: Consumed { queue, tallies: vec![Tally::default(); plan.lanes.len()], ..Consumed::default() },
             output: Vec::new(),
             parts: Vec::new(),
             missing: 0,
@@ -190,9 +176,7 @@ impl Consumer {
         while let Some(frame) = wire::decode(&input[at..])? {
             at += frame.bytes();
             match frame.kind {
-                wire::BODY
-                    if self.missing == frame.payload.len() as u64 && self.parts.is_empty() =>
-                {
+                wire::BODY if self.missing == frame.payload.len() as u64 && self.parts.is_empty() => {
                     self.take_body(frame.payload, arrived_ns);
                     count += 1;
                 }
@@ -227,8 +211,7 @@ impl Consumer {
             }
         }
         if count > 0 {
-            self.shared
-                .count_received(self.queue, count, self.in_flight_max);
+            self.shared.count_received(self.queue, count, self.in_flight_max);
         }
         Ok(at)
     }
@@ -236,11 +219,7 @@ impl Consumer {
     #[inline]
     fn take_body(&mut self, body: &[u8], arrived_ns: Option<u64>) {
         match self.payload.check(body) {
-            Checked::Traced {
-                publisher,
-                seq,
-                hash,
-            } => {
+            Checked::Traced { publisher, seq, hash } => {
                 match self.report.tallies.get_mut(usize::from(publisher)) {
                     Some(tally) => tally.take(seq, hash, self.sole),
                     None => self.report.damaged += 1,

@@ -48,8 +48,7 @@ impl Timing {
 }
 
 fn duration(secs: f64) -> Result<Duration, Failure> {
-    Duration::try_from_secs_f64(secs)
-        .map_err(|_| Failure::usage(format!("{secs} is not a number of seconds")))
+    Duration::try_from_secs_f64(secs).map_err(|_| Failure::usage(format!("{secs} is not a number of seconds")))
 }
 
 /// What scenarios that a null broker can serve take.
@@ -105,11 +104,7 @@ pub(super) fn drive<S: Scenario>(scenario: &S, common: &Common, null: NullOption
     }
 }
 
-fn measure<S: Scenario>(
-    scenario: &S,
-    common: &Common,
-    null: NullOptions,
-) -> Result<Report, Failure> {
+fn measure<S: Scenario>(scenario: &S, common: &Common, null: NullOptions) -> Result<Report, Failure> {
     let mut report = Report {
         scenario: S::NAME,
         settings: scenario.settings(),
@@ -117,10 +112,7 @@ fn measure<S: Scenario>(
         target: Series::default(),
         null: Series::default(),
     };
-    let target = Target {
-        url: common.url.clone(),
-        pid: common.pid,
-    };
+    let target = Target { url: common.url.clone(), pid: common.pid };
     for _ in 0..common.runs {
         // In turn, so that a slow minute of the machine strikes both.
         if null.null.is_some() {

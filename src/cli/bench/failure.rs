@@ -10,11 +10,7 @@ pub(super) enum Failure {
     Io { doing: String, source: io::Error },
     /// The broker closed the connection or channel and said why.
     #[error("the broker closed the {what}: {code} {text}")]
-    Closed {
-        what: &'static str,
-        code: u16,
-        text: String,
-    },
+    Closed { what: &'static str, code: u16, text: String },
     /// The broker did something that no AMQP 0-9-1 client expects.
     #[error("{0}")]
     Protocol(String),
@@ -37,9 +33,6 @@ impl Failure {
 
     /// For `map_err`: names what was being done.
     pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            doing: doing.into(),
-            source,
-        }
+        move |source| Self::Io { doing: doing.into(), source }
     }
 }

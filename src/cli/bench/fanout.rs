@@ -39,8 +39,7 @@ impl Scenario for Fanout {
     const NAME: &'static str = "fanout";
 
     fn settings(&self) -> Value {
-        let mut settings =
-            json!({ "queues": self.queues, "rate": self.rate, "seconds": self.timing.seconds });
+        let mut settings = json!({ "queues": self.queues, "rate": self.rate, "seconds": self.timing.seconds });
         merge(&mut settings, self.messages.settings());
         settings
     }
@@ -52,23 +51,12 @@ impl Scenario for Fanout {
         let mut plan = Plan::spread(&target.url, queues, queues, queues, publishing, consuming)?;
         self.messages.shape_queues(&mut plan);
         let exchange = Plan::exchange_name();
-        let binding = |queue| Binding {
-            queue,
-            exchange: exchange.clone(),
-            key: String::new(),
-        };
+        let binding = |queue| Binding { queue, exchange: exchange.clone(), key: String::new() };
         plan.bindings = (0..queues).map(binding).collect();
         plan.exchanges = vec![(exchange.clone(), "fanout")];
-        plan.lanes = vec![Lane {
-            exchange,
-            keys: vec![String::new()],
-            queues: (0..queues).collect(),
-        }];
+        plan.lanes = vec![Lane { exchange, keys: vec![String::new()], queues: (0..queues).collect() }];
         let (window, outcome) = steady(plan, target, &self.timing)?;
-        let mut sample = Sample {
-            problems: outcome.problems,
-            ..Sample::default()
-        };
+        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
         put_rates(&mut sample, &window);
         let per_delivery = per_million(window.broker_cpu_secs, window.received);
         sample.put_some("cpu_secs_per_million_deliveries", per_delivery);

@@ -49,18 +49,14 @@ impl Scenario for Latency {
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         if self.load.messages.size < STAMPED_BYTES_MIN {
-            let text =
-                format!("--size must be at least {STAMPED_BYTES_MIN}: the body carries the time");
+            let text = format!("--size must be at least {STAMPED_BYTES_MIN}: the body carries the time");
             return Err(Failure::usage(text));
         }
         let mut publishing = self.load.messages.publishing();
         publishing.rate = per_publisher(Some(self.rate), self.load.publishers)?;
         publishing.stamped = true;
         let (window, outcome) = steady(self.load.plan(target, publishing)?, target, &self.timing)?;
-        let mut sample = Sample {
-            problems: outcome.problems,
-            ..Sample::default()
-        };
+        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
         if let Some(latencies) = outcome.latencies {
             let us = |ns: u64| ns as f64 / 1e3;
             sample.put("p50_us", us(latencies.value_at_quantile(0.5)));
@@ -69,10 +65,7 @@ impl Scenario for Latency {
             sample.put("max_us", us(latencies.max()));
         }
         put_rates(&mut sample, &window);
-        sample.put_some(
-            "cpu_secs_per_million",
-            per_million(window.broker_cpu_secs, window.received),
-        );
+        sample.put_some("cpu_secs_per_million", per_million(window.broker_cpu_secs, window.received));
         put_load(&mut sample, &window);
         Ok(sample)
     }

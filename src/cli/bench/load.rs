@@ -34,6 +34,7 @@ pub(super) struct Load {
     publishers: Vec<Thread<Published>>,
     consumers: Vec<Thread<Consumed>>,
     published: Vec<Published>,
+    is_finished: bool,
 }
 
 /// The counters at one moment.
@@ -68,8 +69,7 @@ impl Load {
     /// Declares the topology.
     pub(super) fn declare(plan: Plan) -> Result<Self, Failure> {
         let mut seed = [0; 8];
-        getrandom::fill(&mut seed)
-            .map_err(|error| Failure::protocol(format!("no random seed: {error}")))?;
+        getrandom::fill(&mut seed).map_err(|error| Failure::protocol(format!("no random seed: {error}")))?;
         let payload = Payload::new(u64::from_le_bytes(seed), plan.publishing.body_bytes);
         let mut control = Client::connect(&plan.url, "tern bench control")?;
         plan.declare(&mut control)?;
@@ -81,6 +81,7 @@ impl Load {
             publishers: Vec::new(),
             consumers: Vec::new(),
             published: Vec::new(),
+            is_finished: false,
         })
     }
 
@@ -89,8 +90,7 @@ impl Load {
             .map(|index| Consumer::connect(&self.plan, index, self.payload, &self.shared))
             .collect::<Result<Vec<_>, _>>()?;
         for consumer in consumers {
-            self.consumers
-                .push(spawn(&self.shared, "consumer", move || consumer.run())?);
+            self.consumers.push(spawn(&self.shared, "consumer", move || consumer.run())?);
         }
         Ok(())
     }
@@ -100,8 +100,7 @@ impl Load {
             .map(|index| Publisher::connect(&self.plan, index, self.payload, &self.shared))
             .collect::<Result<Vec<_>, _>>()?;
         for publisher in publishers {
-            self.publishers
-                .push(spawn(&self.shared, "publisher", move || publisher.run())?);
+            self.publishers.push(spawn(&self.shared, "publisher", move || publisher.run())?);
         }
         Ok(())
     }
@@ -125,12 +124,7 @@ impl Load {
     }
 
     /// Warms up, then measures a steady window.
-    pub(super) fn measure(
-        &self,
-        pid: Option<u32>,
-        warmup: Duration,
-        period: Duration,
-    ) -> Result<Window, Failure> {
+    pub(super) fn measure(&self, pid: Option<u32>, warmup: Duration, period: Duration) -> Result<Window, Failure> {
         self.run_for(warmup);
         self.shared.measuring.store(true, SeqCst);
         let start = self.moment(pid)?;
@@ -161,10 +155,7 @@ impl Load {
     pub(super) fn drain(&self) {
         let mut progress_at = Instant::now();
         let mut received = self.shared.received();
-        while self.shared.outstanding() > 0
-            && progress_at.elapsed() < DRAIN_TIMEOUT
-            && !self.shared.has_failed()
-        {
+        while self.shared.outstanding() > 0 && progress_at.elapsed() < DRAIN_TIMEOUT && !self.shared.has_failed() {
             thread::sleep(Duration::from_millis(2));
             let now_received = self.shared.received();
             if now_received != received {
@@ -184,31 +175,20 @@ impl Load {
                 Err(failure) => return Err(self.first_failure(failure)),
             }
         }
+        self.is_finished = true;
         self.plan.delete(&mut self.control)?;
         self.control.close()?;
-        let problems = judge(
-            &self.plan,
-            self.payload.is_traced(),
-            &self.published,
-            &consumed,
-        );
+        let problems = judge(&self.plan, self.payload.is_traced(), &self.published, &consumed);
         let mut latencies: Option<Histogram<u64>> = None;
-        for one in consumed
-            .into_iter()
-            .filter_map(|consumed| consumed.latencies)
-        {
+        for one in consumed.into_iter().filter_map(|consumed| consumed.latencies) {
             match &mut latencies {
                 None => latencies = Some(one),
                 Some(all) => {
-                    all.add(one)
-                        .map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))?;
+                    all.add(one).map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))?;
                 }
             }
         }
-        Ok(Outcome {
-            problems,
-            latencies,
-        })
+        Ok(Outcome { problems, latencies })
     }
 
     /// Ends the others after a failure. What made one fail often makes all fail; the first to be
@@ -217,13 +197,11 @@ impl Load {
         self.shared.failed.store(true, SeqCst);
         let publishers = std::mem::take(&mut self.publishers).into_iter();
         let consumers = std::mem::take(&mut self.consumers).into_iter();
-        let others = publishers
-            .filter_map(|thread| join(thread).err())
-            .chain(consumers.filter_map(|thread| join(thread).err()));
+        let others =
+            publishers.filter_map(|thread| join(thread).err()).chain(consumers.filter_map(|thread| join(thread).err()));
         let mut reason = failure;
         for other in others {
-            if matches!(other, Failure::Closed { .. }) && !matches!(reason, Failure::Closed { .. })
-            {
+            if matches!(other, Failure::Closed { .. }) && !matches!(reason, Failure::Closed { .. }) {
                 reason = other;
             }
         }
@@ -234,6 +212,10 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.failed.store(true, SeqCst);
+        if !self.is_finished {
+            // After a failure: leave nothing behind, as far as the broker still answers.
+            let _ = self.plan.delete(&mut self.control);
+        }
     }
 }
 
@@ -244,10 +226,7 @@ impl Moment {
             secs: end.at.duration_since(self.at).as_secs_f64(),
             sent: end.sent - self.sent,
             received: end.received - self.received,
-            broker_cpu_secs: self
-                .broker
-                .zip(end.broker)
-                .map(|(start, end)| cpu(start, end)),
+            broker_cpu_secs: self.broker.zip(end.broker).map(|(start, end)| cpu(start, end)),
             own_cpu_secs: cpu(self.own, end.own),
             broker_rss_bytes: end.broker.map(|usage| usage.rss_bytes),
         }
@@ -267,10 +246,7 @@ fn spawn<T: Send + 'static>(
         }
         result
     };
-    thread::Builder::new()
-        .name(format!("bench-{name}"))
-        .spawn(work)
-        .map_err(Failure::io("starting a thread"))
+    thread::Builder::new().name(format!("bench-{name}")).spawn(work).map_err(Failure::io("starting a thread"))
 }
 
 fn join<T>(thread: Thread<T>) -> Result<T, Failure> {
@@ -281,12 +257,7 @@ fn join<T>(thread: Thread<T>) -> Result<T, Failure> {
 }
 
 /// Compares what was sent with what came, by queue and publisher.
-fn judge(
-    plan: &Plan,
-    is_traced: bool,
-    published: &[Published],
-    consumed: &[Consumed],
-) -> Vec<String> {
+fn judge(plan: &Plan, is_traced: bool, published: &[Published], consumed: &[Consumed]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |count: u64, what: String| {
         if count > 0 {
@@ -294,32 +265,17 @@ fn judge(
         }
     };
     for (publisher, sent) in published.iter().enumerate() {
-        note(
-            sent.nacked,
-            format!("messages of publisher {publisher} refused by the broker (nack)"),
-        );
+        note(sent.nacked, format!("messages of publisher {publisher} refused by the broker (nack)"));
     }
     for (queue, name) in plan.queues.iter().enumerate() {
         let here = || consumed.iter().filter(|consumed| consumed.queue == queue);
-        note(
-            here().map(|consumed| consumed.damaged).sum(),
-            format!("damaged messages from {name}"),
-        );
+        note(here().map(|consumed| consumed.damaged).sum(), format!("damaged messages from {name}"));
         let feeding = |lane: &usize| plan.lanes[*lane].queues.contains(&queue);
         if !is_traced {
-            let sent = (0..published.len())
-                .filter(feeding)
-                .map(|lane| published[lane].sent)
-                .sum::<u64>();
+            let sent = (0..published.len()).filter(feeding).map(|lane| published[lane].sent).sum::<u64>();
             let received = here().map(|consumed| consumed.counted).sum::<u64>();
-            note(
-                sent.saturating_sub(received),
-                format!("messages lost in {name}"),
-            );
-            note(
-                received.saturating_sub(sent),
-                format!("messages too many from {name}"),
-            );
+            note(sent.saturating_sub(received), format!("messages lost in {name}"));
+            note(received.saturating_sub(sent), format!("messages too many from {name}"));
             continue;
         }
         for (lane, sent) in published.iter().enumerate() {
@@ -329,16 +285,10 @@ fn judge(
             let due = if feeding(&lane) { sent.sent } else { 0 };
             note(due.saturating_sub(received), of("lost in"));
             note(received.saturating_sub(due), of("too many from"));
-            note(
-                tallies().map(|tally| tally.out_of_order).sum(),
-                of("out of order from"),
-            );
+            note(tallies().map(|tally| tally.out_of_order).sum(), of("out of order from"));
             let hash_sum = tallies().fold(0u64, |sum, tally| sum.wrapping_add(tally.hash_sum));
             if received == due && due > 0 && hash_sum != sent.hash_sum {
-                note(
-                    1,
-                    format!("or more {} (and as many repeated)", of("lost in")),
-                );
+                note(1, format!("or more {} (and as many repeated)", of("lost in")));
             }
         }
     }
@@ -368,37 +318,20 @@ mod tests {
     }
 
     fn problems(sent: u64, sent_hash: u64, tally: Tally, damaged: u64) -> Vec<String> {
-        let published = [Published {
-            sent,
-            hash_sum: sent_hash,
-            nacked: 0,
-        }];
-        let consumed = [Consumed {
-            tallies: vec![tally],
-            damaged,
-            ..Consumed::default()
-        }];
+        let published = [Published { sent, hash_sum: sent_hash, nacked: 0 }];
+        let consumed = [Consumed { tallies: vec![tally], damaged, ..Consumed::default() }];
         judge(&plan(), true, &published, &consumed)
     }
 
     #[test]
     fn all_once_in_order_is_no_problem() {
-        let tally = Tally {
-            count: 3,
-            hash_sum: 9,
-            ..Tally::default()
-        };
+        let tally = Tally { count: 3, hash_sum: 9, ..Tally::default() };
         assert!(problems(3, 9, tally, 0).is_empty());
     }
 
     #[test]
     fn each_kind_of_damage_is_named() {
-        let tally = |count, hash_sum, out_of_order| Tally {
-            count,
-            hash_sum,
-            out_of_order,
-            ..Tally::default()
-        };
+        let tally = |count, hash_sum, out_of_order| Tally { count, hash_sum, out_of_order, ..Tally::default() };
         assert!(problems(3, 9, tally(2, 8, 0), 0)[0].starts_with("1 messages of publisher 0 lost"));
         assert!(problems(3, 9, tally(4, 8, 0), 0)[0].contains("too many"));
         assert!(problems(3, 9, tally(3, 9, 2), 0)[0].contains("out of order"));

@@ -1,9 +1,9 @@
 //! `tern bench null`: a broker that only parses a publish, rewrites it as a deliver and writes it.
 //!
 //! One thread, one epoll, one copy of a body, large writes: what a broker on this machine cannot
-//! undercut. It stores nothing: a message for a queue without a consumer is gone. It knows the
-//! default exchange and fanout exchanges (whatever type they are declared with, other than topic
-//! and headers), answers confirms once a read, takes acks without a look, and knows no prefetch.
+//! undercut. It stores nothing: a message for a queue without a consumer is gone. Exchanges compare
+//! whole keys, or none where the type is fanout or headers; there are no wildcards. It confirms once
+//! a read, takes acks without a look, and knows no prefetch.
 //!
 //! Back-pressure: a publisher whose consumer's outbox is over `OUTBOX_BYTES_MAX` is not read until
 //! that has drained to half.
@@ -45,10 +45,7 @@ const OUTBOX_BYTES_MAX: usize = 1 << 20;
 /// The listener's mark among the events.
 const LISTENER: u64 = u64::MAX;
 /// How often the stop flag is looked at.
-const LOOK_INTERVAL: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000_000,
-};
+const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl NullCommand {
     pub(super) fn run(&self) -> ExitCode {
@@ -131,8 +128,15 @@ struct Topology {
     names: HashMap<Vec<u8>, usize>,
     queues: Vec<Queue>,
     free: Vec<usize>,
-    exchanges: HashMap<Vec<u8>, Vec<usize>>,
+    exchanges: HashMap<Vec<u8>, Exchange>,
     generation: u64,
+}
+
+#[derive(Default)]
+struct Exchange {
+    /// Keys count; otherwise each message goes everywhere.
+    is_keyed: bool,
+    bound: Vec<(Vec<u8>, usize)>,
 }
 
 #[derive(Default)]
@@ -151,20 +155,12 @@ struct QueueConsumer {
 impl NullBroker {
     pub(super) fn bind(port: u16) -> Result<Self, Failure> {
         let doing = || format!("listening on port {port}");
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(Failure::io(doing()))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(Failure::io(doing()))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(Failure::io(doing()))?;
+        listener.set_nonblocking(true).map_err(Failure::io(doing()))?;
         let port = listener.local_addr().map_err(Failure::io(doing()))?.port();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(epoll_failure)?;
-        epoll::add(
-            &epoll,
-            &listener,
-            epoll::EventData::new_u64(LISTENER),
-            epoll::EventFlags::IN,
-        )
-        .map_err(epoll_failure)?;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)
+            .map_err(epoll_failure)?;
         // Ten thousand connections must fit, where the system allows it.
         let _ = super::process::raise_open_files(20_000);
         Ok(Self {
@@ -173,10 +169,7 @@ impl NullBroker {
             port,
             peers: Vec::new(),
             free: Vec::new(),
-            topology: Topology {
-                generation: 1,
-                ..Topology::default()
-            },
+            topology: Topology { generation: 1, ..Topology::default() },
             input: vec![0; READ_BYTES],
         })
     }
@@ -189,11 +182,7 @@ impl NullBroker {
     pub(super) fn run(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
         let mut events = Vec::with_capacity(256);
         while !stop.load(SeqCst) {
-            match epoll::wait(
-                &self.epoll,
-                spare_capacity(&mut events),
-                Some(&LOOK_INTERVAL),
-            ) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&LOOK_INTERVAL)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(epoll_failure(errno)),
             }
@@ -207,9 +196,7 @@ impl NullBroker {
                 if flags.contains(epoll::EventFlags::OUT) {
                     self.flush(index);
                 }
-                if flags.intersects(
-                    epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-                ) {
+                if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                     self.read(index);
                 }
             }
@@ -225,22 +212,15 @@ impl NullBroker {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(Failure::io("accepting")(error)),
             };
-            let ready = stream
-                .set_nonblocking(true)
-                .and_then(|()| stream.set_nodelay(true));
+            let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
             ready.map_err(Failure::io("preparing a connection"))?;
             let index = self.free.pop().unwrap_or_else(|| {
                 self.peers.push(None);
                 self.peers.len() - 1
             });
             let interest = epoll::EventFlags::IN;
-            epoll::add(
-                &self.epoll,
-                &stream,
-                epoll::EventData::new_u64(index as u64),
-                interest,
-            )
-            .map_err(epoll_failure)?;
+            epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(index as u64), interest)
+                .map_err(epoll_failure)?;
             self.peers[index] = Some(Peer {
                 stream,
                 greeted: false,
@@ -277,12 +257,7 @@ impl NullBroker {
         };
         self.input = input;
         let fed: Vec<usize> = match result {
-            Ok(()) => peer
-                .route
-                .targets
-                .iter()
-                .map(|target| target.peer)
-                .collect(),
+            Ok(()) => peer.route.targets.iter().map(|target| target.peer).collect(),
             Err(_) => {
                 self.peers[index] = Some(peer);
                 self.remove(index);
@@ -293,9 +268,7 @@ impl NullBroker {
         for target in fed.into_iter().filter(|target| *target != index) {
             self.flush(target);
             let waiting = match &mut self.peers[target] {
-                Some(target) if target.out.len() - target.out_at > OUTBOX_BYTES_MAX => {
-                    &mut target.waiters
-                }
+                Some(target) if target.out.len() - target.out_at > OUTBOX_BYTES_MAX => &mut target.waiters,
                 _ => continue,
             };
             if !waiting.contains(&index) {
@@ -366,13 +339,7 @@ impl NullBroker {
 
     /// Appends a deliver to each consumer that the message reaches.
     #[inline]
-    fn publish(
-        &mut self,
-        index: usize,
-        peer: &mut Peer,
-        frame: &Frame<'_>,
-        content: &[u8],
-    ) -> Result<(), Failure> {
+    fn publish(&mut self, index: usize, peer: &mut Peer, frame: &Frame<'_>, content: &[u8]) -> Result<(), Failure> {
         // Class, method, reserved; exchange and key; one byte of flags.
         let key = match frame.payload {
             [_, _, _, _, _, _, key @ .., _] => key,
@@ -394,8 +361,7 @@ impl NullBroker {
             consumer.tag += 1;
             let start = out.len();
             out.extend_from_slice(&target.deliver);
-            out[start + target.tag_at..start + target.tag_at + 8]
-                .copy_from_slice(&consumer.tag.to_be_bytes());
+            out[start + target.tag_at..start + target.tag_at + 8].copy_from_slice(&consumer.tag.to_be_bytes());
             let content_at = out.len();
             out.extend_from_slice(content);
             if target.channel != frame.channel {
@@ -457,15 +423,15 @@ impl NullBroker {
             id::EXCHANGE_DECLARE => {
                 arguments.u16()?;
                 let (name, kind) = (arguments.short()?, arguments.short()?);
-                if kind != b"fanout" && kind != b"direct" {
-                    close(
-                        out,
-                        540,
-                        "NOT_IMPLEMENTED - the null broker knows fanout exchanges only",
-                    );
-                    return Ok(());
-                }
-                topology.exchanges.insert(name.to_vec(), Vec::new());
+                let is_keyed = match kind {
+                    b"direct" | b"topic" => true,
+                    b"fanout" | b"headers" => false,
+                    _ => {
+                        close(out, 540, "NOT_IMPLEMENTED - the null broker does not know this type");
+                        return Ok(());
+                    }
+                };
+                topology.exchanges.insert(name.to_vec(), Exchange { is_keyed, bound: Vec::new() });
                 topology.generation += 1;
                 out.method(channel, id::EXCHANGE_DECLARE_OK, empty);
             }
@@ -477,33 +443,26 @@ impl NullBroker {
             }
             id::QUEUE_BIND => {
                 arguments.u16()?;
-                let (queue, exchange) = (arguments.short()?, arguments.short()?);
+                let (queue, exchange, key) = (arguments.short()?, arguments.short()?, arguments.short()?);
                 let queue = topology.names.get(queue).copied();
-                match topology.exchanges.get_mut(exchange).zip(queue) {
-                    Some((bound, queue)) => bound.push(queue),
-                    None => {
-                        close(out, 404, "NOT_FOUND - no such queue or exchange");
-                        return Ok(());
-                    }
+                let Some((exchange, queue)) = topology.exchanges.get_mut(exchange).zip(queue) else {
+                    close(out, 404, "NOT_FOUND - no such queue or exchange");
+                    return Ok(());
+                };
+                if exchange.is_keyed && key.iter().any(|byte| matches!(byte, b'*' | b'#')) {
+                    close(out, 540, "NOT_IMPLEMENTED - the null broker knows no wildcards");
+                    return Ok(());
                 }
+                exchange.bound.push((key.to_vec(), queue));
                 topology.generation += 1;
                 out.method(channel, id::QUEUE_BIND_OK, empty);
             }
             id::BASIC_CONSUME => {
                 arguments.u16()?;
                 let (queue, name) = (arguments.short()?, arguments.short()?);
-                let name = if name.is_empty() {
-                    format!("null{index}").into_bytes()
-                } else {
-                    name.to_vec()
-                };
+                let name = if name.is_empty() { format!("null{index}").into_bytes() } else { name.to_vec() };
                 let queue = topology.declare(queue);
-                let consumer = QueueConsumer {
-                    peer: index,
-                    channel,
-                    name: name.clone(),
-                    tag: 0,
-                };
+                let consumer = QueueConsumer { peer: index, channel, name: name.clone(), tag: 0 };
                 topology.queues[queue].consumers.push(consumer);
                 topology.generation += 1;
                 out.method(channel, id::BASIC_CONSUME_OK, |out| out.put_short(&name));
@@ -514,11 +473,7 @@ impl NullBroker {
             | id::BASIC_REJECT
             | id::CHANNEL_FLOW_OK
             | id::CHANNEL_CLOSE_OK => {}
-            _ => close(
-                out,
-                540,
-                "NOT_IMPLEMENTED - the null broker does not know this method",
-            ),
+            _ => close(out, 540, "NOT_IMPLEMENTED - the null broker does not know this method"),
         }
         Ok(())
     }
@@ -553,11 +508,7 @@ impl NullBroker {
             peer.out.drain(..peer.out_at);
             peer.out_at = 0;
         }
-        let waiters = if left <= OUTBOX_BYTES_MAX / 2 {
-            std::mem::take(&mut peer.waiters)
-        } else {
-            Vec::new()
-        };
+        let waiters = if left <= OUTBOX_BYTES_MAX / 2 { std::mem::take(&mut peer.waiters) } else { Vec::new() };
         self.set_interest(index);
         for waiter in waiters {
             if let Some(peer) = &mut self.peers[waiter] {
@@ -621,8 +572,8 @@ impl Topology {
             return;
         };
         self.queues[queue] = Queue::default();
-        for bound in self.exchanges.values_mut() {
-            bound.retain(|other| *other != queue);
+        for exchange in self.exchanges.values_mut() {
+            exchange.bound.retain(|(_, other)| *other != queue);
         }
         self.free.push(queue);
         self.generation += 1;
@@ -631,9 +582,9 @@ impl Topology {
     fn remove_consumers(&mut self, peer: usize, channel: Option<u16>) {
         for queue in &mut self.queues {
             let before = queue.consumers.len();
-            queue.consumers.retain(|consumer| {
-                consumer.peer != peer || channel.is_some_and(|channel| channel != consumer.channel)
-            });
+            queue
+                .consumers
+                .retain(|consumer| consumer.peer != peer || channel.is_some_and(|channel| channel != consumer.channel));
             if queue.consumers.len() != before {
                 self.generation += 1;
             }
@@ -654,14 +605,13 @@ impl Topology {
         };
         let queues: Vec<usize> = if exchange.is_empty() {
             self.names.get(&name).copied().into_iter().collect()
+        } else if let Some(exchange) = self.exchanges.get(&exchange) {
+            let reached = exchange.bound.iter().filter(|(key, _)| !exchange.is_keyed || *key == name);
+            reached.map(|(_, queue)| *queue).collect()
         } else {
-            self.exchanges.get(&exchange).cloned().unwrap_or_default()
+            Vec::new()
         };
-        let mut route = Route {
-            key: key.to_vec(),
-            generation: self.generation,
-            ..Route::default()
-        };
+        let mut route = Route { key: key.to_vec(), generation: self.generation, ..Route::default() };
         for queue in queues {
             let state = &mut self.queues[queue];
             if state.consumers.is_empty() {
@@ -729,7 +679,7 @@ fn epoll_failure(errno: Errno) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        client::Client,
+        client::{Client, QueueOptions},
         load::Load,
         plan::{Binding, Consuming, Lane, Plan, Publishing},
         url::Url,
@@ -747,17 +697,11 @@ mod tests {
     impl Served {
         fn start() -> Self {
             let mut broker = NullBroker::bind(0).unwrap();
-            let url = format!("amqp://127.0.0.1:{}", broker.port())
-                .parse()
-                .unwrap();
+            let url = format!("amqp://127.0.0.1:{}", broker.port()).parse().unwrap();
             let stop = Arc::new(AtomicBool::new(false));
             let stopped = Arc::clone(&stop);
             let thread = thread::spawn(move || broker.run(&stopped).unwrap());
-            Self {
-                url,
-                stop,
-                thread: Some(thread),
-            }
+            Self { url, stop, thread: Some(thread) }
         }
     }
 
@@ -805,10 +749,7 @@ mod tests {
     #[test]
     fn pairs_do_not_mix() {
         let broker = Served::start();
-        let consuming = Consuming::Manual {
-            prefetch: 100,
-            ack_every: 10,
-        };
+        let consuming = Consuming::Manual { prefetch: 100, ack_every: 10 };
         let plan = Plan::spread(&broker.url, 3, 2, 3, publishing(64), consuming).unwrap();
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -816,10 +757,7 @@ mod tests {
     #[test]
     fn all_publishes_are_confirmed() {
         let broker = Served::start();
-        let publishing = Publishing {
-            confirm_window: Some(50),
-            ..publishing(64)
-        };
+        let publishing = Publishing { confirm_window: Some(50), ..publishing(64) };
         let plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -827,20 +765,11 @@ mod tests {
     #[test]
     fn a_fanout_reaches_every_queue() {
         let broker = Served::start();
-        let mut plan =
-            Plan::spread(&broker.url, 3, 3, 3, publishing(64), Consuming::AutoAck).unwrap();
+        let mut plan = Plan::spread(&broker.url, 3, 3, 3, publishing(64), Consuming::AutoAck).unwrap();
         plan.exchanges = vec![("all".to_owned(), "fanout")];
-        let binding = |queue| Binding {
-            queue,
-            exchange: "all".to_owned(),
-            key: String::new(),
-        };
+        let binding = |queue| Binding { queue, exchange: "all".to_owned(), key: String::new() };
         plan.bindings = (0..3).map(binding).collect();
-        let all = Lane {
-            exchange: "all".to_owned(),
-            keys: vec![String::new()],
-            queues: vec![0, 1, 2],
-        };
+        let all = Lane { exchange: "all".to_owned(), keys: vec![String::new()], queues: vec![0, 1, 2] };
         plan.lanes = vec![all];
         assert_eq!(problems(plan), [""; 0]);
     }
@@ -848,11 +777,7 @@ mod tests {
     #[test]
     fn a_message_without_a_consumer_is_reported_as_lost() {
         let broker = Served::start();
-        let publishing = Publishing {
-            in_flight_max: 0,
-            limit: Some(10),
-            ..publishing(64)
-        };
+        let publishing = Publishing { in_flight_max: 0, limit: Some(10), ..publishing(64) };
         let mut plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
         plan.consumers.clear();
         let mut load = Load::declare(plan).unwrap();
@@ -860,23 +785,29 @@ mod tests {
         load.join_publishers().unwrap();
         let problems = load.finish().unwrap().problems;
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].starts_with("10 messages of publisher 0 lost"),
-            "{problems:?}"
-        );
+        assert!(problems[0].starts_with("10 messages of publisher 0 lost"), "{problems:?}");
     }
 
     #[test]
     fn what_it_does_not_know_is_refused_with_a_reason() {
         let broker = Served::start();
         let mut client = Client::connect(&broker.url, "test").unwrap();
-        let failure = client
-            .declare_exchange("e", "topic")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            failure.starts_with("the broker closed the connection: 540"),
-            "{failure}"
-        );
+        client.declare_queue("q", &QueueOptions::default()).unwrap();
+        client.declare_exchange("e", "topic").unwrap();
+        let failure = client.bind("q", "e", "a.*").unwrap_err().to_string();
+        assert!(failure.starts_with("the broker closed the connection: 540"), "{failure}");
+    }
+
+    #[test]
+    fn a_keyed_exchange_sends_a_message_to_its_queue_alone() {
+        let broker = Served::start();
+        let mut plan = Plan::spread(&broker.url, 2, 2, 2, publishing(64), Consuming::AutoAck).unwrap();
+        plan.exchanges = vec![("keyed".to_owned(), "direct")];
+        for (queue, lane) in plan.lanes.iter_mut().enumerate() {
+            lane.exchange = "keyed".to_owned();
+            let key = lane.keys[0].clone();
+            plan.bindings.push(Binding { queue, exchange: "keyed".to_owned(), key });
+        }
+        assert_eq!(problems(plan), [""; 0]);
     }
 }

@@ -24,27 +24,20 @@ impl NullProcess {
             .map_err(Failure::io(doing))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout)
-                .read_line(&mut line)
-                .map_err(Failure::io(doing))?;
+            BufReader::new(stdout).read_line(&mut line).map_err(Failure::io(doing))?;
         }
         match line.trim().parse() {
             Ok(url) => Ok(Self { child, url }),
             Err(reason) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(Failure::protocol(format!(
-                    "{doing}: it said {line:?}: {reason}"
-                )))
+                Err(Failure::protocol(format!("{doing}: it said {line:?}: {reason}")))
             }
         }
     }
 
     pub(super) fn target(&self) -> Target {
-        Target {
-            url: self.url.clone(),
-            pid: Some(self.child.id()),
-        }
+        Target { url: self.url.clone(), pid: Some(self.child.id()) }
     }
 }
 

@@ -46,13 +46,7 @@ impl Payload {
 
     /// A body of filler, to be numbered before each sending.
     pub(super) fn blank(&self) -> Vec<u8> {
-        FILLER
-            .to_le_bytes()
-            .iter()
-            .copied()
-            .cycle()
-            .take(self.size)
-            .collect()
+        FILLER.to_le_bytes().iter().copied().cycle().take(self.size).collect()
     }
 
     /// Writes `seq` into a traced body and returns its hash.
@@ -84,15 +78,8 @@ impl Payload {
             return Checked::Damaged;
         }
         if self.size < TRACED_BYTES_MIN {
-            let whole = body
-                .iter()
-                .zip(FILLER.to_le_bytes().iter().cycle())
-                .all(|(a, b)| a == b);
-            return if whole {
-                Checked::Counted
-            } else {
-                Checked::Damaged
-            };
+            let whole = body.iter().zip(FILLER.to_le_bytes().iter().cycle()).all(|(a, b)| a == b);
+            return if whole { Checked::Counted } else { Checked::Damaged };
         }
         let word = word_at(body, 0);
         let hash = self.hash(word);
@@ -102,17 +89,13 @@ impl Payload {
         }
         let filler_words = (self.size.saturating_sub(8) / 8).saturating_sub(3);
         if filler_words > 0 {
-            let chosen = 3 + ((hash >> 32) as usize * filler_words >> 32);
+            let chosen = 3 + (((hash >> 32) as usize * filler_words) >> 32);
             wrong |= word_at(body, chosen * 8) ^ FILLER;
         }
         if wrong != 0 {
             return Checked::Damaged;
         }
-        Checked::Traced {
-            publisher: (word >> SEQ_BITS) as u16,
-            seq: word & ((1 << SEQ_BITS) - 1),
-            hash,
-        }
+        Checked::Traced { publisher: (word >> SEQ_BITS) as u16, seq: word & ((1 << SEQ_BITS) - 1), hash }
     }
 
     /// A finalizer in the manner of splitmix64.
@@ -126,9 +109,7 @@ impl Payload {
 
 #[inline]
 fn word_at(body: &[u8], at: usize) -> u64 {
-    body.get(at..)
-        .and_then(<[u8]>::first_chunk::<8>)
-        .map_or(0, |word| u64::from_le_bytes(*word))
+    body.get(at..).and_then(<[u8]>::first_chunk::<8>).map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
@@ -142,15 +123,7 @@ mod tests {
             let mut body = payload.blank();
             for seq in [0, 1, 1 << 40] {
                 let hash = payload.number(&mut body, 3, seq);
-                assert_eq!(
-                    payload.check(&body),
-                    Checked::Traced {
-                        publisher: 3,
-                        seq,
-                        hash
-                    },
-                    "{size}"
-                );
+                assert_eq!(payload.check(&body), Checked::Traced { publisher: 3, seq, hash }, "{size}");
             }
         }
     }
@@ -161,10 +134,7 @@ mod tests {
         let mut body = payload.blank();
         payload.number(&mut body, 0, 5);
         Payload::stamp(&mut body, 777);
-        assert!(matches!(
-            payload.check(&body),
-            Checked::Traced { seq: 5, .. }
-        ));
+        assert!(matches!(payload.check(&body), Checked::Traced { seq: 5, .. }));
         assert_eq!(Payload::sent_ns(&body), 777);
     }
 

@@ -67,9 +67,7 @@ impl Plan {
     /// Queue names of this process; short, because names travel with every message.
     pub(super) fn queue_names(count: usize) -> Vec<String> {
         let process = std::process::id();
-        (0..count)
-            .map(|index| format!("tb{process}.{index}"))
-            .collect()
+        (0..count).map(|index| format!("tb{process}.{index}")).collect()
     }
 
     pub(super) fn exchange_name() -> String {
@@ -86,9 +84,7 @@ impl Plan {
         consuming: Consuming,
     ) -> Result<Self, Failure> {
         if queues == 0 || publishers < queues || consumers < queues {
-            return Err(Failure::usage(
-                "every queue needs a publisher and a consumer",
-            ));
+            return Err(Failure::usage("every queue needs a publisher and a consumer"));
         }
         let names = Self::queue_names(queues);
         let lane = |publisher: usize| Lane {
@@ -101,10 +97,7 @@ impl Plan {
             lanes: (0..publishers).map(lane).collect(),
             consumers: (0..consumers).map(|consumer| consumer % queues).collect(),
             queues: names,
-            queue_options: QueueOptions {
-                auto_delete: true,
-                ..QueueOptions::default()
-            },
+            queue_options: QueueOptions { auto_delete: true, ..QueueOptions::default() },
             exchanges: Vec::new(),
             bindings: Vec::new(),
             publishing,
@@ -120,12 +113,7 @@ impl Plan {
         for (exchange, kind) in &self.exchanges {
             client.declare_exchange(exchange, kind)?;
         }
-        for Binding {
-            queue,
-            exchange,
-            key,
-        } in &self.bindings
-        {
+        for Binding { queue, exchange, key } in &self.bindings {
             client.bind(&self.queues[*queue], exchange, key)?;
         }
         Ok(())

@@ -33,10 +33,7 @@ impl Usage {
         let bad = |what: &str| Failure::protocol(format!("/proc/{process} has no {what}"));
         let ticks = ticks(&file("stat")?).ok_or_else(|| bad("CPU time"))?;
         let rss_kib = field_kib(&file("status")?, "VmRSS:").ok_or_else(|| bad("VmRSS"))?;
-        Ok(Self {
-            cpu_secs: ticks as f64 / TICKS_PER_SEC,
-            rss_bytes: rss_kib * 1024,
-        })
+        Ok(Self { cpu_secs: ticks as f64 / TICKS_PER_SEC, rss_bytes: rss_kib * 1024 })
     }
 }
 
@@ -62,15 +59,9 @@ pub(super) fn raise_open_files(wanted: u64) -> Result<(), Failure> {
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
-    let raised = Rlimit {
-        current: limit.maximum.map(|max| max.min(wanted)),
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum.map(|max| max.min(wanted)), maximum: limit.maximum };
     // Root may lift the hard limit too; anybody else goes as far as it.
-    let lifted = Rlimit {
-        current: Some(wanted),
-        maximum: Some(wanted.max(limit.maximum.unwrap_or(0))),
-    };
+    let lifted = Rlimit { current: Some(wanted), maximum: Some(wanted.max(limit.maximum.unwrap_or(0))) };
     setrlimit(Resource::Nofile, lifted)
         .or_else(|_| setrlimit(Resource::Nofile, raised))
         .map_err(|errno| Failure::io("raising the limit of open files")(io::Error::from(errno)))

@@ -50,12 +50,7 @@ pub(super) struct Published {
 
 impl Publisher {
     /// Connects; nothing is published before `run`.
-    pub(super) fn connect(
-        plan: &Plan,
-        index: usize,
-        payload: Payload,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn connect(plan: &Plan, index: usize, payload: Payload, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let mut client = Client::connect(&plan.url, &format!("tern bench publisher {index}"))?;
         let publishing = plan.publishing;
         if publishing.confirm_window.is_some() {
@@ -67,18 +62,9 @@ impl Publisher {
         let message_bytes = ring(1).message_bytes();
         // At least four batches to a window, so that broker and consumer work while this one fills
         // the next.
-        let by_flight = if publishing.in_flight_max == 0 {
-            u64::MAX
-        } else {
-            publishing.in_flight_max / 4
-        };
-        let by_confirms = publishing
-            .confirm_window
-            .map_or(u64::MAX, |window| window / 4);
-        let batch = ((BATCH_BYTES / message_bytes) as u64)
-            .min(by_flight)
-            .min(by_confirms)
-            .max(1);
+        let by_flight = if publishing.in_flight_max == 0 { u64::MAX } else { publishing.in_flight_max / 4 };
+        let by_confirms = publishing.confirm_window.map_or(u64::MAX, |window| window / 4);
+        let batch = ((BATCH_BYTES / message_bytes) as u64).min(by_flight).min(by_confirms).max(1);
         Ok(Self {
             ring: ring(batch as usize),
             confirms: publishing.confirm_window.map(|_| Confirms::default()),
@@ -104,22 +90,17 @@ impl Publisher {
         let start = Instant::now();
         let mut position = 0;
         let mut last_sent_at = start;
-        while !self.shared.is_over() && self.publishing.limit.is_none_or(|limit| self.sent < limit)
-        {
+        while !self.shared.is_over() && self.publishing.limit.is_none_or(|limit| self.sent < limit) {
             let Some(count) = self.next_count(start, position) else {
                 continue;
             };
             if count == 0 {
                 // A broker that closed the channel reads on and drops: its reason waits in the input.
-                if last_sent_at.elapsed() > TICK
-                    && wait(&self.client.stream, false, Duration::ZERO)?
-                {
+                if last_sent_at.elapsed() > TICK && wait(&self.client.stream, false, Duration::ZERO)? {
                     self.take_input()?;
                 }
                 if last_sent_at.elapsed() > STALL_TIMEOUT {
-                    return Err(Failure::Timeout(
-                        "the broker to take or deliver messages".to_owned(),
-                    ));
+                    return Err(Failure::Timeout("the broker to take or deliver messages".to_owned()));
                 }
                 continue;
             }
@@ -129,11 +110,7 @@ impl Publisher {
         }
         self.await_confirms()?;
         let nacked = self.confirms.as_ref().map_or(0, |confirms| confirms.nacked);
-        let published = Published {
-            sent: self.sent,
-            hash_sum: self.hash_sum,
-            nacked,
-        };
+        let published = Published { sent: self.sent, hash_sum: self.hash_sum, nacked };
         if !self.shared.has_failed() {
             self.client.close()?;
         }
@@ -142,14 +119,8 @@ impl Publisher {
 
     /// How many messages to send now; 0 after waiting in vain, `None` after waiting for the time.
     fn next_count(&mut self, start: Instant, position: usize) -> Option<u64> {
-        let limit = self
-            .publishing
-            .limit
-            .map_or(u64::MAX, |limit| limit - self.sent);
-        let wanted = self
-            .batch
-            .min(limit)
-            .min((self.ring.len() - position) as u64);
+        let limit = self.publishing.limit.map_or(u64::MAX, |limit| limit - self.sent);
+        let wanted = self.batch.min(limit).min((self.ring.len() - position) as u64);
         let (due, needed) = match self.publishing.rate {
             None => (wanted, wanted),
             Some(rate) => {
@@ -166,8 +137,7 @@ impl Publisher {
         let in_flight_max = self.publishing.in_flight_max;
         let room = self.shared.room(self.index, in_flight_max);
         if room < needed {
-            self.shared
-                .await_room(self.index, in_flight_max, needed, TICK);
+            self.shared.await_room(self.index, in_flight_max, needed, TICK);
             return Some(0);
         }
         Some(due.min(room))
@@ -183,11 +153,7 @@ impl Publisher {
         }
         let mut count = count;
         if let (Some(window), Some(confirms)) = (self.publishing.confirm_window, &self.confirms) {
-            let needed = if self.publishing.rate.is_some() {
-                1
-            } else {
-                count.min(window)
-            };
+            let needed = if self.publishing.rate.is_some() { 1 } else { count.min(window) };
             if window - confirms.unconfirmed().min(window) < needed {
                 self.await_unconfirmed(window - needed)?;
             }
@@ -200,13 +166,7 @@ impl Publisher {
         let range = position..position + count as usize;
         if self.payload.is_traced() {
             let sent_ns = self.publishing.stamped.then(|| self.shared.now_ns());
-            let sum = self.ring.number(
-                range.clone(),
-                &self.payload,
-                self.index as u16,
-                self.sent,
-                sent_ns,
-            );
+            let sum = self.ring.number(range.clone(), &self.payload, self.index as u16, self.sent, sent_ns);
             self.hash_sum = self.hash_sum.wrapping_add(sum);
         }
         self.sent += count;
@@ -271,11 +231,7 @@ impl Publisher {
                 return Ok(());
             }
             self.take_input()?;
-            if self
-                .confirms
-                .as_ref()
-                .is_some_and(|confirms| confirms.unconfirmed() < before)
-            {
+            if self.confirms.as_ref().is_some_and(|confirms| confirms.unconfirmed() < before) {
                 progress_at = Instant::now();
             } else if progress_at.elapsed() > STALL_TIMEOUT {
                 return Err(Failure::Timeout(format!("{before} confirms")));
@@ -303,10 +259,7 @@ impl Publisher {
                 }
                 (method, _) => {
                     let unasked = check_method(method, &mut arguments, &mut self.output)?;
-                    debug_assert!(matches!(
-                        unasked,
-                        Unasked::Ignored | Unasked::Blocked | Unasked::Unblocked
-                    ));
+                    debug_assert!(matches!(unasked, Unasked::Ignored | Unasked::Blocked | Unasked::Unblocked));
                 }
             }
         }

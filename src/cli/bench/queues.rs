@@ -60,15 +60,9 @@ impl Scenario for Queues {
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut client = Client::connect(&target.url, "tern bench queues")?;
         let usage = || target.pid.map(Usage::of).transpose();
-        let options = QueueOptions {
-            durable: self.durable,
-            auto_delete: false,
-            kind: self.queue_type.clone(),
-        };
+        let options = QueueOptions { durable: self.durable, auto_delete: false, kind: self.queue_type.clone() };
         let process = std::process::id();
-        let names: Vec<String> = (0..self.count)
-            .map(|index| format!("tb{process}.{index}"))
-            .collect();
+        let names: Vec<String> = (0..self.count).map(|index| format!("tb{process}.{index}")).collect();
 
         let before = usage()?;
         let start = Instant::now();
@@ -79,12 +73,7 @@ impl Scenario for Queues {
         thread::sleep(Duration::try_from_secs_f64(self.hold).unwrap_or_default());
         let held = usage()?;
         let start = Instant::now();
-        pipelined(
-            &mut client,
-            &names,
-            id::QUEUE_DELETE_OK,
-            Client::push_delete_queue,
-        )?;
+        pipelined(&mut client, &names, id::QUEUE_DELETE_OK, Client::push_delete_queue)?;
         let deleting_secs = start.elapsed().as_secs_f64();
         let deleted = usage()?;
         client.close()?;
@@ -94,14 +83,12 @@ impl Scenario for Queues {
         sample.put("declared_per_sec", count / declaring_secs);
         sample.put("deleted_per_sec", count / deleting_secs);
         let cpu_ms = |from: Option<Usage>, to: Option<Usage>| {
-            from.zip(to)
-                .map(|(from, to)| (to.cpu_secs - from.cpu_secs) * 1e3 / count)
+            from.zip(to).map(|(from, to)| (to.cpu_secs - from.cpu_secs) * 1e3 / count)
         };
         sample.put_some("declare_cpu_ms", cpu_ms(before, declared));
         sample.put_some("delete_cpu_ms", cpu_ms(held, deleted));
-        let per_queue = before.zip(held).map(|(before, held)| {
-            (held.rss_bytes as f64 - before.rss_bytes as f64) / count / 1024.0
-        });
+        let per_queue =
+            before.zip(held).map(|(before, held)| (held.rss_bytes as f64 - before.rss_bytes as f64) / count / 1024.0);
         sample.put_some("rss_kib_per_queue", per_queue);
         let rss = |usage: Option<Usage>| usage.map(|usage| super::throughput::mib(usage.rss_bytes));
         sample.put_some("rss_mib_before", rss(before));

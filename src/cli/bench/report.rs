@@ -56,30 +56,16 @@ impl Series {
 
     pub(super) fn problems(&self) -> Vec<String> {
         let runs = self.runs.iter().enumerate();
-        runs.flat_map(|(run, sample)| {
-            sample
-                .problems
-                .iter()
-                .map(move |problem| format!("run {}: {problem}", run + 1))
-        })
-        .collect()
+        runs.flat_map(|(run, sample)| sample.problems.iter().map(move |problem| format!("run {}: {problem}", run + 1)))
+            .collect()
     }
 
     /// One summary a metric, in the order of the first run.
     pub(super) fn summaries(&self) -> Vec<Summary> {
-        let names = self
-            .runs
-            .first()
-            .into_iter()
-            .flat_map(|run| run.metrics.iter().map(|metric| metric.name));
+        let names = self.runs.first().into_iter().flat_map(|run| run.metrics.iter().map(|metric| metric.name));
         names
             .map(|name| {
-                let of = |run: &Sample| {
-                    run.metrics
-                        .iter()
-                        .find(|metric| metric.name == name)
-                        .map(|m| m.value)
-                };
+                let of = |run: &Sample| run.metrics.iter().find(|metric| metric.name == name).map(|m| m.value);
                 let runs: Vec<f64> = self.runs.iter().filter_map(of).collect();
                 Summary {
                     name,
@@ -113,7 +99,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     match (sorted.len(), sorted.len() / 2) {
         (0, _) => 0.0,
-        (len, half) if len % 2 == 0 => f64::midpoint(sorted[half - 1], sorted[half]),
+        (len, half) if len.is_multiple_of(2) => f64::midpoint(sorted[half - 1], sorted[half]),
         (_, half) => sorted[half],
     }
 }
@@ -162,10 +148,7 @@ impl Report {
         let (target, null) = (self.target.summaries(), self.null.summaries());
         let longer = if target.is_empty() { &null } else { &target };
         let find = |all: &[Summary], name| all.iter().find(|summary| summary.name == name).cloned();
-        longer
-            .iter()
-            .map(|row| (row.name, find(&target, row.name), find(&null, row.name)))
-            .collect()
+        longer.iter().map(|row| (row.name, find(&target, row.name), find(&null, row.name))).collect()
     }
 
     pub(super) fn table(&self) -> String {
@@ -187,10 +170,7 @@ impl Report {
         let mut lines = vec![header];
         for (name, target, null) in self.rows() {
             let mut line = vec![name.to_owned()];
-            let ratio = target
-                .as_ref()
-                .zip(null.as_ref())
-                .and_then(|(target, null)| ratio(target, null));
+            let ratio = target.as_ref().zip(null.as_ref()).and_then(|(target, null)| ratio(target, null));
             if !self.target.is_empty() {
                 line.push(target.as_ref().map_or_else(|| "-".to_owned(), cell));
             }
@@ -203,13 +183,7 @@ impl Report {
             lines.push(line);
         }
         let columns = lines[0].len();
-        let width = |column: usize| {
-            lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for line in &lines {
             for (column, text) in line.iter().enumerate() {
@@ -236,18 +210,13 @@ impl Report {
             Value::String(text) => format!("{name}={text}"),
             other => format!("{name}={other}"),
         };
-        settings
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(show)
-            .collect::<Vec<_>>()
-            .join(" ")
+        settings.iter().filter(|(_, value)| !value.is_null()).map(show).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Target to null; nothing where the null broker's figure is too small to divide by.
+/// Target to null; nothing where a figure is too small to divide by, or memory went down.
 fn ratio(target: &Summary, null: &Summary) -> Option<f64> {
-    (null.median > 0.0).then(|| target.median / null.median)
+    (null.median > 0.0 && target.median >= 0.0).then(|| target.median / null.median)
 }
 
 /// A median with its spread.
@@ -255,12 +224,7 @@ fn cell(summary: &Summary) -> String {
     if summary.runs.len() < 2 {
         return number(summary.median);
     }
-    format!(
-        "{} ({} .. {})",
-        number(summary.median),
-        number(summary.min),
-        number(summary.max)
-    )
+    format!("{} ({} .. {})", number(summary.median), number(summary.min), number(summary.max))
 }
 
 /// Three significant digits or the whole number.
@@ -280,7 +244,7 @@ fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -323,20 +287,14 @@ mod tests {
         assert_eq!(json["ratio"]["msgs_per_sec"], 0.5);
         assert_eq!(json["verified"], true);
         let table = report.table();
-        assert!(
-            table.contains("size=16") && table.contains("20.0 (10.0 .. 30.0)"),
-            "{table}"
-        );
+        assert!(table.contains("size=16") && table.contains("20.0 (10.0 .. 30.0)"), "{table}");
         assert!(table.contains("0.50"), "{table}");
     }
 
     #[test]
     fn problems_name_their_run() {
         let mut series = series(&[1.0]);
-        series.push(Sample {
-            problems: vec!["2 messages lost".to_owned()],
-            ..Sample::default()
-        });
+        series.push(Sample { problems: vec!["2 messages lost".to_owned()], ..Sample::default() });
         assert_eq!(series.problems(), ["run 2: 2 messages lost"]);
     }
 

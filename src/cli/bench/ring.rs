@@ -22,13 +22,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// At least `messages_min` messages, and every key of `lane` at least once.
-    pub(super) fn new(
-        lane: &Lane,
-        payload: &Payload,
-        persistent: bool,
-        frame_max: usize,
-        messages_min: usize,
-    ) -> Self {
+    pub(super) fn new(lane: &Lane, payload: &Payload, persistent: bool, frame_max: usize, messages_min: usize) -> Self {
         let body = payload.blank();
         let piece_bytes = frame_max - FRAME_OVERHEAD_BYTES;
         let pieces = body.len().div_ceil(piece_bytes);
@@ -37,26 +31,12 @@ impl Ring {
         let mut ends = Vec::new();
         for _ in 0..rounds {
             for key in &lane.keys {
-                wire::encode_publish(
-                    &mut bytes,
-                    &lane.exchange,
-                    key,
-                    persistent,
-                    &body,
-                    frame_max,
-                );
+                wire::encode_publish(&mut bytes, &lane.exchange, key, persistent, &body, frame_max);
                 ends.push(bytes.len());
             }
         }
-        let body_back =
-            (body.len() + pieces * FRAME_OVERHEAD_BYTES).saturating_sub(FRAME_HEAD_BYTES);
-        Self {
-            bytes,
-            ends,
-            body_back,
-            body_bytes: body.len(),
-            piece_bytes,
-        }
+        let body_back = (body.len() + pieces * FRAME_OVERHEAD_BYTES).saturating_sub(FRAME_HEAD_BYTES);
+        Self { bytes, ends, body_back, body_bytes: body.len(), piece_bytes }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,21 +46,12 @@ impl Ring {
     /// Bytes of the largest message.
     pub(super) fn message_bytes(&self) -> usize {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        self.ends
-            .iter()
-            .zip(starts)
-            .map(|(end, start)| end - start)
-            .max()
-            .unwrap_or(0)
+        self.ends.iter().zip(starts).map(|(end, start)| end - start).max().unwrap_or(0)
     }
 
     /// Where the messages of `range` stand.
     pub(super) fn span(&self, range: Range<usize>) -> Range<usize> {
-        let start = if range.start == 0 {
-            0
-        } else {
-            self.ends[range.start - 1]
-        };
+        let start = if range.start == 0 { 0 } else { self.ends[range.start - 1] };
         start..self.ends[range.end - 1]
     }
 
@@ -129,18 +100,8 @@ mod tests {
 
     #[test]
     fn numbered_messages_decode_to_whole_bodies() {
-        let lane = Lane {
-            exchange: "e".into(),
-            keys: vec!["k".into(), "longer".into()],
-            queues: vec![0],
-        };
-        for (size, frame_max) in [
-            (16, 4096),
-            (1024, 4096),
-            (4088, 4096),
-            (4089, 4096),
-            (9000, 4096),
-        ] {
+        let lane = Lane { exchange: "e".into(), keys: vec!["k".into(), "longer".into()], queues: vec![0] };
+        for (size, frame_max) in [(16, 4096), (1024, 4096), (4088, 4096), (4089, 4096), (9000, 4096)] {
             let payload = Payload::new(5, size);
             let mut ring = Ring::new(&lane, &payload, false, frame_max, 3);
             assert_eq!(ring.len(), 4);
@@ -155,9 +116,7 @@ mod tests {
                 }
                 if body.len() == size {
                     match payload.check(&body) {
-                        Checked::Traced {
-                            publisher: 2, seq, ..
-                        } => seqs.push(seq),
+                        Checked::Traced { publisher: 2, seq, .. } => seqs.push(seq),
                         other => panic!("{other:?} at {size} bytes"),
                     }
                     body.clear();

@@ -54,25 +54,16 @@ impl Shared {
     pub(super) fn new(plan: &Plan) -> Self {
         let feeding = |queue: usize| {
             let lanes = plan.lanes.iter().enumerate();
-            lanes
-                .filter(|(_, lane)| lane.queues.contains(&queue))
-                .map(|(index, _)| index)
-                .collect()
+            lanes.filter(|(_, lane)| lane.queues.contains(&queue)).map(|(index, _)| index).collect()
         };
         Self {
             queues: (0..plan.queues.len())
-                .map(|queue| QueueState {
-                    lanes: feeding(queue),
-                    ..QueueState::default()
-                })
+                .map(|queue| QueueState { lanes: feeding(queue), ..QueueState::default() })
                 .collect(),
             lanes: plan
                 .lanes
                 .iter()
-                .map(|lane| LaneState {
-                    queues: lane.queues.clone(),
-                    ..LaneState::default()
-                })
+                .map(|lane| LaneState { queues: lane.queues.clone(), ..LaneState::default() })
                 .collect(),
             stop: AtomicBool::new(false),
             finish: AtomicBool::new(false),
@@ -89,20 +80,12 @@ impl Shared {
 
     /// Messages delivered, to all consumers.
     pub(super) fn received(&self) -> u64 {
-        self.queues
-            .iter()
-            .map(|queue| queue.received.load(SeqCst))
-            .sum()
+        self.queues.iter().map(|queue| queue.received.load(SeqCst)).sum()
     }
 
     /// Deliveries that are still to come.
     pub(super) fn outstanding(&self) -> u64 {
-        let of = |queue: &QueueState| {
-            queue
-                .sent
-                .load(SeqCst)
-                .saturating_sub(queue.received.load(SeqCst))
-        };
+        let of = |queue: &QueueState| queue.sent.load(SeqCst).saturating_sub(queue.received.load(SeqCst));
         self.queues.iter().map(of).sum()
     }
 
@@ -121,22 +104,11 @@ impl Shared {
             let received = queue.received.load(SeqCst);
             in_flight_max.saturating_sub(queue.sent.load(SeqCst).saturating_sub(received))
         };
-        self.lanes[lane]
-            .queues
-            .iter()
-            .map(room)
-            .min()
-            .unwrap_or(u64::MAX)
+        self.lanes[lane].queues.iter().map(room).min().unwrap_or(u64::MAX)
     }
 
     /// Parks the publisher of `lane` until there is `needed` room, or `timeout` has passed.
-    pub(super) fn await_room(
-        &self,
-        lane: usize,
-        in_flight_max: u64,
-        needed: u64,
-        timeout: Duration,
-    ) {
+    pub(super) fn await_room(&self, lane: usize, in_flight_max: u64, needed: u64, timeout: Duration) {
         let state = &self.lanes[lane];
         state.needed.store(needed, SeqCst);
         state.thread.get_or_init(thread::current);

@@ -97,9 +97,7 @@ impl MessageOptions {
             persistent: self.persistent,
             confirm_window: self.confirms,
             rate: None,
-            in_flight_max: self
-                .max_in_flight
-                .unwrap_or_else(|| in_flight_max(self.size)),
+            in_flight_max: self.max_in_flight.unwrap_or_else(|| in_flight_max(self.size)),
             limit: None,
             stamped: false,
         }
@@ -111,19 +109,13 @@ impl MessageOptions {
             Some(ack_every) if self.prefetch > 0 && ack_every > u32::from(self.prefetch) => {
                 Err(Failure::usage("--ack-every may not exceed --prefetch"))
             }
-            Some(ack_every) => Ok(Consuming::Manual {
-                prefetch: self.prefetch,
-                ack_every,
-            }),
+            Some(ack_every) => Ok(Consuming::Manual { prefetch: self.prefetch, ack_every }),
         }
     }
 
     /// Gives the queues of `plan` their options.
     pub(super) fn shape_queues(&self, plan: &mut Plan) {
-        let is_replicated = self
-            .queue_type
-            .as_deref()
-            .is_some_and(|kind| kind != "classic");
+        let is_replicated = self.queue_type.as_deref().is_some_and(|kind| kind != "classic");
         plan.queue_options.durable = self.persistent || is_replicated;
         plan.queue_options.auto_delete = !is_replicated;
         plan.queue_options.kind.clone_from(&self.queue_type);
@@ -148,14 +140,7 @@ impl LoadOptions {
     pub(super) fn plan(&self, target: &Target, publishing: Publishing) -> Result<Plan, Failure> {
         let consuming = self.messages.consuming()?;
         let (publishers, queues, consumers) = (self.publishers, self.queues, self.consumers);
-        let mut plan = Plan::spread(
-            &target.url,
-            publishers,
-            queues,
-            consumers,
-            publishing,
-            consuming,
-        )?;
+        let mut plan = Plan::spread(&target.url, publishers, queues, consumers, publishing, consuming)?;
         self.messages.shape_queues(&mut plan);
         Ok(plan)
     }
@@ -191,15 +176,9 @@ impl Scenario for Throughput {
             through_exchange(&mut plan, kind);
         }
         let (window, outcome) = steady(plan, target, &self.timing)?;
-        let mut sample = Sample {
-            problems: outcome.problems,
-            ..Sample::default()
-        };
+        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
         put_rates(&mut sample, &window);
-        sample.put_some(
-            "cpu_secs_per_million",
-            per_million(window.broker_cpu_secs, window.received),
-        );
+        sample.put_some("cpu_secs_per_million", per_million(window.broker_cpu_secs, window.received));
         put_load(&mut sample, &window);
         Ok(sample)
     }
@@ -218,11 +197,7 @@ fn through_exchange(plan: &mut Plan, kind: ExchangeKind) {
         if !plan.exchanges.iter().any(|(known, _)| *known == exchange) {
             plan.exchanges.push((exchange.clone(), kind.name()));
         }
-        plan.bindings.push(Binding {
-            queue,
-            exchange,
-            key: key.clone(),
-        });
+        plan.bindings.push(Binding { queue, exchange, key: key.clone() });
     }
     for lane in &mut plan.lanes {
         lane.exchange = name(lane.queues[0]);
@@ -232,19 +207,13 @@ fn through_exchange(plan: &mut Plan, kind: ExchangeKind) {
 /// The share of one publisher.
 pub(super) fn per_publisher(rate: Option<f64>, publishers: usize) -> Result<Option<f64>, Failure> {
     match rate {
-        Some(rate) if !(rate.is_finite() && rate > 0.0) => {
-            Err(Failure::usage("--rate must be above 0"))
-        }
+        Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(Failure::usage("--rate must be above 0")),
         rate => Ok(rate.map(|rate| rate / publishers.max(1) as f64)),
     }
 }
 
 /// One run of a plan: consumers first, then publishers, a measured window, and all drained.
-pub(super) fn steady(
-    plan: Plan,
-    target: &Target,
-    timing: &Timing,
-) -> Result<(Window, Outcome), Failure> {
+pub(super) fn steady(plan: Plan, target: &Target, timing: &Timing) -> Result<(Window, Outcome), Failure> {
     let mut load = Load::declare(plan)?;
     load.start_consumers()?;
     load.start_publishers()?;
@@ -261,19 +230,14 @@ pub(super) fn put_rates(sample: &mut Sample, window: &Window) {
 
 /// How busy broker and load were, and the broker's memory.
 pub(super) fn put_load(sample: &mut Sample, window: &Window) {
-    sample.put_some(
-        "broker_cores",
-        window.broker_cpu_secs.map(|cpu| cpu / window.secs),
-    );
+    sample.put_some("broker_cores", window.broker_cpu_secs.map(|cpu| cpu / window.secs));
     sample.put("client_cores", window.own_cpu_secs / window.secs);
     sample.put_some("broker_rss_mib", window.broker_rss_bytes.map(mib));
 }
 
 /// CPU seconds for a million; nothing where nothing was measured.
 pub(super) fn per_million(cpu_secs: Option<f64>, count: u64) -> Option<f64> {
-    cpu_secs
-        .filter(|_| count > 0)
-        .map(|cpu_secs| cpu_secs * 1e6 / count as f64)
+    cpu_secs.filter(|_| count > 0).map(|cpu_secs| cpu_secs * 1e6 / count as f64)
 }
 
 pub(super) fn mib(bytes: u64) -> f64 {

@@ -64,30 +64,15 @@ impl Scenario for Topics {
         plan.exchanges = vec![(exchange.clone(), "topic")];
         let binding = |index: usize| {
             let (pattern, _) = pattern_and_key(index);
-            Binding {
-                queue: index % queues,
-                exchange: exchange.clone(),
-                key: pattern,
-            }
+            Binding { queue: index % queues, exchange: exchange.clone(), key: pattern }
         };
         plan.bindings = (0..self.bindings).map(binding).collect();
-        let keys = |queue: usize| {
-            (queue..self.bindings)
-                .step_by(queues)
-                .map(|index| pattern_and_key(index).1)
-                .collect()
-        };
-        let lane = |queue: usize| Lane {
-            exchange: exchange.clone(),
-            keys: keys(queue),
-            queues: vec![queue],
-        };
+        let keys =
+            |queue: usize| (queue..self.bindings).step_by(queues).map(|index| pattern_and_key(index).1).collect();
+        let lane = |queue: usize| Lane { exchange: exchange.clone(), keys: keys(queue), queues: vec![queue] };
         plan.lanes = (0..queues).map(lane).collect();
         let (window, outcome) = steady(plan, target, &self.timing)?;
-        let mut sample = Sample {
-            problems: outcome.problems,
-            ..Sample::default()
-        };
+        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
         put_rates(&mut sample, &window);
         let per_publish = per_million(window.broker_cpu_secs, window.sent);
         sample.put_some("cpu_secs_per_million_published", per_publish);
@@ -114,14 +99,9 @@ mod tests {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
             (Some((&"#", rest)), _) => {
-                matches(rest, key)
-                    || key
-                        .split_first()
-                        .is_some_and(|(_, key)| matches(pattern, key))
+                matches(rest, key) || key.split_first().is_some_and(|(_, key)| matches(pattern, key))
             }
-            (Some((&word, pattern)), Some((&first, key))) => {
-                (word == "*" || word == first) && matches(pattern, key)
-            }
+            (Some((&word, pattern)), Some((&first, key))) => (word == "*" || word == first) && matches(pattern, key),
             _ => false,
         }
     }

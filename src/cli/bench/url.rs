@@ -16,9 +16,7 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text
-            .strip_prefix("amqp://")
-            .ok_or_else(|| "an address begins with amqp://".to_owned())?;
+        let rest = text.strip_prefix("amqp://").ok_or_else(|| "an address begins with amqp://".to_owned())?;
         let (authority, vhost) = match rest.split_once('/') {
             Some((authority, vhost)) => (authority, unescape(vhost)?),
             None => (rest, "/".to_owned()),
@@ -29,20 +27,15 @@ impl FromStr for Url {
         };
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
         let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (
-                host,
-                port.parse()
-                    .map_err(|_| format!("{port:?} is not a port"))?,
-            ),
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| format!("{port:?} is not a port"))?)
+            }
             _ => (address, 5672),
         };
         Ok(Self {
             user: unescape(user)?,
             password: unescape(password)?,
-            host: host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned(),
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port,
             vhost,
         })
@@ -51,14 +44,7 @@ impl FromStr for Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "amqp://{}@{}:{}/{}",
-            self.user,
-            self.host,
-            self.port,
-            self.vhost.replace('/', "%2f")
-        )
+        write!(f, "amqp://{}@{}:{}/{}", self.user, self.host, self.port, self.vhost.replace('/', "%2f"))
     }
 }
 
@@ -72,12 +58,7 @@ fn unescape(text: &str) -> Result<String, String> {
             out.push(byte);
             continue;
         }
-        let mut digit = || {
-            bytes
-                .next()
-                .and_then(|digit| char::from(digit).to_digit(16))
-                .ok_or_else(bad)
-        };
+        let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or_else(bad);
         let (high, low) = (digit()?, digit()?);
         out.push((high * 16 + low) as u8);
     }
@@ -92,20 +73,14 @@ mod tests {
     fn every_part_is_read_and_unescaped() {
         let url: Url = "amqp://a%40b:p%3aw@[::1]:5673/%2f".parse().unwrap();
         assert_eq!((url.user.as_str(), url.password.as_str()), ("a@b", "p:w"));
-        assert_eq!(
-            (url.host.as_str(), url.port, url.vhost.as_str()),
-            ("::1", 5673, "/")
-        );
+        assert_eq!((url.host.as_str(), url.port, url.vhost.as_str()), ("::1", 5673, "/"));
         assert!(!url.to_string().contains("p:w"));
     }
 
     #[test]
     fn missing_parts_have_defaults() {
         let url: Url = "amqp://localhost".parse().unwrap();
-        assert_eq!(
-            (url.user.as_str(), url.port, url.vhost.as_str()),
-            ("guest", 5672, "/")
-        );
+        assert_eq!((url.user.as_str(), url.port, url.vhost.as_str()), ("guest", 5672, "/"));
         assert!("http://localhost".parse::<Url>().is_err());
         assert!("amqp://h:x/".parse::<Url>().is_err());
         assert!("amqp://h/%2".parse::<Url>().is_err());

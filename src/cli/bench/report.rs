@@ -178,7 +178,7 @@ impl Report {
                 line.push(null.as_ref().map_or_else(|| "-".to_owned(), cell));
             }
             if both {
-                line.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
+                line.push(ratio.map_or_else(|| "-".to_owned(), number));
             }
             lines.push(line);
         }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(json["verified"], true);
         let table = report.table();
         assert!(table.contains("size=16") && table.contains("20.0 (10.0 .. 30.0)"), "{table}");
-        assert!(table.contains("0.50"), "{table}");
+        assert!(table.contains("0.500"), "{table}");
     }
 
     #[test]

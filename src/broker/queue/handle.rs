@@ -162,6 +162,12 @@ impl Queue {
         self.declaration.parsed.queue_type == QueueType::Quorum
     }
 
+    /// A quorum queue with a single active consumer has no single gets, as with RabbitMQ.
+    pub fn refuses_get(&self) -> bool {
+        let parsed = &self.declaration.parsed;
+        parsed.queue_type == QueueType::Quorum && parsed.single_active_consumer
+    }
+
     /// Where messages go that it gives up.
     pub fn dead_letter(&self) -> DeadLetterTarget {
         self.dead_letter.read().clone()

@@ -1,0 +1,3 @@
+//! The subcommands of the binary, one module each.
+
+pub mod ctl;

@@ -1,3 +1,5 @@
 //! Tern: one message broker for RabbitMQ, ActiveMQ and AWS SDK clients.
 
+pub mod admin;
 pub mod broker;
+pub mod cli;

@@ -20,27 +20,12 @@
 //! A listing streams, so that neither side holds 100,000 queues. An error may stand in place of
 //! any line; it is the last one.
 //!
-//! # Cells
-//!
-//! A cell is `""` where RabbitMQ has nothing to show, whatever the column's type. Otherwise:
-//!
-//! | type    | JSON                              | shown in a table as          |
-//! |---------|-----------------------------------|------------------------------|
-//! | text    | string                            | as it is                     |
-//! | word    | string: one of a fixed set        | as it is                     |
-//! | bool    | true, false                       | `true`                       |
-//! | number  | number                            | `3`, `0.5`                   |
-//! | pid     | string, as [`pid`] makes it       | `<rabbit@host.1.250.0>`      |
-//! | address | string: `127.0.0.1`, `::1`        | as it is                     |
-//! | words   | array of strings                  | `[management, monitoring]`   |
-//! | table   | as [`table`] makes it             | `[{"x-max-length",5}]`       |
-//! | json    | string that holds JSON            | `{"max-length":5}`           |
-//!
-//! The columns of each listing and their types are the tables of [`Listing`].
+//! What the cells of a row look like is in [`columns`](super::columns).
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
+use super::failure::Failure;
 use crate::broker::value::{Table, Value};
 
 /// Longest request line. Definitions are the only large ones; a longer line ends the connection.
@@ -69,13 +54,12 @@ pub enum Verb {
     SetUserTags { name: String, tags: Vec<String> },
     /// Fails with [`Failure::not_authenticated`].
     AuthenticateUser { name: String, password: String },
-    /// A listing: user text, tags words.
     ListUsers {},
     /// `definition` is the text as typed: the server parses it (see [`Failure::not_json`]).
     SetUserLimits { user: String, definition: String },
     /// `limit` is `all` or one limit's name.
     ClearUserLimits { user: String, limit: String },
-    /// Of one user: a listing of limits json. Of all (`user` null): user text, limits json.
+    /// Of one user: `ok` is the object of its limits, empty if none. Of all (`user` null): a listing.
     ListUserLimits { user: Option<String> },
 
     // Vhosts. Where a vhost does not exist: [`Failure::no_such_vhost`].
@@ -85,7 +69,8 @@ pub enum Verb {
     ListVhosts(Listing),
     SetVhostLimits { definition: String },
     ClearVhostLimits {},
-    /// Of the request's vhost: a listing of limits json. Of all (`global`): vhost text, limits json.
+    /// Of the request's vhost: `ok` is the object of its limits, null if none were set. Of all
+    /// (`global`): a listing.
     ListVhostLimits { global: bool },
     TraceOn {},
     TraceOff {},
@@ -93,38 +78,32 @@ pub enum Verb {
     // Permissions, in the request's vhost unless they say otherwise.
     SetPermissions { user: String, configure: String, write: String, read: String },
     ClearPermissions { user: String },
-    /// A listing: user, configure, write, read, all text.
     ListPermissions {},
-    /// A listing over all vhosts: vhost, configure, write, read, all text.
+    /// Over all vhosts.
     ListUserPermissions { user: String },
     SetTopicPermissions { user: String, exchange: String, write: String, read: String },
     /// `exchange` null: of all exchanges.
     ClearTopicPermissions { user: String, exchange: Option<String> },
-    /// A listing: user, exchange, write, read, all text.
     ListTopicPermissions {},
-    /// A listing over all vhosts: vhost, exchange, write, read, all text.
+    /// Over all vhosts.
     ListUserTopicPermissions { user: String },
 
     // Policies and parameters, in the request's vhost unless they are global.
     SetPolicy(Policy),
     ClearPolicy { name: String },
-    /// A listing: vhost, name, pattern, apply-to text, definition json, priority number.
     ListPolicies {},
     SetOperatorPolicy(Policy),
     ClearOperatorPolicy { name: String },
-    /// A listing with the columns of `ListPolicies`.
     ListOperatorPolicies {},
     /// `value` is the text as typed.
     SetParameter { component: String, name: String, value: String },
     ClearParameter { component: String, name: String },
-    /// A listing: component, name text, value json. Operator policies are among them, as
-    /// component `operator_policy` with value
-    /// `{"pattern":..,"definition":{..},"priority":..,"apply-to":..}`; vhost limits and policies
-    /// are not.
+    /// Also operator policies (component `operator_policy`, value
+    /// `{"pattern":..,"definition":{..},"priority":..,"apply-to":..}`) and vhost limits (component
+    /// `vhost-limits`, name `limits`), but not policies.
     ListParameters {},
     SetGlobalParameter { name: String, value: String },
     ClearGlobalParameter { name: String },
-    /// A listing: name text, value json.
     ListGlobalParameters {},
 
     // Topology and clients.
@@ -153,10 +132,15 @@ pub enum Verb {
     /// `ok` is the definitions, as RabbitMQ writes them.
     ExportDefinitions {},
     ImportDefinitions { definitions: Json },
-    /// `ok` is a [`Status`].
+    /// `ok` is an object with the members that `rabbitmqctl status --formatter json` prints;
+    /// the client shows those that are there.
     Status {},
     /// `ok` is an object of objects: component, setting, value.
     Environment {},
+    /// `ok` is an object with the members of `rabbitmqctl cluster_status --formatter json`.
+    ClusterStatus {},
+    /// A listing: name, state (`enabled`), both text.
+    ListFeatureFlags {},
     /// `ok` is `{"running": bool}`: false after `stop_app`.
     Ping {},
     /// `ok` is an array of [`Listener`].
@@ -173,106 +157,18 @@ pub enum Verb {
     Stop {},
 }
 
+impl Verb {
+    /// The verb's name, as typed.
+    pub fn name(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(Json::Object(members)) => members.get("verb").and_then(Json::as_str).unwrap_or_default().to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
 /// A listing with chosen columns, never empty; the client checked that they are known.
-///
-/// `list_vhosts`:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | name, description | text | |
-/// | tracing | bool | |
-/// | tags | words | |
-/// | default_queue_type | word | `undefined` if unset |
-/// | cluster_state | words | `[{rabbit@host, running}]`: see [`cluster_state`] |
-///
-/// `list_exchanges`:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | name | text | the default exchange's is empty |
-/// | type | word | |
-/// | durable, auto_delete, internal | bool | |
-/// | arguments | table | |
-/// | policy | text | |
-///
-/// `list_bindings`, those of the default exchange among them (source_name empty, one a queue):
-///
-/// | column | type | |
-/// |---|---|---|
-/// | source_name, destination_name, routing_key | text | |
-/// | source_kind | word | always `exchange` |
-/// | destination_kind | word | `queue`, `exchange` |
-/// | arguments | table | |
-///
-/// `list_queues`, `online` and `offline` (both false: all), `local` is all:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | name, policy, exclusive_consumer_tag | text | |
-/// | durable, auto_delete | bool | |
-/// | exclusive | bool | nothing for quorum and stream |
-/// | arguments | table | without `x-queue-type` unless it was declared |
-/// | pid | pid | nothing for stream |
-/// | owner_pid | pid | the connection's, of an exclusive queue |
-/// | exclusive_consumer_pid | pid | the channel's |
-/// | messages, messages_ready, messages_unacknowledged | number | |
-/// | messages_ram, messages_ready_ram, messages_unacknowledged_ram | number | nothing for stream |
-/// | messages_persistent | number | |
-/// | message_bytes, and `_ready`, `_unacknowledged`, `_ram`, `_persistent` | number | |
-/// | head_message_timestamp | number | its `timestamp` property, nothing if it has none |
-/// | disk_reads, disk_writes | number | |
-/// | consumers, memory | number | |
-/// | consumer_utilisation, consumer_capacity | number | a fraction, 0 without consumers |
-/// | slave_pids, synchronised_slave_pids | words | nothing unless mirrored, so always |
-/// | state | word | `running`, `idle`, `flow` |
-/// | type | word | `classic`, `quorum`, `stream` |
-/// | leader | word | the node, of quorum and stream |
-/// | members, online | words | nodes, of quorum and stream |
-///
-/// `list_connections`:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | pid | pid | |
-/// | name | text | `127.0.0.1:50000 -> 127.0.0.1:5672` |
-/// | port, peer_port | number | |
-/// | host, peer_host | address | |
-/// | ssl | bool | |
-/// | ssl_protocol, ssl_key_exchange, ssl_cipher, ssl_hash | word | nothing without TLS |
-/// | peer_cert_subject, peer_cert_issuer, peer_cert_validity | text | nothing without one |
-/// | state | word | `running`, `blocked`, `blocking`, `flow`, `closing` |
-/// | channels | number | |
-/// | protocol | words | `{0,9,1}`: the string, as shown |
-/// | auth_mechanism, user, vhost | text | |
-/// | timeout | number | heartbeat in seconds |
-/// | frame_max, channel_max | number | |
-/// | client_properties | table | |
-/// | recv_oct, recv_cnt, send_oct, send_cnt, send_pend | number | |
-/// | connected_at | number | milliseconds since the epoch |
-///
-/// `list_channels`:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | pid, connection | pid | |
-/// | name | text | `127.0.0.1:50000 -> 127.0.0.1:5672 (1)` |
-/// | number | number | |
-/// | user, vhost | text | |
-/// | transactional, confirm | bool | |
-/// | consumer_count, messages_unacknowledged, messages_uncommitted | number | |
-/// | acks_uncommitted, messages_unconfirmed | number | |
-/// | prefetch_count, global_prefetch_count | number | |
-///
-/// `list_consumers`:
-///
-/// | column | type | |
-/// |---|---|---|
-/// | queue_name, consumer_tag | text | |
-/// | channel_pid | pid | |
-/// | ack_required, active | bool | |
-/// | prefetch_count | number | |
-/// | activity_status | word | `up`, `single_active`, `waiting`, `suspected_down` |
-/// | arguments | table | |
+/// [`columns`](super::columns) has the columns of each verb with their types.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Listing {
     /// The columns wanted, in the order wanted.
@@ -298,4 +194,137 @@ pub struct Policy {
     pub priority: i64,
     /// `queues`, `exchanges` or `all`: the server checks it.
     pub apply_to: String,
+}
+
+/// When publishers are held back for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryLimit {
+    /// A fraction of the machine's memory, 0 to 1; 0 holds back everybody.
+    Relative(f64),
+    /// In bytes.
+    Absolute(u64),
+}
+
+/// How much disk must stay free.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskLimit {
+    /// A multiple of the machine's memory.
+    MemRelative(f64),
+    /// In bytes.
+    Absolute(u64),
+}
+
+/// A port that the broker listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The address: `127.0.0.1`, `[::]`.
+    pub interface: String,
+    /// The node's name.
+    pub node: String,
+    /// The port.
+    pub port: u16,
+    /// `amqp`, `amqp/ssl`, `http`, `stomp`.
+    pub protocol: String,
+    /// For people: `AMQP 0-9-1 and AMQP 1.0`.
+    pub purpose: String,
+}
+
+/// An alarm that is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alarm {
+    /// The process uses more than its memory limit.
+    Memory,
+    /// Less disk is free than the limit.
+    Disk,
+    /// Too few file descriptors are left.
+    FileDescriptorLimit,
+}
+
+/// One line from server to client. The variants are told apart by their shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// One row of a listing.
+    Row(Vec<Json>),
+    /// A listing begins.
+    Columns {
+        /// Their names, in the order of the cells.
+        columns: Vec<String>,
+    },
+    /// A listing is complete.
+    End {
+        /// Always true.
+        end: bool,
+    },
+    /// It was not done, or not to the end.
+    Error {
+        /// Why.
+        error: Failure,
+    },
+    /// It was done.
+    Ok {
+        /// What the verb's documentation says.
+        ok: Json,
+    },
+}
+
+impl Answer {
+    /// Done, with nothing to say.
+    pub const DONE: Self = Self::Ok { ok: Json::Null };
+    /// A listing is complete.
+    pub const END: Self = Self::End { end: true };
+}
+
+impl From<Failure> for Answer {
+    fn from(error: Failure) -> Self {
+        Self::Error { error }
+    }
+}
+
+/// A pid as RabbitMQ writes one. `node` is the node's name, `number` whatever identifies the queue,
+/// connection or channel.
+pub fn pid(node: &str, number: u64) -> String {
+    // Erlang's numbers have 28 bits; the rest goes to the last part.
+    format!("<{node}.1.{}.{}>", number & 0xFFF_FFFF, number >> 28)
+}
+
+/// The number in a pid of [`pid`], also without the node: `<0.250.0>`.
+pub fn pid_number(pid: &str) -> Option<u64> {
+    let inner = pid.strip_prefix('<')?.strip_suffix('>')?;
+    let mut parts = inner.rsplit('.');
+    let serial: u64 = parts.next()?.parse().ok()?;
+    let number: u64 = parts.next()?.parse().ok()?;
+    parts.next()?;
+    (number <= 0xFFF_FFFF && serial < 1 << 36).then_some(serial << 28 | number)
+}
+
+/// A cell of type table: `[[name, kind, value], ...]`, where nested tables are alike and the items
+/// of an array are `[kind, value]`.
+pub fn table(table: &Table) -> Json {
+    Json::Array(table.iter().map(|(name, value)| json!([name, value.kind_name(), plain(value)])).collect())
+}
+
+fn plain(value: &Value) -> Json {
+    match value {
+        Value::Bool(set) => json!(set),
+        Value::I8(n) => json!(n),
+        Value::U8(n) => json!(n),
+        Value::I16(n) => json!(n),
+        Value::U16(n) => json!(n),
+        Value::I32(n) => json!(n),
+        Value::U32(n) => json!(n),
+        Value::I64(n) => json!(n),
+        Value::F32(n) => json!(n),
+        Value::F64(n) => json!(n),
+        Value::Decimal { scale, value } => json!([scale, value]),
+        Value::Text(text) => json!(String::from_utf8_lossy(text)),
+        Value::Array(items) => items.iter().map(|item| json!([item.kind_name(), plain(item)])).collect(),
+        Value::Timestamp(seconds) => json!(seconds),
+        Value::Table(nested) => table(nested),
+        Value::Void => Json::Null,
+        Value::Bytes(bytes) => json!(bytes),
+    }
 }

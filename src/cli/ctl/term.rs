@@ -20,6 +20,8 @@ pub(super) enum Term {
     List(Vec<Term>),
     /// `{a,b}`
     Tuple(Vec<Term>),
+    /// What has been printed already.
+    Verbatim(String),
 }
 
 impl Term {
@@ -53,6 +55,34 @@ impl Term {
         }
     }
 
+    /// One entry of a table as Erlang keeps it: name, kind and value.
+    pub(super) fn from_raw_entry(entry: &Json) -> Self {
+        let name = entry.get(0).and_then(Json::as_str).unwrap_or_default();
+        let kind = entry.get(1).and_then(Json::as_str).unwrap_or_default();
+        Self::Tuple(vec![
+            Self::Bytes(name.as_bytes().to_vec()),
+            Self::Atom(kind.to_owned()),
+            Self::from_raw(kind, entry.get(2).unwrap_or(&Json::Null)),
+        ])
+    }
+
+    fn from_raw(kind: &str, value: &Json) -> Self {
+        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        match (kind, value) {
+            ("table", _) => Self::List(items.iter().map(Self::from_raw_entry).collect()),
+            ("array", _) => {
+                let item = |item: &Json| {
+                    let kind = item.get(0).and_then(Json::as_str).unwrap_or_default();
+                    let value = Self::from_raw(kind, item.get(1).unwrap_or(&Json::Null));
+                    Self::Tuple(vec![Self::Atom(kind.to_owned()), value])
+                };
+                Self::List(items.iter().map(item).collect())
+            }
+            (_, Json::String(text)) => Self::Bytes(text.clone().into_bytes()),
+            _ => Self::from_typed(Some(&Json::from(kind)), Some(value)),
+        }
+    }
+
     fn from_plain(value: &Json) -> Self {
         match value {
             Json::Null => Self::Atom("null".to_owned()),
@@ -79,7 +109,8 @@ impl Term {
             Self::Chars(text) if text.chars().all(is_printable) => quote(text, '"', out),
             Self::Chars(text) => sequence("[", text.chars().map(u32::from), "]", out),
             Self::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) if !text.is_empty() && text.chars().all(is_printable) => {
+                Ok("") => out.push_str("<<>>"),
+                Ok(text) if text.chars().all(is_printable) => {
                     out.push_str("<<");
                     quote(text, '"', out);
                     out.push_str(if text.is_ascii() { ">>" } else { "/utf8>>" });
@@ -92,6 +123,7 @@ impl Term {
                 None => Self::print_all("[", items, "]", out),
             },
             Self::Tuple(items) => Self::print_all("{", items, "}", out),
+            Self::Verbatim(text) => out.push_str(text),
         }
     }
 

@@ -1,4 +1,5 @@
 //! The subcommands of `tern`, one module each.
+
 pub mod bench;
 
 /// Runs the command line.

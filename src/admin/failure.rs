@@ -212,7 +212,10 @@ mod tests {
     #[test]
     fn missing_vhost_is_mostly_said_without_a_heading() {
         let failure = Failure::no_such_vhost(&Verb::ListPolicies {}, "missing");
-        assert_eq!((failure.message.as_str(), failure.exit, failure.bare), ("Virtual host 'missing' does not exist", 65, true));
+        assert_eq!(
+            (failure.message.as_str(), failure.exit, failure.bare),
+            ("Virtual host 'missing' does not exist", 65, true)
+        );
         let verb = Verb::SetVhostTags { name: "missing".into(), tags: vec![] };
         assert!(!Failure::no_such_vhost(&verb, "missing").bare);
     }

@@ -48,63 +48,136 @@ pub struct Request {
 #[allow(missing_docs)]
 pub enum Verb {
     // Users. Where a user does not exist: [`Failure::no_such_user`].
-    AddUser { name: String, password: String },
-    DeleteUser { name: String },
-    ChangePassword { name: String, password: String },
-    ClearPassword { name: String },
-    SetUserTags { name: String, tags: Vec<String> },
+    AddUser {
+        name: String,
+        password: String,
+    },
+    DeleteUser {
+        name: String,
+    },
+    ChangePassword {
+        name: String,
+        password: String,
+    },
+    ClearPassword {
+        name: String,
+    },
+    SetUserTags {
+        name: String,
+        tags: Vec<String>,
+    },
     /// Fails with [`Failure::not_authenticated`].
-    AuthenticateUser { name: String, password: String },
+    AuthenticateUser {
+        name: String,
+        password: String,
+    },
     ListUsers {},
     /// `definition` is the text as typed: the server parses it (see [`Failure::not_json`]).
-    SetUserLimits { user: String, definition: String },
+    SetUserLimits {
+        user: String,
+        definition: String,
+    },
     /// `limit` is `all` or one limit's name.
-    ClearUserLimits { user: String, limit: String },
+    ClearUserLimits {
+        user: String,
+        limit: String,
+    },
     /// Of one user: `ok` is the object of its limits, empty if none. Of all (`user` null): a listing.
-    ListUserLimits { user: Option<String> },
+    ListUserLimits {
+        user: Option<String>,
+    },
 
     // Vhosts. Where a vhost does not exist: [`Failure::no_such_vhost`].
-    AddVhost { name: String, description: Option<String>, tags: Vec<String>, default_queue_type: Option<String> },
-    DeleteVhost { name: String },
-    SetVhostTags { name: String, tags: Vec<String> },
+    AddVhost {
+        name: String,
+        description: Option<String>,
+        tags: Vec<String>,
+        default_queue_type: Option<String>,
+    },
+    DeleteVhost {
+        name: String,
+    },
+    SetVhostTags {
+        name: String,
+        tags: Vec<String>,
+    },
     ListVhosts(Listing),
-    SetVhostLimits { definition: String },
+    SetVhostLimits {
+        definition: String,
+    },
     ClearVhostLimits {},
     /// Of the request's vhost: `ok` is the object of its limits, null if none were set. Of all
     /// (`global`): a listing.
-    ListVhostLimits { global: bool },
+    ListVhostLimits {
+        global: bool,
+    },
     TraceOn {},
     TraceOff {},
 
     // Permissions, in the request's vhost unless they say otherwise.
-    SetPermissions { user: String, configure: String, write: String, read: String },
-    ClearPermissions { user: String },
+    SetPermissions {
+        user: String,
+        configure: String,
+        write: String,
+        read: String,
+    },
+    ClearPermissions {
+        user: String,
+    },
     ListPermissions {},
     /// Over all vhosts.
-    ListUserPermissions { user: String },
-    SetTopicPermissions { user: String, exchange: String, write: String, read: String },
+    ListUserPermissions {
+        user: String,
+    },
+    SetTopicPermissions {
+        user: String,
+        exchange: String,
+        write: String,
+        read: String,
+    },
     /// `exchange` null: of all exchanges.
-    ClearTopicPermissions { user: String, exchange: Option<String> },
+    ClearTopicPermissions {
+        user: String,
+        exchange: Option<String>,
+    },
     ListTopicPermissions {},
     /// Over all vhosts.
-    ListUserTopicPermissions { user: String },
+    ListUserTopicPermissions {
+        user: String,
+    },
 
     // Policies and parameters, in the request's vhost unless they are global.
     SetPolicy(Policy),
-    ClearPolicy { name: String },
+    ClearPolicy {
+        name: String,
+    },
     ListPolicies {},
     SetOperatorPolicy(Policy),
-    ClearOperatorPolicy { name: String },
+    ClearOperatorPolicy {
+        name: String,
+    },
     ListOperatorPolicies {},
     /// `value` is the text as typed.
-    SetParameter { component: String, name: String, value: String },
-    ClearParameter { component: String, name: String },
+    SetParameter {
+        component: String,
+        name: String,
+        value: String,
+    },
+    ClearParameter {
+        component: String,
+        name: String,
+    },
     /// Also operator policies (component `operator_policy`, value
     /// `{"pattern":..,"definition":{..},"priority":..,"apply-to":..}`) and vhost limits (component
     /// `vhost-limits`, name `limits`), but not policies.
     ListParameters {},
-    SetGlobalParameter { name: String, value: String },
-    ClearGlobalParameter { name: String },
+    SetGlobalParameter {
+        name: String,
+        value: String,
+    },
+    ClearGlobalParameter {
+        name: String,
+    },
     ListGlobalParameters {},
 
     // Topology and clients.
@@ -116,22 +189,41 @@ pub enum Verb {
     /// Of all vhosts.
     ListChannels(Listing),
     ListConsumers(Listing),
-    PurgeQueue { name: String },
+    PurgeQueue {
+        name: String,
+    },
     /// `ok` is `{"messages": <ready messages that went with it>}`.
-    DeleteQueue { name: String, if_empty: bool, if_unused: bool },
+    DeleteQueue {
+        name: String,
+        if_empty: bool,
+        if_unused: bool,
+    },
     /// Closes with 320 and the reason. `pid` is a connection's, as listed.
-    CloseConnection { pid: String, reason: String },
+    CloseConnection {
+        pid: String,
+        reason: String,
+    },
     /// `global`: of all vhosts. At most `limit` of them unless 0, `delay_ms` apart. `ok` is
     /// `{"closed": <count>}`.
-    CloseAllConnections { reason: String, global: bool, limit: u64, delay_ms: u64 },
-    CloseAllUserConnections { user: String, reason: String },
+    CloseAllConnections {
+        reason: String,
+        global: bool,
+        limit: u64,
+        delay_ms: u64,
+    },
+    CloseAllUserConnections {
+        user: String,
+        reason: String,
+    },
 
     // The process.
     SetVmMemoryHighWatermark(MemoryLimit),
     SetDiskFreeLimit(DiskLimit),
     /// `ok` is the definitions, as RabbitMQ writes them.
     ExportDefinitions {},
-    ImportDefinitions { definitions: Json },
+    ImportDefinitions {
+        definitions: Json,
+    },
     /// `ok` is an object with the members that `rabbitmqctl status --formatter json` prints;
     /// the client shows those that are there.
     Status {},

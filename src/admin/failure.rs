@@ -139,6 +139,41 @@ impl Failure {
         Self::new(Kind::Invalid, "invalid_queue_type", EXIT_UNAVAILABLE)
     }
 
+    /// The queue that the verb names does not exist, or its vhost does not.
+    pub fn no_such_queue(verb: &Verb) -> Self {
+        match verb {
+            Verb::DeleteQueue { .. } => Self::new(Kind::NoSuchQueue, "Queue not found", EXIT_USAGE),
+            _ => Self::new(Kind::NoSuchQueue, "not_found", EXIT_UNAVAILABLE),
+        }
+    }
+
+    /// `delete_queue --if-unused` of a queue with consumers.
+    pub fn queue_in_use() -> Self {
+        Self::new(Kind::QueueInUse, "Queue is in use", EXIT_USAGE)
+    }
+
+    /// `delete_queue --if-empty` of a queue with messages.
+    pub fn queue_not_empty() -> Self {
+        Self::new(Kind::QueueNotEmpty, "Queue is not empty", EXIT_USAGE)
+    }
+
+    /// `clear_policy`, `clear_operator_policy`, `clear_parameter`, `clear_global_parameter` and
+    /// `clear_vhost_limits` of what does not exist, also in a vhost that does not exist.
+    pub fn no_such_parameter() -> Self {
+        Self::new(Kind::NotFound, "Parameter does not exist", EXIT_UNAVAILABLE)
+    }
+
+    /// `set_parameter` of a component that does not exist.
+    pub fn no_such_component(component: &str) -> Self {
+        Self::validation(&format!("component {component} not found"))
+    }
+
+    /// `close_connection` of what is not a pid. A pid of no connection is no failure.
+    pub fn invalid_pid(pid: &str) -> Self {
+        let message = format!("Error:\n{{:invalid_pid_syntax, \"{pid}\"}}");
+        Self::new(Kind::NoSuchConnection, message, EXIT_UNAVAILABLE)
+    }
+
     /// The verb needs `start_app` first.
     pub fn app_stopped() -> Self {
         let message = "this command requires the 'rabbit' app to be running on the target node. \
@@ -177,7 +212,10 @@ mod tests {
     #[test]
     fn missing_vhost_is_mostly_said_without_a_heading() {
         let failure = Failure::no_such_vhost(&Verb::ListPolicies {}, "missing");
-        assert_eq!((failure.message.as_str(), failure.exit, failure.bare), ("Virtual host 'missing' does not exist", 65, true));
+        assert_eq!(
+            (failure.message.as_str(), failure.exit, failure.bare),
+            ("Virtual host 'missing' does not exist", 65, true)
+        );
         let verb = Verb::SetVhostTags { name: "missing".into(), tags: vec![] };
         assert!(!Failure::no_such_vhost(&verb, "missing").bare);
     }

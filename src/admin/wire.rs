@@ -1,8 +1,9 @@
 //! The language of the control socket: one request line, then one or more answer lines, all JSON.
 //!
 //! The socket is `control.sock` in the data directory, mode 0660: whoever may open it is an
-//! administrator. A client connects, writes one [`Request`] as one line, reads [`Answer`]s until
-//! the last one and closes. A server closes a connection whose line passes [`REQUEST_BYTES_MAX`].
+//! administrator. A client connects, writes a [`Request`] as one line, reads [`Answer`]s until the
+//! last one, and may then write the next request, or close. A server closes a connection whose line
+//! passes [`REQUEST_BYTES_MAX`].
 //!
 //! ```text
 //! {"verb":"list_queues","args":{"columns":["name","messages"]},"vhost":"/"}
@@ -47,63 +48,136 @@ pub struct Request {
 #[allow(missing_docs)]
 pub enum Verb {
     // Users. Where a user does not exist: [`Failure::no_such_user`].
-    AddUser { name: String, password: String },
-    DeleteUser { name: String },
-    ChangePassword { name: String, password: String },
-    ClearPassword { name: String },
-    SetUserTags { name: String, tags: Vec<String> },
+    AddUser {
+        name: String,
+        password: String,
+    },
+    DeleteUser {
+        name: String,
+    },
+    ChangePassword {
+        name: String,
+        password: String,
+    },
+    ClearPassword {
+        name: String,
+    },
+    SetUserTags {
+        name: String,
+        tags: Vec<String>,
+    },
     /// Fails with [`Failure::not_authenticated`].
-    AuthenticateUser { name: String, password: String },
+    AuthenticateUser {
+        name: String,
+        password: String,
+    },
     ListUsers {},
     /// `definition` is the text as typed: the server parses it (see [`Failure::not_json`]).
-    SetUserLimits { user: String, definition: String },
+    SetUserLimits {
+        user: String,
+        definition: String,
+    },
     /// `limit` is `all` or one limit's name.
-    ClearUserLimits { user: String, limit: String },
+    ClearUserLimits {
+        user: String,
+        limit: String,
+    },
     /// Of one user: `ok` is the object of its limits, empty if none. Of all (`user` null): a listing.
-    ListUserLimits { user: Option<String> },
+    ListUserLimits {
+        user: Option<String>,
+    },
 
     // Vhosts. Where a vhost does not exist: [`Failure::no_such_vhost`].
-    AddVhost { name: String, description: Option<String>, tags: Vec<String>, default_queue_type: Option<String> },
-    DeleteVhost { name: String },
-    SetVhostTags { name: String, tags: Vec<String> },
+    AddVhost {
+        name: String,
+        description: Option<String>,
+        tags: Vec<String>,
+        default_queue_type: Option<String>,
+    },
+    DeleteVhost {
+        name: String,
+    },
+    SetVhostTags {
+        name: String,
+        tags: Vec<String>,
+    },
     ListVhosts(Listing),
-    SetVhostLimits { definition: String },
+    SetVhostLimits {
+        definition: String,
+    },
     ClearVhostLimits {},
     /// Of the request's vhost: `ok` is the object of its limits, null if none were set. Of all
     /// (`global`): a listing.
-    ListVhostLimits { global: bool },
+    ListVhostLimits {
+        global: bool,
+    },
     TraceOn {},
     TraceOff {},
 
     // Permissions, in the request's vhost unless they say otherwise.
-    SetPermissions { user: String, configure: String, write: String, read: String },
-    ClearPermissions { user: String },
+    SetPermissions {
+        user: String,
+        configure: String,
+        write: String,
+        read: String,
+    },
+    ClearPermissions {
+        user: String,
+    },
     ListPermissions {},
     /// Over all vhosts.
-    ListUserPermissions { user: String },
-    SetTopicPermissions { user: String, exchange: String, write: String, read: String },
+    ListUserPermissions {
+        user: String,
+    },
+    SetTopicPermissions {
+        user: String,
+        exchange: String,
+        write: String,
+        read: String,
+    },
     /// `exchange` null: of all exchanges.
-    ClearTopicPermissions { user: String, exchange: Option<String> },
+    ClearTopicPermissions {
+        user: String,
+        exchange: Option<String>,
+    },
     ListTopicPermissions {},
     /// Over all vhosts.
-    ListUserTopicPermissions { user: String },
+    ListUserTopicPermissions {
+        user: String,
+    },
 
     // Policies and parameters, in the request's vhost unless they are global.
     SetPolicy(Policy),
-    ClearPolicy { name: String },
+    ClearPolicy {
+        name: String,
+    },
     ListPolicies {},
     SetOperatorPolicy(Policy),
-    ClearOperatorPolicy { name: String },
+    ClearOperatorPolicy {
+        name: String,
+    },
     ListOperatorPolicies {},
     /// `value` is the text as typed.
-    SetParameter { component: String, name: String, value: String },
-    ClearParameter { component: String, name: String },
+    SetParameter {
+        component: String,
+        name: String,
+        value: String,
+    },
+    ClearParameter {
+        component: String,
+        name: String,
+    },
     /// Also operator policies (component `operator_policy`, value
     /// `{"pattern":..,"definition":{..},"priority":..,"apply-to":..}`) and vhost limits (component
     /// `vhost-limits`, name `limits`), but not policies.
     ListParameters {},
-    SetGlobalParameter { name: String, value: String },
-    ClearGlobalParameter { name: String },
+    SetGlobalParameter {
+        name: String,
+        value: String,
+    },
+    ClearGlobalParameter {
+        name: String,
+    },
     ListGlobalParameters {},
 
     // Topology and clients.
@@ -115,23 +189,41 @@ pub enum Verb {
     /// Of all vhosts.
     ListChannels(Listing),
     ListConsumers(Listing),
-    PurgeQueue { name: String },
-    /// `ok` is `{"messages": <ready messages that went with it>}`. Fails with
-    /// [`Failure::no_such_queue`], [`Failure::queue_in_use`], [`Failure::queue_not_empty`].
-    DeleteQueue { name: String, if_empty: bool, if_unused: bool },
+    PurgeQueue {
+        name: String,
+    },
+    /// `ok` is `{"messages": <ready messages that went with it>}`.
+    DeleteQueue {
+        name: String,
+        if_empty: bool,
+        if_unused: bool,
+    },
     /// Closes with 320 and the reason. `pid` is a connection's, as listed.
-    CloseConnection { pid: String, reason: String },
+    CloseConnection {
+        pid: String,
+        reason: String,
+    },
     /// `global`: of all vhosts. At most `limit` of them unless 0, `delay_ms` apart. `ok` is
     /// `{"closed": <count>}`.
-    CloseAllConnections { reason: String, global: bool, limit: u64, delay_ms: u64 },
-    CloseAllUserConnections { user: String, reason: String },
+    CloseAllConnections {
+        reason: String,
+        global: bool,
+        limit: u64,
+        delay_ms: u64,
+    },
+    CloseAllUserConnections {
+        user: String,
+        reason: String,
+    },
 
     // The process.
     SetVmMemoryHighWatermark(MemoryLimit),
     SetDiskFreeLimit(DiskLimit),
     /// `ok` is the definitions, as RabbitMQ writes them.
     ExportDefinitions {},
-    ImportDefinitions { definitions: Json },
+    ImportDefinitions {
+        definitions: Json,
+    },
     /// `ok` is an object with the members that `rabbitmqctl status --formatter json` prints;
     /// the client shows those that are there.
     Status {},
@@ -141,7 +233,9 @@ pub enum Verb {
     ClusterStatus {},
     /// A listing: name, state (`enabled`), both text.
     ListFeatureFlags {},
-    /// `ok` is `{"running": bool}`: false after `stop_app`.
+    /// `ok` is a [`Pong`]. The client asks this first, on the same connection. Answered at any
+    /// time, like `stop_app`, `start_app`, `reset` and `stop`; the other verbs fail with
+    /// [`Failure::app_stopped`] while the broker is stopped.
     Ping {},
     /// `ok` is an array of [`Listener`].
     Listeners {},
@@ -214,6 +308,13 @@ pub enum DiskLimit {
     MemRelative(f64),
     /// In bytes.
     Absolute(u64),
+}
+
+/// The answer to a ping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Whether the broker is started: false between `stop_app` and `start_app`.
+    pub running: bool,
 }
 
 /// A port that the broker listens on.

@@ -168,8 +168,7 @@ fn is_printable(c: char) -> bool {
 }
 
 fn is_plain_atom(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_lowercase())
-        && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '@')
+    name.starts_with(|c: char| c.is_lowercase()) && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '@')
 }
 
 fn quote(text: &str, mark: char, out: &mut String) {

@@ -180,10 +180,16 @@ fn execute(
             let pong = broker.ping().map_err(failed)?;
             return present(&show, &json!(pong), call, streams.out);
         }
+        Ask::Shutdown => {
+            let mut broker = open().map_err(failed)?;
+            return shut_down(&mut broker, call, streams.out).map_err(failed);
+        }
         Ask::Listeners => wire::Verb::Listeners {},
         Ask::Request(request) => request,
         Ask::WithPassword(request) => {
-            say(streams.out, "Password: ")?;
+            if !call.is_quiet() {
+                say(streams.out, "Password: ")?;
+            }
             request(password(streams.input)?)
         }
         Ask::WithDefinitions(file) => wire::Verb::ImportDefinitions { definitions: definitions(file, streams.input)? },
@@ -214,6 +220,27 @@ fn execute(
         connect_to_all(&listeners(&answer), call)?;
     }
     present(&show, &answer, call, streams.out)
+}
+
+/// Stops the broker and waits for the end of its process, telling of each step.
+fn shut_down(broker: &mut Connection, call: &Invocation, out: &mut dyn Write) -> Result<(), Error> {
+    let mut tell = |text: String| match call.is_quiet() {
+        true => Ok(()),
+        false => writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Error::Output),
+    };
+    let node = call.node();
+    let status = broker.ask("/", wire::Verb::Status {})?;
+    let Some(pid) = status.get("pid").and_then(Json::as_u64) else {
+        return broker.ask("/", wire::Verb::Stop {}).map(drop);
+    };
+    tell(format!("Shutting down RabbitMQ node {node} running at PID {pid}"))?;
+    broker.ask("/", wire::Verb::Stop {})?;
+    if call.options.flag("wait") == Some(false) {
+        return Ok(());
+    }
+    tell(format!("Waiting for PID {pid} to terminate"))?;
+    wait::ended(&pid.to_string(), call.timeout_ms())?;
+    tell(format!("RabbitMQ node {node} running at PID {pid} successfully shut down"))
 }
 
 /// Shows what has one answer.

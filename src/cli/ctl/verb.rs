@@ -178,6 +178,8 @@ pub(super) enum Ask {
     Nothing,
     /// Nothing more than whether the broker is there, and in which state.
     Pong,
+    /// That it stops; the end of its process is waited for.
+    Shutdown,
     /// The broker's listeners, each of which is then connected to.
     Listeners,
     /// The broker is asked again and again until it has started.
@@ -195,6 +197,9 @@ pub(super) enum Process {
     File(String),
 }
 
+/// What an answer means: something to show, or what standard error says and the exit code.
+pub(super) type Verdict<T> = Result<T, (String, u8)>;
+
 /// How the answer is shown.
 pub(super) enum Show {
     /// Not at all.
@@ -210,10 +215,10 @@ pub(super) enum Show {
     },
     /// A sentence made of the answer; a listing without rows if it is null.
     OneOrNone(fn(&Json) -> String),
-    /// A sentence made of the answer; `Err` is one for standard error and the exit code.
-    Sentence(fn(&Json, &Invocation) -> Result<String, (String, u8)>),
+    /// A sentence made of the answer.
+    Sentence(fn(&Json, &Invocation) -> Verdict<String>),
     /// A sentence for people, an object for programs.
-    Object(fn(&Json, &Invocation) -> Result<(String, Json), (String, u8)>),
+    Object(fn(&Json, &Invocation) -> Verdict<(String, Json)>),
     /// Into a file.
     Definitions(String),
 }

@@ -32,7 +32,7 @@ impl Wait<'_> {
                     if !pid.is_empty() {
                         break pid;
                     }
-                    self.pause(&mut left_ms)?;
+                    pause(&mut left_ms)?;
                 };
                 self.say(out, &format!("pid is {pid}"))?;
                 Some(pid)
@@ -64,10 +64,9 @@ impl Wait<'_> {
                 (Err(error), None) if left_ms == 0 => return Err(error),
                 _ => {}
             }
-            match (self.pause(&mut left_ms), &pid) {
-                (Err(error), Some(_)) => return Err(error),
-                // The last look tells which failure it is.
-                _ => {}
+            // Without a process, the last look tells which failure it is.
+            if let (Err(error), Some(_)) = (pause(&mut left_ms), &pid) {
+                return Err(error);
             }
         }
         if pid.is_some() {
@@ -83,17 +82,26 @@ impl Wait<'_> {
         };
         if self.is_quiet { Ok(()) } else { said().map_err(|_| Error::Output) }
     }
+}
 
-    fn pause(&self, left_ms: &mut u64) -> Result<(), Error> {
-        if *left_ms == 0 {
-            return Err(Error::Timeout);
-        }
-        // Time asleep is what is counted, so that no clock is read.
-        let pause_ms = PAUSE_MS.min(*left_ms);
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        *left_ms -= pause_ms;
-        Ok(())
+/// Waits until a process is gone: a minute, unless said otherwise.
+pub(super) fn ended(pid: &str, timeout_ms: Option<u64>) -> Result<(), Error> {
+    let mut left_ms = timeout_ms.unwrap_or(60_000);
+    while is_alive(pid) {
+        pause(&mut left_ms)?;
     }
+    Ok(())
+}
+
+fn pause(left_ms: &mut u64) -> Result<(), Error> {
+    if *left_ms == 0 {
+        return Err(Error::Timeout);
+    }
+    // Time asleep is what is counted, so that no clock is read.
+    let pause_ms = PAUSE_MS.min(*left_ms);
+    std::thread::sleep(Duration::from_millis(pause_ms));
+    *left_ms -= pause_ms;
+    Ok(())
 }
 
 const PAUSE_MS: u64 = 50;

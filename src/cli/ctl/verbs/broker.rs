@@ -160,10 +160,7 @@ pub(super) const VERBS: &[Verb] = &[
         about: "Stops the broker and its process",
         switches: &[("wait", Kind::Flag)],
         arity: exactly(0),
-        plan: |call| {
-            let banner = format!("Shutting down RabbitMQ node {} running at PID", call.node());
-            Ok(Plan::silent(banner, wire::Verb::Stop {})?.needs(Needs::Nothing))
-        },
+        plan: |_| Ok(Plan::new("", Ask::Shutdown, Show::Nothing).needs(Needs::Nothing)),
     },
     Verb {
         name: "rotate_logs",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::super::verb::{Ask, Invalid, Invocation, Needs, Plan, Section, Show, Verb};
+use super::super::verb::{Ask, Invalid, Invocation, Needs, Plan, Section, Show, Verb, Verdict};
 use super::exactly;
 use crate::admin::failure::EXIT_UNAVAILABLE;
 use crate::admin::wire::{self, Alarm, Listener};
@@ -258,15 +258,12 @@ pub(in crate::cli::ctl) fn error(text: String) -> (String, u8) {
 }
 
 /// Both checks of alarms have the same banner, and differ only in what they say when all is well.
-fn check_alarms(
-    call: &Invocation,
-    show: fn(&Json, &Invocation) -> Result<(String, Json), (String, u8)>,
-) -> Result<Plan, Invalid> {
+fn check_alarms(call: &Invocation, show: fn(&Json, &Invocation) -> Verdict<(String, Json)>) -> Result<Plan, Invalid> {
     let banner = format!("Asking node {} to report any local resource alarms ...", call.node());
     Ok(Plan::new(banner, Ask::Request(wire::Verb::Alarms {}), Show::Object(show)))
 }
 
-fn checked(answer: &Json, call: &Invocation, none: &str) -> Result<(String, Json), (String, u8)> {
+fn checked(answer: &Json, call: &Invocation, none: &str) -> Verdict<(String, Json)> {
     let node = call.node();
     let alarms = alarms(answer, &node);
     if alarms.is_empty() {

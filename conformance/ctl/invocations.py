@@ -326,7 +326,6 @@ usage += [
     ("list_users_extra", ["list_users", "extra"]),
     ("list_permissions_extra", ["list_permissions", "extra"]),
     ("list_user_permissions_few", ["list_user_permissions"]),
-    ("close_all_connections_none", ["close_all_connections", "reason"]),
     ("clear_vhost_limits_extra", ["clear_vhost_limits", "a"]),
     ("set_vm_memory_high_watermark_bad", ["set_vm_memory_high_watermark", "abc"]),
     ("set_vm_memory_high_watermark_high", ["set_vm_memory_high_watermark", "1.5"]),
@@ -359,6 +358,8 @@ usage += [
     ("close_connection_missing_node", ["close_connection", "<NODE.1.99999.0>", "why"]),
     ("trace_on_missing", ["trace_on", "-p", "missing"]),
     ("trace_off_missing", ["trace_off", "-p", "missing"]),
+    # Last, because it closes the connections whose consumers other cases count on.
+    ("close_all_connections_none", ["close_all_connections", "reason"]),
 ]
 
 changes = [
@@ -460,4 +461,4 @@ changes = [
     ("down_diag_check_local_alarms", ["-q", "check_local_alarms"], {"program": "rabbitmq-diagnostics"}),
 ]
 
-GROUPS = [("setup", setup, False), ("listings", listings, True), ("usage", usage, True), ("changes", changes, False)]
+GROUPS = [("setup", setup, False), ("listings", listings, True), ("usage", usage, False), ("changes", changes, False)]

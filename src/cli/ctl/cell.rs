@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::term::Term;
 use crate::admin::columns::Type;
@@ -69,8 +69,26 @@ pub(super) fn as_json(kind: Type, cell: &Json) -> Json {
             Ok(std::net::IpAddr::V6(address)) => json!(address.segments()),
             Err(_) => cell.clone(),
         },
+        (Type::Table, Json::Array(entries)) => entries.iter().map(entry_as_json).collect(),
         _ => cell.clone(),
     }
+}
+
+/// RabbitMQ takes an array, whose items have a kind and a value, for an object. That is kept as long
+/// as nothing is lost: two items of one kind stay an array of pairs.
+fn entry_as_json(entry: &Json) -> Json {
+    let [name, kind, value] = [0, 1, 2].map(|index| entry.get(index).cloned().unwrap_or_default());
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let value = match kind.as_str() {
+        Some("table") => items.iter().map(entry_as_json).collect(),
+        Some("array") => {
+            let member = |item: &Json| Some((item.get(0)?.as_str()?.to_owned(), item.get(1)?.clone()));
+            let members: Map<_, _> = items.iter().filter_map(member).collect();
+            if members.len() == items.len() && !items.is_empty() { Json::Object(members) } else { value }
+        }
+        _ => value,
+    };
+    json!([name, kind, value])
 }
 
 /// As an Erlang term.
@@ -145,6 +163,14 @@ mod tests {
         assert_eq!(as_json(Type::Address, &json!("::1")), json!([0, 0, 0, 0, 0, 0, 0, 1]));
         assert_eq!(shown(Type::Address, &json!("127.0.0.1")), "127.0.0.1");
         assert_eq!(drawn(Type::Address, &json!("127.0.0.1")), "{127,0,0,1}");
+    }
+
+    #[test]
+    fn array_is_an_object_of_kinds_in_json() {
+        let arguments = json!([["l", "array", [["signedint", 1], ["longstr", "two"]]]]);
+        assert_eq!(as_json(Type::Table, &arguments), json!([["l", "array", {"signedint": 1, "longstr": "two"}]]));
+        let alike = json!([["l", "array", [["signedint", 1], ["signedint", 2]]]]);
+        assert_eq!(as_json(Type::Table, &alike), alike);
     }
 
     #[test]

@@ -39,6 +39,26 @@ impl Rows for Erlang {
     }
 }
 
+/// A JSON value as a term: objects are lists of pairs.
+pub(super) fn from_json(value: &Json) -> String {
+    let mut text = String::new();
+    print(&term(value), 0, 0, &mut text);
+    text
+}
+
+fn term(value: &Json) -> Term {
+    match value {
+        Json::Object(members) => {
+            let pair = |(name, value): (&String, &Json)| Term::Tuple(vec![Term::Atom(name.clone()), term(value)]);
+            Term::List(members.iter().map(pair).collect())
+        }
+        Json::Array(items) => Term::List(items.iter().map(term).collect()),
+        Json::String(text) => Term::Chars(text.clone()),
+        Json::Number(number) => Term::Number(number.clone()),
+        Json::Bool(_) | Json::Null => Term::Atom(value.to_string()),
+    }
+}
+
 /// Prints `term`, whose first character stands in `column`, with `behind` characters to come after
 /// its last.
 pub(super) fn print(term: &Term, column: usize, behind: usize, out: &mut String) {

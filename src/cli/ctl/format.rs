@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::{csv, erlang, json_lines, pretty_table, table};
 use crate::admin::columns::Column;
@@ -97,13 +97,6 @@ pub(super) trait Rows {
 /// The cells of a row with their columns.
 pub(super) fn pairs<'a>(columns: &'a [Column], cells: &'a [Json]) -> impl Iterator<Item = (Column, &'a Json)> {
     columns.iter().enumerate().map(|(index, column)| (*column, cells.get(index).unwrap_or(&Json::Null)))
-}
-
-/// Members in the order of their names, as Erlang's maps have them.
-pub(super) fn sorted(object: &Map<String, Json>) -> Map<String, Json> {
-    let mut members: Vec<_> = object.iter().collect();
-    members.sort_by_key(|(name, _)| *name);
-    members.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ const ALIASES: &[(char, &str)] = &[
     ('l', "longnames"),
     ('t', "timeout"),
     ('?', "help"),
+    ('e', "if-empty"),
+    ('u', "if-unused"),
+    ('P', "pid"),
 ];
 
 /// What a command line says.
@@ -240,10 +243,8 @@ mod tests {
     #[test]
     fn unknown_option_and_bad_value_are_reported_as_typed() {
         let parsed = parse_line(&["--nonsense", "-z", "-t", "soon", "-p"]);
-        let expected =
-            [("--nonsense", None), ("-z", None), ("-t", Some("soon")), ("-p", None)].map(|(a, b): (&str, Option<&str>)| {
-                (a.to_owned(), b.map(str::to_owned))
-            });
+        let expected = [("--nonsense", None), ("-z", None), ("-t", Some("soon")), ("-p", None)]
+            .map(|(a, b): (&str, Option<&str>)| (a.to_owned(), b.map(str::to_owned)));
         assert_eq!(parsed.invalid, expected);
     }
 

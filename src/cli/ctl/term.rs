@@ -162,14 +162,13 @@ fn sequence(open: &str, items: impl Iterator<Item = impl std::fmt::Display>, clo
     out.push_str(close);
 }
 
-/// Whether Erlang would print the character within quotes.
+/// Whether RabbitMQ's tool prints the character within quotes: those of Latin-1 only.
 fn is_printable(c: char) -> bool {
-    matches!(c, '\u{8}'..='\u{d}' | '\u{1b}' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    matches!(c, '\u{8}'..='\u{d}' | '\u{1b}' | ' '..='~' | '\u{a0}'..='\u{ff}')
 }
 
 fn is_plain_atom(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_lowercase())
-        && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '@')
+    name.starts_with(|c: char| c.is_lowercase()) && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '@')
 }
 
 fn quote(text: &str, mark: char, out: &mut String) {
@@ -253,6 +252,11 @@ mod tests {
              {\"my-table\",[{\"a\",1},{\"b\",\"c\"}]},{\"my-null\",undefined},{\"my-empty\",[]},\
              {\"my-bytes\",<<0,255>>},{\"my-float\",1.5},{\"my-decimal\",{2,314}}]"
         );
+    }
+
+    #[test]
+    fn text_beyond_latin_1_is_a_list_of_numbers() {
+        assert_eq!(table(&json!([["s", "longstr", "日本"]])), r#"[{"s",[26085,26412]}]"#);
     }
 
     #[test]

@@ -147,10 +147,23 @@ impl Invocation {
 
 /// What one invocation does.
 pub(super) struct Plan {
-    /// Said first, unless quiet.
-    pub(super) banner: Vec<String>,
+    /// Said first, unless quiet or empty.
+    pub(super) banner: String,
     pub(super) ask: Ask,
     pub(super) show: Show,
+    /// What is checked before anything is said.
+    pub(super) needs: Needs,
+}
+
+/// The state that a verb needs the broker to be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Started, as most do.
+    Started,
+    /// There, but stopped.
+    Stopped,
+    /// Any, even none: the verb speaks before it finds out.
+    Nothing,
 }
 
 /// What is asked of the broker.
@@ -159,10 +172,16 @@ pub(super) enum Ask {
     Request(wire::Verb),
     /// One request, with a password that stands in standard input.
     WithPassword(Box<dyn FnOnce(String) -> wire::Verb>),
-    /// `import_definitions` without a file: they stand in standard input.
-    WithDefinitions,
-    /// Nothing: the verb is known, and there is nothing to do.
+    /// `import_definitions`, whose definitions stand in a file or in standard input.
+    WithDefinitions(Option<String>),
+    /// Nothing: the answer is known without a broker.
     Nothing,
+    /// Nothing more than whether the broker is there, and in which state.
+    Pong,
+    /// That it stops; the end of its process is waited for.
+    Shutdown,
+    /// The broker's listeners, each of which is then connected to.
+    Listeners,
     /// The broker is asked again and again until it has started.
     Started {
         /// The process to wait for.
@@ -177,6 +196,9 @@ pub(super) enum Process {
     /// By the file that its id is written to.
     File(String),
 }
+
+/// What an answer means: something to show, or what standard error says and the exit code.
+pub(super) type Verdict<T> = Result<T, (String, u8)>;
 
 /// How the answer is shown.
 pub(super) enum Show {
@@ -193,10 +215,10 @@ pub(super) enum Show {
     },
     /// A sentence made of the answer; a listing without rows if it is null.
     OneOrNone(fn(&Json) -> String),
-    /// A sentence made of the answer; `Err` is one for standard error and the exit code.
-    Sentence(fn(&Json, &Invocation) -> Result<String, (String, u8)>),
+    /// A sentence made of the answer.
+    Sentence(fn(&Json, &Invocation) -> Verdict<String>),
     /// A sentence for people, an object for programs.
-    Object(fn(&Json, &Invocation) -> Result<(String, Json), (String, u8)>),
+    Object(fn(&Json, &Invocation) -> Verdict<(String, Json)>),
     /// Into a file.
     Definitions(String),
 }
@@ -219,14 +241,24 @@ impl Invalid {
 }
 
 impl Plan {
+    /// Says `banner`, asks and shows the answer, of a broker that is started.
+    pub(super) fn new(banner: impl Into<String>, ask: Ask, show: Show) -> Self {
+        Self { banner: banner.into(), ask, show, needs: Needs::Started }
+    }
+
+    /// The same plan for a broker in another state.
+    pub(super) fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
     /// Asks `request` after saying `banner` and shows nothing.
     pub(super) fn silent(banner: String, request: wire::Verb) -> Result<Self, Invalid> {
-        Ok(Self { banner: vec![banner], ask: Ask::Request(request), show: Show::Nothing })
+        Ok(Self::new(banner, Ask::Request(request), Show::Nothing))
     }
 
     /// Asks for a listing that RabbitMQ gathers, with all its columns.
     pub(super) fn gathered(banner: String, request: wire::Verb, columns: &[Column]) -> Result<Self, Invalid> {
         let show = Show::Listing { columns: columns.to_vec(), streams: false, headers: true };
-        Ok(Self { banner: vec![banner], ask: Ask::Request(request), show })
+        Ok(Self::new(banner, Ask::Request(request), show))
     }
 }

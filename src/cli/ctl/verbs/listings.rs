@@ -18,20 +18,11 @@ pub(super) const VERBS: &[Verb] = &[
         plan: |call| {
             let (listing, columns) = chosen(call, columns::QUEUES, &["name", "messages"])?;
             let local = call.flag("local");
-            let listing = Listing {
-                online: !local && call.flag("online"),
-                offline: !local && call.flag("offline"),
-                ..listing
-            };
+            let listing =
+                Listing { online: !local && call.flag("online"), offline: !local && call.flag("offline"), ..listing };
             let seconds = call.timeout_ms().unwrap_or(60_000) / 1000;
-            Ok(Plan {
-                banner: vec![
-                    format!("Timeout: {seconds}.0 seconds ..."),
-                    format!("Listing queues for vhost {} ...", call.vhost()),
-                ],
-                ask: Ask::Request(wire::Verb::ListQueues(listing)),
-                show: Show::Listing { columns, streams: true, headers: true },
-            })
+            let banner = format!("Timeout: {seconds}.0 seconds ...\nListing queues for vhost {} ...", call.vhost());
+            streaming(banner, wire::Verb::ListQueues(listing), columns)
         },
     },
     Verb {
@@ -68,8 +59,7 @@ pub(super) const VERBS: &[Verb] = &[
         switches: &[],
         arity: at_least(0),
         plan: |call| {
-            let (listing, columns) =
-                chosen(call, columns::CONNECTIONS, &["user", "peer_host", "peer_port", "state"])?;
+            let (listing, columns) = chosen(call, columns::CONNECTIONS, &["user", "peer_host", "peer_port", "state"])?;
             streaming("Listing connections ...".to_owned(), wire::Verb::ListConnections(listing), columns)
         },
     },
@@ -94,15 +84,8 @@ pub(super) const VERBS: &[Verb] = &[
         switches: &[],
         arity: at_least(0),
         plan: |call| {
-            let default = &[
-                "queue_name",
-                "channel_pid",
-                "consumer_tag",
-                "ack_required",
-                "prefetch_count",
-                "active",
-                "arguments",
-            ];
+            let default =
+                &["queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active", "arguments"];
             let (mut listing, mut columns) = chosen(call, columns::CONSUMERS, default)?;
             // RabbitMQ shows the columns of this one listing in its own order.
             columns.sort_by_key(|column| columns::CONSUMERS.iter().position(|known| known == column));
@@ -115,11 +98,7 @@ pub(super) const VERBS: &[Verb] = &[
 
 /// The columns that the command line names, with or without commas between, else those of
 /// `default`, else all.
-pub(super) fn chosen(
-    call: &Invocation,
-    known: &[Column],
-    default: &[&str],
-) -> Result<(Listing, Vec<Column>), Invalid> {
+pub(super) fn chosen(call: &Invocation, known: &[Column], default: &[&str]) -> Result<(Listing, Vec<Column>), Invalid> {
     let mut names: Vec<&str> = Vec::new();
     for name in call.words.iter().flat_map(|word| word.split(',')).map(str::trim) {
         if !name.is_empty() && !names.contains(&name) {
@@ -143,5 +122,5 @@ pub(super) fn chosen(
 
 fn streaming(banner: String, request: wire::Verb, columns: Vec<Column>) -> Result<Plan, Invalid> {
     let show = Show::Listing { columns, streams: true, headers: true };
-    Ok(Plan { banner: vec![banner], ask: Ask::Request(request), show })
+    Ok(Plan::new(banner, Ask::Request(request), show))
 }

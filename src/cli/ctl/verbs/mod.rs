@@ -8,6 +8,8 @@ mod policies;
 mod users;
 mod vhosts;
 
+pub(super) use health::{described, listeners, ping_timeout_ms};
+
 use super::Program;
 use super::verb::{Arity, Verb};
 

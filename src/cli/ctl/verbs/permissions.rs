@@ -111,11 +111,11 @@ pub(super) const VERBS: &[Verb] = &[
         plan: |call| {
             // RabbitMQ shows this one listing without the names of its columns.
             let columns = columns::USER_TOPIC_PERMISSIONS.to_vec();
-            Ok(Plan {
-                banner: vec![format!("Listing topic permissions for user \"{}\" ...", call.word(0))],
-                ask: Ask::Request(wire::Verb::ListUserTopicPermissions { user: call.owned(0) }),
-                show: Show::Listing { columns, streams: false, headers: false },
-            })
+            Ok(Plan::new(
+                format!("Listing topic permissions for user \"{}\" ...", call.word(0)),
+                Ask::Request(wire::Verb::ListUserTopicPermissions { user: call.owned(0) }),
+                Show::Listing { columns, streams: false, headers: false },
+            ))
         },
     },
 ];

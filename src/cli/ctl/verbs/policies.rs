@@ -106,9 +106,8 @@ pub(super) const VERBS: &[Verb] = &[
         arity: exactly(2),
         plan: |call| {
             let (component, name, vhost) = (call.owned(0), call.owned(1), call.vhost());
-            let banner = format!(
-                "Clearing runtime parameter \"{name}\" for component \"{component}\" on vhost \"{vhost}\" ..."
-            );
+            let banner =
+                format!("Clearing runtime parameter \"{name}\" for component \"{component}\" on vhost \"{vhost}\" ...");
             Plan::silent(banner, wire::Verb::ClearParameter { component, name })
         },
     },

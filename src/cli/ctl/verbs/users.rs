@@ -23,7 +23,7 @@ pub(super) const VERBS: &[Verb] = &[
                 let text = if call.is_quiet() { "" } else { ADDED };
                 Ok((text.to_owned(), json!({"message": ADDED, "node": call.node(), "status": "ok"})))
             });
-            Ok(Plan { banner: vec![format!("Adding user \"{}\" ...", call.word(0))], ask, show })
+            Ok(Plan::new(format!("Adding user \"{}\" ...", call.word(0)), ask, show))
         },
     },
     Verb {
@@ -48,8 +48,8 @@ pub(super) const VERBS: &[Verb] = &[
         plan: |call| {
             let name = call.owned(0);
             let ask = with_password(call, move |password| wire::Verb::ChangePassword { name, password });
-            let banner = vec![format!("Changing password for user \"{}\" ...", call.word(0))];
-            Ok(Plan { banner, ask, show: Show::Nothing })
+            let banner = format!("Changing password for user \"{}\" ...", call.word(0));
+            Ok(Plan::new(banner, ask, Show::Nothing))
         },
     },
     Verb {
@@ -74,8 +74,8 @@ pub(super) const VERBS: &[Verb] = &[
         plan: |call| {
             let name = call.owned(0);
             let ask = with_password(call, move |password| wire::Verb::AuthenticateUser { name, password });
-            let banner = vec![format!("Authenticating user \"{}\" ...", call.word(0))];
-            Ok(Plan { banner, ask, show: Show::Sentence(|_, _| Ok("Success".to_owned())) })
+            let banner = format!("Authenticating user \"{}\" ...", call.word(0));
+            Ok(Plan::new(banner, ask, Show::Sentence(|_, _| Ok("Success".to_owned()))))
         },
     },
     Verb {
@@ -141,11 +141,11 @@ pub(super) const VERBS: &[Verb] = &[
                 return Plan::gathered("Listing limits for all users ...".to_owned(), request, columns::USER_LIMITS);
             }
             let user = call.options.text("user").unwrap_or("guest").to_owned();
-            Ok(Plan {
-                banner: vec![format!("Listing limits for user \"{user}\" ...")],
-                ask: Ask::Request(wire::Verb::ListUserLimits { user: Some(user) }),
-                show: Show::Sentence(|limits, _| Ok(limits.to_string())),
-            })
+            Ok(Plan::new(
+                format!("Listing limits for user \"{user}\" ..."),
+                Ask::Request(wire::Verb::ListUserLimits { user: Some(user) }),
+                Show::Sentence(|limits, _| Ok(limits.to_string())),
+            ))
         },
     },
 ];

@@ -62,11 +62,11 @@ pub(super) const VERBS: &[Verb] = &[
         arity: at_least(0),
         plan: |call| {
             let (listing, columns) = listings::chosen(call, columns::VHOSTS, &["name"])?;
-            Ok(Plan {
-                banner: vec!["Listing vhosts ...".to_owned()],
-                ask: Ask::Request(wire::Verb::ListVhosts(listing)),
-                show: Show::Listing { columns, streams: false, headers: true },
-            })
+            Ok(Plan::new(
+                "Listing vhosts ...".to_owned(),
+                Ask::Request(wire::Verb::ListVhosts(listing)),
+                Show::Listing { columns, streams: false, headers: true },
+            ))
         },
     },
     Verb {
@@ -105,11 +105,11 @@ pub(super) const VERBS: &[Verb] = &[
             if global {
                 return Plan::gathered("Listing limits for all vhosts ...".to_owned(), request, columns::VHOST_LIMITS);
             }
-            Ok(Plan {
-                banner: vec![format!("Listing limits for vhost \"{}\" ...", call.vhost())],
-                ask: Ask::Request(request),
-                show: Show::OneOrNone(Json::to_string),
-            })
+            Ok(Plan::new(
+                format!("Listing limits for vhost \"{}\" ...", call.vhost()),
+                Ask::Request(request),
+                Show::OneOrNone(Json::to_string),
+            ))
         },
     },
     Verb {
@@ -120,11 +120,11 @@ pub(super) const VERBS: &[Verb] = &[
         switches: &[],
         arity: at_least(0),
         plan: |call| {
-            Ok(Plan {
-                banner: vec![format!("Starting tracing for vhost \"{}\" ...", call.vhost())],
-                ask: Ask::Request(wire::Verb::TraceOn {}),
-                show: Show::Sentence(|_, call| Ok(format!("Trace enabled for vhost {}", call.vhost()))),
-            })
+            Ok(Plan::new(
+                format!("Starting tracing for vhost \"{}\" ...", call.vhost()),
+                Ask::Request(wire::Verb::TraceOn {}),
+                Show::Sentence(|_, call| Ok(format!("Trace enabled for vhost {}", call.vhost()))),
+            ))
         },
     },
     Verb {
@@ -135,11 +135,11 @@ pub(super) const VERBS: &[Verb] = &[
         switches: &[],
         arity: at_least(0),
         plan: |call| {
-            Ok(Plan {
-                banner: vec![format!("Stopping tracing for vhost \"{}\" ...", call.vhost())],
-                ask: Ask::Request(wire::Verb::TraceOff {}),
-                show: Show::Sentence(|_, call| Ok(format!("Trace disabled for vhost {}", call.vhost()))),
-            })
+            Ok(Plan::new(
+                format!("Stopping tracing for vhost \"{}\" ...", call.vhost()),
+                Ask::Request(wire::Verb::TraceOff {}),
+                Show::Sentence(|_, call| Ok(format!("Trace disabled for vhost {}", call.vhost()))),
+            ))
         },
     },
 ];

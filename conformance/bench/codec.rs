@@ -151,7 +151,9 @@ fn scan(c: &mut Criterion) {
         ("rpc", rpc.encode()),
         ("headers", typical().encode()),
     ] {
-        group.bench_function(name, |b| b.iter(|| properties::scan(black_box(&raw))));
+        // Only what a caller takes out of it: handing a whole scan to the bench would cost more.
+        let facts = |raw| properties::scan(raw).map(|scan| (scan.delivery_mode, scan.headers.1));
+        group.bench_function(name, |b| b.iter(|| facts(black_box(&raw[..]))));
     }
     group.finish();
 }

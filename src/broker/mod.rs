@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 pub mod access;
 pub mod block;
@@ -43,6 +44,7 @@ use connections::Connections;
 use consumer::ConsumerId;
 use exchange::Exchange;
 use limits::AllVhostLimits;
+use options::MemoryShare;
 pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
@@ -76,6 +78,8 @@ pub struct Broker {
     random: AtomicU64,
     journal: OnceLock<Arc<dyn Journal>>,
     memory_alarm: AtomicBool,
+    memory_high_watermark: Mutex<MemoryShare>,
+    disk_free_limit: Mutex<MemoryShare>,
     disk_alarm: AtomicBool,
     started_at: Time,
 }
@@ -111,6 +115,8 @@ impl Broker {
             random: AtomicU64::new(u64::from_le_bytes(seed)),
             journal: OnceLock::new(),
             memory_alarm: AtomicBool::new(false),
+            memory_high_watermark: Mutex::new(options.memory_high_watermark),
+            disk_free_limit: Mutex::new(options.disk_free_limit),
             disk_alarm: AtomicBool::new(false),
             started_at: now,
             options,
@@ -331,6 +337,26 @@ impl Broker {
             (false, true) => Some("low on disk"),
             (false, false) => None,
         }
+    }
+
+    /// Resident memory at which publishers stop being read.
+    pub fn memory_high_watermark(&self) -> MemoryShare {
+        *self.memory_high_watermark.lock()
+    }
+
+    /// Changes it until the next start.
+    pub fn set_memory_high_watermark(&self, share: MemoryShare) {
+        *self.memory_high_watermark.lock() = share;
+    }
+
+    /// Free disk space below which publishers stop being read.
+    pub fn disk_free_limit(&self) -> MemoryShare {
+        *self.disk_free_limit.lock()
+    }
+
+    /// Changes it until the next start.
+    pub fn set_disk_free_limit(&self, share: MemoryShare) {
+        *self.disk_free_limit.lock() = share;
     }
 
     /// Which alarms are on: memory, disk.

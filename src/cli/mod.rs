@@ -1,8 +1,88 @@
-//! The subcommands of `tern`, one module each.
+//! The command line: `tern` and its subcommands, one module each.
+//!
+//! Only this folder prints to standard output, and nothing below it reads arguments.
 
 pub mod bench;
+pub mod config;
+pub mod ctl;
+pub mod serve;
 
-/// Runs the command line.
-pub fn main(_args: impl IntoIterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tern: a message broker for RabbitMQ clients.
+#[derive(Debug, Parser)]
+#[command(name = "tern", version, args_conflicts_with_subcommands = true)]
+struct Tern {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// `tern` alone is `tern serve`.
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default).
+    Serve(serve::Args),
+    /// Look at settings.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Measure a broker: any that speaks AMQP 0-9-1.
+    Bench(bench::Bench),
+}
+
+/// Runs the command line `args`, the program's own name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let tern = match Tern::try_parse_from(args) {
+        Ok(tern) => tern,
+        Err(error) => {
+            // Help goes to standard output and mistakes to standard error; neither may be closed
+            // for us to fail on.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    match tern.command.unwrap_or(Command::Serve(tern.serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(command) => config::run(command),
+        Command::Bench(args) => bench::run(args),
+    }
+}
+
+/// Exit status for a command that was asked for wrongly, settings included.
+const EXIT_USAGE: u8 = 2;
+
+/// Prints to standard output. A reader that has gone (`| head`) is not an error.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Prints a line to standard error.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        Tern::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_is_serve_with_its_flags() {
+        let tern = Tern::try_parse_from(["tern", "--amqp-port", "0"]).unwrap();
+        assert!(tern.command.is_none());
+        assert_eq!(tern.serve.settings.flags()[0].key, "amqp.port");
+        assert!(matches!(Tern::try_parse_from(["tern", "serve"]).unwrap().command, Some(Command::Serve(_))));
+    }
 }

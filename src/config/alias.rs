@@ -10,7 +10,7 @@ use config::{Value, ValueKind};
 use super::{Problem, table, value};
 
 /// Names that only stand for another one.
-const NAMES: &[(&str, &str)] = &[
+pub(super) const NAMES: &[(&str, &str)] = &[
     ("anonymous_login_user", "amqp.anonymous_login_user"),
     ("channel_max", "amqp.channel_max"),
     ("channel_max_per_node", "broker.channels_count_max"),
@@ -130,7 +130,7 @@ fn insert(
 }
 
 /// The key and value that a single name stands for.
-fn single(written: &str, value: Value) -> Option<(&'static str, Value)> {
+pub(super) fn single(written: &str, value: Value) -> Option<(&'static str, Value)> {
     if let Some(setting) = table::find(written) {
         return Some((setting.key, value));
     }
@@ -196,6 +196,23 @@ pub(super) fn nearest(written: &str) -> Option<&'static str> {
         .filter(|(distance, name)| *distance <= 1 + last(name).len() / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+/// The environment variable that differs from `name` by a slip of the finger, if there is one.
+pub(super) fn nearest_variable(name: &str) -> Option<String> {
+    let settings = table::SETTINGS.iter().map(|setting| setting.key);
+    settings
+        .chain(NAMES.iter().map(|(name, _)| *name))
+        .map(variable)
+        .map(|known| (strsim::damerau_levenshtein(name, &known), known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+/// The environment variable of a key or of another name.
+pub(super) fn variable(name: &str) -> String {
+    format!("TERN_{}", name.replace('.', "_").to_uppercase())
 }
 
 #[cfg(test)]

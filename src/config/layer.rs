@@ -68,68 +68,84 @@ impl Layer {
         layer
     }
 
-    /// Reads the variables `TERN_SECTION_NAME` and those of RabbitMQ's container image.
+    /// Reads the variables `TERN_SECTION_NAME`, those of other names (`TERN_DEFINITIONS_FILE`) and
+    /// those of RabbitMQ's container image.
     ///
     /// An empty variable counts as not set: compose files pass those on.
     pub(super) fn of_environment(variables: &[(String, String)], problems: &mut Vec<Problem>) -> Self {
         let mut layer = Self::default();
-        let get =
-            |name: &str| variables.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value);
+        // Weakest first: what is inserted later wins.
+        let image = RABBITMQ_VARIABLES.iter().map(|(name, key)| ((*name).to_owned(), *key));
+        let others = alias::NAMES.iter().map(|(name, _)| (alias::variable(name), *name));
+        let ours = table::SETTINGS.iter().map(|setting| (alias::variable(setting.key), setting.key));
         let mut known = Vec::new();
-        // RabbitMQ's first, so that our own names win over them.
-        let ours = table::SETTINGS.iter().map(|setting| (setting.variable(), setting));
-        let theirs = RABBITMQ_VARIABLES.iter().map(|(name, key)| {
-            ((*name).to_owned(), table::find(key).expect("RABBITMQ_VARIABLES name rows of the table"))
-        });
-        for (name, setting) in theirs.chain(ours) {
-            let origin = format!("environment variable {name}");
-            let value = get(&name).filter(|value| !is_service_link(&name, value));
-            if setting.may_come_from_a_file() {
-                let file_name = format!("{name}_FILE");
-                match (value, get(&file_name)) {
-                    (Some(_), Some(_)) => problems.push(Problem::twice("environment", setting.key, &name, &file_name)),
-                    (None, Some(path)) => match std::fs::read_to_string(path) {
-                        Ok(text) => {
-                            let text = text.trim_end_matches(['\n', '\r']);
-                            layer.insert(
-                                setting.key,
-                                Value::new(None, text),
-                                format!("{path} (environment variable {file_name})"),
-                            );
-                        }
-                        Err(error) => {
-                            let origin = format!("environment variable {file_name}");
-                            problems.push(Problem::of_source(
-                                &origin,
-                                &format!("names {path}, which cannot be read: {error}"),
-                            ));
-                        }
-                    },
-                    _ => {}
-                }
-                known.push(file_name);
-            }
-            if let Some(value) = value {
-                layer.insert(setting.key, Value::new(None, value.as_str()), origin);
+        for (name, written) in image.chain(others).chain(ours) {
+            if let Some((value, origin)) = Self::variable(variables, &name, written, &mut known, problems)
+                && let Some((key, value)) = alias::single(written, Value::new(None, value))
+            {
+                layer.insert(key, value, origin);
             }
             known.push(name);
         }
         for (name, value) in variables {
-            let Some((section, rest)) = name.strip_prefix("TERN_").and_then(|rest| rest.split_once('_')) else {
+            let Some(rest) = name.strip_prefix("TERN_") else { continue };
+            if known.contains(name) || is_service_link(name, value) || name == "TERN_CONFIG" {
                 continue;
-            };
-            // Variables of other sections may be anybody's: a service called `tern` gets such from
-            // its orchestrator.
-            let section = section.to_lowercase();
-            let is_ours =
-                table::SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(s, _)| s == section));
-            if is_ours && !known.contains(name) && !is_service_link(name, value) {
-                let written = format!("{section}.{}", rest.to_lowercase());
-                let nearest = alias::nearest(&written).and_then(table::find).map(table::Setting::variable);
+            }
+            let section = rest.split('_').next().unwrap_or_default().to_lowercase();
+            let is_ours = table::SETTINGS.iter().any(|row| row.key.split('.').next() == Some(section.as_str()));
+            let written = rest.to_lowercase().replacen('_', ".", 1);
+            let nearest = alias::nearest_variable(name);
+            // A name of no section of ours may be anybody's, such as a version set by an image:
+            // only one that is a slip away from ours is taken for a mistake.
+            if is_ours {
+                let nearest = nearest.or_else(|| alias::nearest(&written).map(alias::variable));
+                problems.push(Problem::unknown("environment", name, nearest.as_deref()));
+            } else if nearest.is_some() {
                 problems.push(Problem::unknown("environment", name, nearest.as_deref()));
             }
         }
         layer
+    }
+
+    /// The value of one variable, or of the file that `NAME_FILE` names, with its origin.
+    fn variable(
+        variables: &[(String, String)],
+        name: &str,
+        written: &str,
+        known: &mut Vec<String>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<(String, String)> {
+        let get = |name: &str| {
+            let found = variables.iter().find(|(key, value)| key == name && !value.is_empty());
+            found.map(|(_, value)| value).filter(|value| !is_service_link(name, value))
+        };
+        let value = get(name).map(|value| (value.clone(), format!("environment variable {name}")));
+        let setting = alias::single(written, Value::default()).and_then(|(key, _)| table::find(key))?;
+        if !setting.may_come_from_a_file() {
+            return value;
+        }
+        let file_name = format!("{name}_FILE");
+        let path = get(&file_name);
+        known.push(file_name.clone());
+        match (value, path) {
+            (value, None) => value,
+            (Some(_), Some(_)) => {
+                problems.push(Problem::twice("environment", setting.key, name, &file_name));
+                None
+            }
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => {
+                    let text = text.trim_end_matches(['\n', '\r']).to_owned();
+                    Some((text, format!("{path}, environment variable {file_name}")))
+                }
+                Err(error) => {
+                    let origin = format!("environment variable {file_name}");
+                    problems.push(Problem::of_source(&origin, &format!("names {path}, which cannot be read: {error}")));
+                    None
+                }
+            },
+        }
     }
 
     /// Takes the flags of the command line.

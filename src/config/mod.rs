@@ -17,18 +17,17 @@ use std::path::PathBuf;
 
 use config::{Config, Value, ValueKind};
 
-use crate::{broker, protocol, server};
 use layer::Layer;
 
 /// What every layer is given at its start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// For the broker core.
-    pub broker: broker::Options,
+    pub broker: crate::broker::Options,
     /// For AMQP sessions.
-    pub amqp: protocol::amqp::Options,
+    pub amqp: crate::protocol::amqp::Options,
     /// For the process.
-    pub server: server::Options,
+    pub server: crate::server::Options,
 }
 
 impl Settings {
@@ -192,11 +191,12 @@ pub fn read(sources: &Sources) -> Reading {
             Some(parsed) => (setting.write)(&mut settings, parsed),
             None => Err(setting.rule.allowed()),
         };
-        if let Err(allowed) = written {
-            let shown = if setting.is_secret() { "(not shown)".into() } else { value::quoted(value) };
-            problems.push(Problem::bad(&origin, setting.key, &shown, &allowed));
-        }
-        origins.insert(setting.key, origin);
+        let Err(allowed) = written else {
+            origins.insert(setting.key, origin);
+            continue;
+        };
+        let shown = if setting.is_secret() { "(not shown)".into() } else { value::quoted(value) };
+        problems.push(Problem::bad(&origin, setting.key, &shown, &allowed));
     }
     complete(&mut settings, host_name, &origins);
     check_together(&settings, &origins, &mut problems);

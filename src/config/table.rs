@@ -37,11 +37,6 @@ impl Setting {
     pub(super) fn may_come_from_a_file(&self) -> bool {
         self.is_secret() || self.key == "broker.default_user"
     }
-
-    /// The name of its environment variable.
-    pub(super) fn variable(&self) -> String {
-        format!("TERN_{}", self.key.replace('.', "_").to_uppercase())
-    }
 }
 
 /// The row of a key.
@@ -57,8 +52,7 @@ macro_rules! row {
             rule: $rule,
             reason: $reason,
             write: |settings, parsed| {
-                let read: fn(Parsed) -> _ = $read;
-                settings.$($field).+ = read(parsed);
+                settings.$($field).+ = read_with(parsed, $read);
                 Ok(())
             },
             show: |settings| show_with(&settings.$($field).+, $show),
@@ -70,8 +64,7 @@ macro_rules! row {
             rule: $rule,
             reason: $reason,
             write: |settings, parsed| {
-                let read: fn(Parsed) -> Result<_, String> = $read;
-                settings.$($field).+ = read(parsed)?;
+                settings.$($field).+ = read_with(parsed, $read)?;
                 Ok(())
             },
             show: |settings| show_with(&settings.$($field).+, $show),
@@ -136,7 +129,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Rule::List("tags"),
         "Tags of the first user; somebody must be able to administer.",
         broker.default_user_tags = Parsed::list,
-        list
+        |items| list(items)
     ),
     row!("broker.default_permissions_configure", PATTERN,
         "Names that the first user may configure.",
@@ -152,7 +145,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Rule::List("user names"),
         "Users that may log in from loopback only; a well-known password must not work from elsewhere.",
         broker.loopback_users = Parsed::list,
-        list
+        |items| list(items)
     ),
     row!(
         "broker.default_queue_type",
@@ -184,17 +177,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!(
         "broker.consumer_timeout_ms",
-        Rule::Number { min: 1000, max: 365 * 24 * HOUR_MS, unit: Unit::Millis, off: Off::Off },
+        Rule::Number { min: 1000, max: 365 * 24 * HOUR_MS, unit: Unit::Millis, off: Off::Word },
         "How long a delivery may stay unsettled before its channel is closed; long tasks are ordinary, so off.",
         broker.consumer_timeout_ms = Parsed::optional,
-        |ms| optional(ms, Off::Off)
+        |ms| optional(ms, Off::Word)
     ),
     row!(
         "broker.delivery_limit",
-        count_or(Off::Off),
+        count_or(Off::Word),
         "Deliveries of one message where the queue sets no limit; no message vanishes unasked, so off.",
         broker.delivery_limit = Parsed::optional,
-        |limit| optional(limit, Off::Off)
+        |limit| optional(limit, Off::Word)
     ),
     row!(
         "broker.vhosts_count_max",
@@ -257,7 +250,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!(
         "amqp.heartbeat_secs",
-        Rule::Number { min: 0, max: 65535, unit: Unit::Secs, off: Off::Off },
+        Rule::Number { min: 0, max: 65535, unit: Unit::Secs, off: Off::Word },
         "Heartbeat offered to clients, as RabbitMQ; 0 or off proposes none.",
         amqp.heartbeat_secs = heartbeat,
         u16::to_string
@@ -306,7 +299,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!("amqp.mechanisms", Rule::List("PLAIN, AMQPLAIN, ANONYMOUS"),
         "Login mechanisms offered, in this order.",
-        amqp.mechanisms ? mechanisms, list),
+        amqp.mechanisms ? mechanisms, |items| list(items)),
     row!(
         "amqp.anonymous_login_user",
         Rule::CheckedOrOff("a user name"),
@@ -399,6 +392,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         |format| if *format == LogFormat::Json { "json".into() } else { "text".into() }
     ),
 ];
+
+fn read_with<T>(parsed: Parsed, read: fn(Parsed) -> T) -> T {
+    read(parsed)
+}
 
 fn show_with<T>(field: &T, show: fn(&T) -> String) -> String {
     show(field)
@@ -512,7 +509,7 @@ fn log_level(parsed: Parsed) -> Result<String, String> {
     }
 }
 
-fn list(items: &Vec<String>) -> String {
+fn list(items: &[String]) -> String {
     if items.is_empty() { "none".into() } else { items.join(",") }
 }
 
@@ -532,11 +529,11 @@ fn limit(count: &usize) -> String {
 }
 
 fn or_off(text: &Option<String>) -> String {
-    text.clone().unwrap_or_else(|| Off::Off.word().into())
+    text.clone().unwrap_or_else(|| Off::Word.word().into())
 }
 
 fn path_or_off(path: &Option<PathBuf>) -> String {
-    path.as_ref().map_or_else(|| Off::Off.word().into(), |path| path.display().to_string())
+    path.as_ref().map_or_else(|| Off::Word.word().into(), |path| path.display().to_string())
 }
 
 fn show_listeners(addresses: &Option<Vec<SocketAddr>>) -> String {

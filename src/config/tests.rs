@@ -30,8 +30,8 @@ fn nothing_set_gives_the_defaults() {
     let settings = Settings::load(&sources).unwrap();
     assert_eq!(settings.broker.node_name, "tern@box");
     assert_eq!(settings.broker.cluster_name, "tern@box");
-    assert_eq!(settings.amqp, protocol::amqp::Options::default());
-    assert_eq!(settings.server, server::Options::default());
+    assert_eq!(settings.amqp, crate::protocol::amqp::Options::default());
+    assert_eq!(settings.server, crate::server::Options::default());
 }
 
 #[test]
@@ -250,4 +250,62 @@ fn table_shows_value_default_and_source() {
     let line = table.lines().find(|line| line.starts_with("amqp.port ")).unwrap();
     let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
     assert_eq!(cells[..5], ["amqp.port", "0", "5672", "count", "flag --set amqp.port"]);
+}
+
+#[test]
+fn other_names_are_variables_too_and_ours_win_over_them() {
+    let sources = environment(&[
+        ("TERN_DEFINITIONS_FILE", "a.json"),
+        ("TERN_FRAME_MAX", "8192"),
+        ("TERN_AMQP_FRAME_MAX", "4096"),
+    ]);
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.server.definitions_file, Some("a.json".into()));
+    assert_eq!(settings.amqp.frame_max, 4096);
+}
+
+#[test]
+fn foreign_variable_is_left_alone_unless_it_is_a_slip_away() {
+    assert_eq!(
+        problems(&environment(&[("TERN_VERSION", "1.2"), ("TERN_CONFIG", "x"), ("TERN_HOME", "/")])),
+        Vec::<String>::new()
+    );
+    let slip = problems(&environment(&[("TERN_DEFINITION_FILE", "a.json")]));
+    assert_eq!(slip, ["TERN_DEFINITION_FILE (environment) is no setting: did you mean TERN_DEFINITIONS_FILE?"]);
+}
+
+#[test]
+fn no_value_of_any_kind_panics() {
+    let texts = [
+        "",
+        "off",
+        "auto",
+        "-1",
+        "0",
+        "18446744073709551615",
+        "1e400",
+        "NaN",
+        ",",
+        "[",
+        "(",
+        "@",
+        "\u{0}",
+        "0660",
+        "99999999TiB",
+    ];
+    let mut values: Vec<Value> = texts.iter().map(|text| Value::new(None, *text)).collect();
+    values.extend([i64::MIN, -1, 0, 7, i64::MAX].map(|number| Value::new(None, number)));
+    values.extend([f64::NAN, f64::INFINITY, -0.5, 0.5].map(|number| Value::new(None, number)));
+    values.extend([true, false].map(|flag| Value::new(None, flag)));
+    values.extend([vec![], vec!["", "x"]].map(|list| Value::new(None, list)));
+    values.push(Value::default());
+    for setting in table::SETTINGS {
+        for value in &values {
+            let mut settings = Settings::default();
+            if let Some(parsed) = setting.rule.parse(value) {
+                let _ = (setting.write)(&mut settings, parsed);
+            }
+            assert!(!(setting.show)(&settings).is_empty() || value::text(value).is_some(), "{}", setting.key);
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub(super) enum Off {
     /// It may not.
     Never,
     /// `off`.
-    Off,
+    Word,
     /// `unlimited`.
     Unlimited,
     /// `auto`: chosen at the start.
@@ -178,7 +178,7 @@ impl Unit {
             Self::Bytes => {
                 let units =
                     [("GiB", 1 << 30), ("MiB", 1 << 20), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KiB", 1024)];
-                match units.iter().find(|(_, size)| number > 0 && number % size == 0) {
+                match units.iter().find(|(_, size)| number > 0 && number.is_multiple_of(*size)) {
                     Some((unit, size)) => format!("{}{unit}", number / size),
                     None => number.to_string(),
                 }
@@ -192,7 +192,7 @@ impl Unit {
 impl Off {
     pub(super) fn word(self) -> &'static str {
         match self {
-            Self::Never | Self::Off => "off",
+            Self::Never | Self::Word => "off",
             Self::Unlimited => "unlimited",
             Self::Auto => "auto",
         }
@@ -254,7 +254,7 @@ fn number_from_text(text: &str, unit: Unit) -> Option<u64> {
         _ => return None,
     };
     let product = number.checked_mul(times)?;
-    (product % over == 0).then_some(product / over)
+    (product.is_multiple_of(over)).then_some(product / over)
 }
 
 fn share(value: &Value, relative_max: f64) -> Option<MemoryShare> {
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     const BYTES: Rule = Rule::Number { min: 1, max: 1 << 40, unit: Unit::Bytes, off: Off::Never };
-    const MILLIS: Rule = Rule::Number { min: 0, max: 1 << 40, unit: Unit::Millis, off: Off::Off };
+    const MILLIS: Rule = Rule::Number { min: 0, max: 1 << 40, unit: Unit::Millis, off: Off::Word };
 
     fn parse(rule: Rule, kind: impl Into<ValueKind>) -> Option<Parsed> {
         rule.parse(&Value::new(None, kind))
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(parse(MILLIS, "1h"), Some(Parsed::Number(3_600_000)));
         assert_eq!(parse(MILLIS, "250"), Some(Parsed::Number(250)));
         assert_eq!(parse(MILLIS, "10 parsecs"), None);
-        let secs = Rule::Number { min: 0, max: 65535, unit: Unit::Secs, off: Off::Off };
+        let secs = Rule::Number { min: 0, max: 65535, unit: Unit::Secs, off: Off::Word };
         assert_eq!(parse(secs, "5m"), Some(Parsed::Number(300)));
         assert_eq!(parse(secs, "500ms"), None);
     }

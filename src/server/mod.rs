@@ -1,6 +1,142 @@
 //! Sockets, tasks, the clock and the end of the process.
+//!
+//! Tasks: one per listener, one per connection, one that serves appointments ([`tick`]), one that
+//! watches memory and disk ([`watch`]), and the one that waits for the signal to stop.
 
+pub mod clock;
+pub mod connection;
 pub mod control;
+pub mod limits;
+pub mod listen;
 pub mod options;
+pub mod proxy_protocol;
+pub mod read_buffer;
+pub mod socket;
+pub mod watch;
+
+use std::{
+    fs,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
 pub use options::Options;
+
+use crate::{broker::Broker, config::Settings};
+use connection::Context;
+use listen::{Bound, StartError};
+
+/// Runs the broker until it is told to stop, and calls `ready` once everything listens.
+pub fn run(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.server.worker_threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder
+        .enable_all()
+        .thread_name("tern")
+        .build()
+        .map_err(|error| StartError::Other(format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(serve(settings, ready));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
+    let data_dir = &settings.server.data_dir;
+    fs::create_dir_all(data_dir).map_err(|error| StartError::File { what: "create", path: data_dir.clone(), error })?;
+    let bound = listen::open_amqp(&settings.server)?;
+    let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
+    let broker = Arc::new(broker);
+    let context = Arc::new(Context {
+        broker: broker.clone(),
+        amqp: Arc::new(settings.amqp.clone()),
+        server: Arc::new(settings.server.clone()),
+        handshakes: AtomicUsize::new(0),
+    });
+    let mut tasks =
+        vec![tokio::spawn(tick(broker.clone())), tokio::spawn(watch::run(broker.clone(), data_dir.clone()))];
+    for listener in &bound {
+        let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
+        let socket = socket.map_err(|error| StartError::Listen { addr: listener.addr, error })?;
+        tasks.push(tokio::spawn(accept(context.clone(), socket)));
+    }
+    if let Some(path) = &settings.server.ports_file {
+        listen::write_ports_file(path, &bound)?;
+    }
+    ready(settings, &bound);
+    stop_signal().await.map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
+    tracing::info!(connections = broker.connections.len(), "stopping");
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
+    Ok(())
+}
+
+/// Accepts connections until it is aborted. Running out of files only pauses it.
+async fn accept(context: Arc<Context>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tracing::debug!(%peer, "accepted a connection");
+                tokio::spawn(connection::serve(context.clone(), stream, peer));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// How long accepting pauses after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the broker's appointments until it is aborted.
+async fn tick(broker: Arc<Broker>) {
+    let earlier = Arc::new(Notify::new());
+    let waker = earlier.clone();
+    broker.timers.on_earlier(Arc::new(move || waker.notify_one()));
+    loop {
+        let next = broker.tick(clock::now()).and_then(clock::instant_at);
+        tokio::select! {
+            () = earlier.notified() => {}
+            () = async { match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            } } => {}
+        }
+    }
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Closes all connections and waits until their clients have answered, or the time is over.
+async fn drain(broker: &Broker, limit: Duration) {
+    for connection in broker.connections.list() {
+        connection.handle.close("broker forced connection closure with reason 'shutdown'");
+    }
+    let emptied = async {
+        while !broker.connections.is_empty() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    if tokio::time::timeout(limit, emptied).await.is_err() {
+        tracing::warn!(connections = broker.connections.len(), "some clients did not answer");
+    }
+}
+
+const DRAIN_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,235 @@
+//! The task of one AMQP connection: started by a listener, owns the session and the socket, ends
+//! when the session is over or the socket is gone.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+use super::{
+    clock,
+    proxy_protocol::{self, Parsed},
+    read_buffer::{self, Read},
+    socket::Socket,
+};
+use crate::{
+    broker::{Broker, time::Time},
+    protocol::amqp::{self, Link, Session, Shared, Stage},
+};
+
+/// What all connections of a listener have in common.
+pub struct Context {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Settings of the protocol.
+    pub amqp: Arc<amqp::Options>,
+    /// Settings of the process.
+    pub server: Arc<super::Options>,
+    /// Connections that have not opened a vhost yet.
+    pub handshakes: AtomicUsize,
+}
+
+/// Reads of one turn before other connections of the thread get theirs.
+const READS_MAX: usize = 8;
+/// How long the last output may take to be written.
+const LAST_WRITE: Duration = Duration::from_secs(5);
+
+/// Serves a connection until it is over.
+pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAddr) {
+    let pending = context.handshakes.fetch_add(1, Ordering::Relaxed);
+    let mut handshake = Handshake { context: &context, is_pending: true };
+    if pending >= context.amqp.pending_handshakes_max {
+        tracing::warn!(%peer, pending, "connection refused: too many connections have not logged in yet");
+        return;
+    }
+    let _ = stream.set_nodelay(true);
+    let Ok(mut local) = stream.local_addr() else { return };
+    let mut left = Vec::new();
+    if context.server.is_trusted_proxy(peer.ip().to_canonical()) {
+        let deadline = Duration::from_millis(context.amqp.handshake_timeout_ms);
+        match tokio::time::timeout(deadline, read_proxy_header(&stream, &mut left)).await {
+            Ok(Ok(Some((source, destination)))) => (peer, local) = (source, destination),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return tracing::warn!(%peer, %error, "PROXY header refused"),
+            Err(_) => return tracing::warn!(%peer, "no PROXY header in time"),
+        }
+    }
+    let shared = Arc::new(Shared::new(context.amqp.outbox_bytes_max));
+    let socket = Arc::new(Socket::new(stream, shared.clone()));
+    let link: Arc<dyn Link> = socket.clone();
+    shared.set_link(Arc::downgrade(&link));
+    drop(link);
+    let now = clock::now();
+    let mut session = Session::new(context.broker.clone(), context.amqp.clone(), shared, peer, local, now);
+    let end = drive(&mut session, &socket, left, &mut handshake).await;
+    let now = clock::now();
+    let was_open = session.vhost_name().is_some();
+    if let Some(reason) = session.ended_by() {
+        tracing::warn!(%peer, user = session.user_name(), vhost = session.vhost_name(), reason, "connection closed");
+    } else if let (Err(error), true) = (&end, was_open) {
+        tracing::warn!(%peer, user = session.user_name(), %error, "connection lost");
+    } else {
+        tracing::debug!(%peer, user = session.user_name(), "connection closed");
+    }
+    session.close(now);
+    drop(handshake);
+    let refused = session.ended_by() == Some("login refused");
+    if refused {
+        // Guessing passwords takes time.
+        tokio::time::sleep(Duration::from_millis(context.server.login_failure_delay_ms)).await;
+    }
+    let _ = tokio::time::timeout(LAST_WRITE, write_rest(&socket)).await;
+}
+
+/// Counts a connection as pending until it has logged in, or is gone.
+struct Handshake<'a> {
+    context: &'a Context,
+    is_pending: bool,
+}
+
+impl Handshake<'_> {
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.is_pending) {
+            self.context.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Handshake<'_> {
+    fn drop(&mut self) {
+        self.is_over();
+    }
+}
+
+async fn drive(
+    session: &mut Session,
+    socket: &Arc<Socket>,
+    mut left: Vec<u8>,
+    handshake: &mut Handshake<'_>,
+) -> io::Result<()> {
+    let mut wanted = 0;
+    let mut timer = pin!(tokio::time::sleep_until(Instant::now() + FAR));
+    let mut timer_at = Time::NEVER;
+    if !left.is_empty() {
+        wanted = feed(session, Arc::new(std::mem::take(&mut left)), &mut left);
+    }
+    loop {
+        socket.flush();
+        if socket.is_dead() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match session.stage() {
+            Stage::Over => return Ok(()),
+            Stage::Running => handshake.is_over(),
+            _ => {}
+        }
+        set_timer(timer.as_mut(), &mut timer_at, session.poll_timeout());
+        let wants_input = session.wants_input();
+        socket.set_reader_waiting(!wants_input);
+        // Checked again after the flag is up: the last drain may have come in between.
+        let wants_input = wants_input || session.wants_input();
+        tokio::select! {
+            ready = socket.stream().readable(), if wants_input => {
+                ready?;
+                for _ in 0..READS_MAX {
+                    match read_buffer::read(socket.stream(), &mut left, wanted)? {
+                        Read::Nothing => break,
+                        Read::End => return Err(io::ErrorKind::ConnectionReset.into()),
+                        Read::Bytes(block, was_full) => {
+                            wanted = feed(session, block, &mut left);
+                            socket.flush();
+                            if !was_full || session.stage() == Stage::Over || !session.wants_input() {
+                                break;
+                            }
+                        }
+                    }
+                }
+                // A connection that always has something to read must not starve the others.
+                tokio::task::consume_budget().await;
+            }
+            ready = socket.stream().writable(), if socket.is_blocked() => {
+                ready?;
+                socket.unblock();
+            }
+            () = socket.notify().notified() => session.handle_events(clock::now()),
+            () = timer.as_mut() => {
+                timer_at = Time::NEVER;
+                timer.as_mut().reset(Instant::now() + FAR);
+                session.handle_timeout(clock::now());
+            }
+        }
+    }
+}
+
+/// Far enough for a timer that is not needed.
+const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Sets the timer forward only when it would fire too late: one that fires early asks again.
+fn set_timer(timer: std::pin::Pin<&mut Sleep>, set: &mut Time, wanted: Time) {
+    if wanted < *set
+        && let Some(at) = clock::instant_at(wanted)
+    {
+        timer.reset(at);
+        *set = wanted;
+    }
+}
+
+fn feed(session: &mut Session, block: crate::broker::block::Block, left: &mut Vec<u8>) -> usize {
+    let progress = session.handle_input(&block, clock::now());
+    left.clear();
+    left.extend_from_slice(&block[progress.consumed..]);
+    if left.is_empty() && left.capacity() > LEFT_KEPT_BYTES {
+        *left = Vec::new();
+    }
+    read_buffer::give_back(block);
+    progress.wanted
+}
+
+/// Bytes that a connection keeps for beginnings of frames.
+const LEFT_KEPT_BYTES: usize = 256;
+
+async fn write_rest(socket: &Socket) {
+    loop {
+        socket.flush();
+        if socket.is_dead() || socket.is_drained() {
+            return;
+        }
+        if socket.stream().writable().await.is_err() {
+            return;
+        }
+        socket.unblock();
+    }
+}
+
+async fn read_proxy_header(
+    stream: &TcpStream,
+    left: &mut Vec<u8>,
+) -> Result<Option<(SocketAddr, SocketAddr)>, Box<dyn std::error::Error + Send + Sync>> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read_buf(left) {
+            Ok(0) => return Err("the connection was closed".into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match proxy_protocol::parse(left)? {
+            Parsed::Incomplete => {}
+            Parsed::Header { source, destination, consumed } => {
+                left.drain(..consumed);
+                return Ok(source.zip(destination));
+            }
+        }
+    }
+}

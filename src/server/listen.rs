@@ -1,0 +1,178 @@
+//! Opening the listeners, and telling others which ports they got.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use super::options::{Listener, Options};
+
+/// One open listener.
+#[derive(Debug)]
+pub struct Bound {
+    /// The protocol spoken here, as in the ports file: `amqp`.
+    pub protocol: &'static str,
+    /// The address with its real port.
+    pub addr: SocketAddr,
+    /// The socket, listening and non-blocking.
+    pub socket: TcpListener,
+}
+
+/// Why the process cannot start.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the fields are what each message says")]
+pub enum StartError {
+    /// Somebody listens there already.
+    #[error("{addr} is in use by another process: stop that one, or choose another port with {flag}")]
+    InUse { addr: SocketAddr, flag: &'static str },
+    /// The address is not one of this machine.
+    #[error("{addr} is no address of this machine: choose another with --bind")]
+    NotOurs { addr: SocketAddr },
+    /// The port needs more rights.
+    #[error(
+        "no permission to listen on {addr}: ports below 1024 need CAP_NET_BIND_SERVICE; choose another with {flag}"
+    )]
+    Forbidden { addr: SocketAddr, flag: &'static str },
+    /// Anything else about a listener.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen { addr: SocketAddr, error: io::Error },
+    /// A file or directory that the process needs.
+    #[error("cannot {what} {path}: {error}", path = path.display())]
+    File { what: &'static str, path: PathBuf, error: io::Error },
+    /// Whatever has no better name.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn. Full: the peer's
+/// kernel tries again.
+const BACKLOG: i32 = 4096;
+
+/// Opens every AMQP listener of `options`. One that is not required and cannot be had is left out.
+pub fn open_amqp(options: &Options) -> Result<Vec<Bound>, StartError> {
+    let mut bound: Vec<Bound> = Vec::new();
+    for listener in options.amqp() {
+        let mut addr = listener.addr;
+        // Port 0 on two addresses: the second takes the first's port, so that `localhost` works
+        // whichever of them it means.
+        if addr.port() == 0
+            && !listener.is_required
+            && let Some(first) = bound.first()
+        {
+            addr.set_port(first.addr.port());
+        }
+        match open(addr) {
+            Ok(socket) => {
+                let addr = socket.local_addr().map_err(|error| StartError::Listen { addr, error })?;
+                bound.push(Bound { protocol: "amqp", addr, socket });
+            }
+            Err(error) if is_tolerable(listener, &error) => {
+                tracing::debug!(%addr, %error, "not listening on an optional address");
+            }
+            Err(error) => return Err(start_error(addr, error)),
+        }
+    }
+    Ok(bound)
+}
+
+/// An address that nobody asked for by itself, and that this machine does not have.
+fn is_tolerable(listener: Listener, error: &io::Error) -> bool {
+    // A port that is in use is never tolerated: half of the clients would talk to somebody else.
+    // The port of a first listener that was free by chance is nobody's promise.
+    let is_used = error.kind() == io::ErrorKind::AddrInUse && listener.addr.port() != 0;
+    !listener.is_required && !is_used
+}
+
+fn start_error(addr: SocketAddr, error: io::Error) -> StartError {
+    let flag = "--amqp-port";
+    match error.kind() {
+        io::ErrorKind::AddrInUse => StartError::InUse { addr, flag },
+        io::ErrorKind::AddrNotAvailable => StartError::NotOurs { addr },
+        io::ErrorKind::PermissionDenied => StartError::Forbidden { addr, flag },
+        _ => StartError::Listen { addr, error },
+    }
+}
+
+fn open(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        // Each family has its own socket; otherwise `[::]` would take `0.0.0.0`'s port away.
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for the last process's connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Writes the ports file: `{"amqp": 5672, "listeners": [{"protocol": "amqp", "address": "..."}]}`.
+///
+/// It appears at once and whole, so whoever waits for it may read it as soon as it is there.
+pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> {
+    let mut ports = serde_json::Map::new();
+    for listener in bound {
+        ports.entry(listener.protocol).or_insert_with(|| listener.addr.port().into());
+    }
+    let listeners = bound
+        .iter()
+        .map(|listener| serde_json::json!({ "protocol": listener.protocol, "address": listener.addr.to_string() }))
+        .collect();
+    ports.insert("listeners".into(), serde_json::Value::Array(listeners));
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, serde_json::Value::Object(ports).to_string() + "\n")
+        .and_then(|()| fs::rename(&partial, path))
+        .map_err(|error| StartError::File { what: "write", path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening_on(addresses: &[&str]) -> Options {
+        let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
+        Options { amqp_listeners: Some(addresses), ..Options::default() }
+    }
+
+    #[test]
+    fn port_zero_takes_a_free_port_and_the_second_loopback_the_same() {
+        let bound = open_amqp(&Options { amqp_port: 0, ..Options::default() }).unwrap();
+        assert_ne!(bound[0].addr.port(), 0);
+        for listener in &bound[1..] {
+            assert_eq!(listener.addr.port(), bound[0].addr.port());
+        }
+    }
+
+    #[test]
+    fn port_in_use_is_said_with_its_address_and_the_flag_to_change_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap();
+        let error = open_amqp(&listening_on(&[&addr.to_string()])).unwrap_err().to_string();
+        let expected =
+            format!("{addr} is in use by another process: stop that one, or choose another port with --amqp-port");
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn foreign_address_is_refused() {
+        let error = open_amqp(&listening_on(&["192.0.2.1:0"])).unwrap_err();
+        assert!(matches!(error, StartError::NotOurs { .. }), "{error}");
+    }
+
+    #[test]
+    fn ports_file_has_the_real_ports() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json");
+        let bound = open_amqp(&listening_on(&["127.0.0.1:0"])).unwrap();
+        write_ports_file(&path, &bound).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(json["amqp"], bound[0].addr.port());
+        assert_eq!(json["listeners"][0]["address"], bound[0].addr.to_string());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,72 @@
+//! Watches the memory of this process and the free disk space, and puts the alarms on and off.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::limits::{self, MemoryMeter};
+use crate::broker::{Broker, options::MemoryShare};
+
+/// How often memory is measured.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(250);
+/// Rounds between two looks at the disk.
+const DISK_ROUNDS: u32 = 20;
+
+/// Watches until it is aborted.
+pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
+    let total = limits::memory_total_bytes();
+    let meter = match MemoryMeter::open() {
+        Ok(meter) => meter,
+        Err(error) => return tracing::warn!(%error, "memory cannot be measured: there will be no memory alarm"),
+    };
+    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
+    let mut round = 0_u32;
+    let mut is_disk_short = false;
+    loop {
+        interval.tick().await;
+        if round.is_multiple_of(DISK_ROUNDS) {
+            let limit = bytes_of(broker.disk_free_limit(), total);
+            match limits::disk_free_bytes(&data_dir) {
+                Ok(free) => is_disk_short = free < limit,
+                Err(error) => tracing::warn!(%error, "free disk space cannot be measured"),
+            }
+        }
+        round = round.wrapping_add(1);
+        let limit = bytes_of(broker.memory_high_watermark(), total);
+        let resident = meter.resident_bytes().unwrap_or(0);
+        let mut is_memory_short = resident > limit;
+        let was_memory_short = broker.alarms().0;
+        if was_memory_short && is_memory_short && round.is_multiple_of(TRIM_ROUNDS) {
+            // Freed messages leave holes that the allocator keeps; without this the alarm would
+            // outlast the backlog that raised it.
+            trim();
+            is_memory_short = meter.resident_bytes().unwrap_or(0) > limit;
+        }
+        if is_memory_short != was_memory_short {
+            tracing::warn!(resident, limit, "memory alarm {}", if is_memory_short { "on" } else { "off" });
+        }
+        if is_disk_short != broker.alarms().1 {
+            tracing::warn!("disk alarm {}", if is_disk_short { "on" } else { "off" });
+        }
+        broker.set_alarms(is_memory_short, is_disk_short);
+    }
+}
+
+/// Rounds between two requests to give freed memory back.
+const TRIM_ROUNDS: u32 = 2;
+
+/// Gives freed memory back to the system.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time from any thread; it takes the allocator's own
+    // locks. Measured: after a backlog of 1 GiB was consumed, the resident size stayed above
+    // 0.9 GiB without it and fell below 50 MiB with it.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn bytes_of(share: MemoryShare, total: Option<u64>) -> u64 {
+    match share {
+        MemoryShare::Bytes(bytes) => bytes,
+        MemoryShare::Relative(factor) => total.map_or(u64::MAX, |total| (total as f64 * factor) as u64),
+    }
+}

@@ -17,8 +17,9 @@ pub type Property<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 /// The routes that one connection used lately, by exchange and key.
 #[derive(Default)]
 pub struct RouteCache {
-    last: Option<(Box<[u8]>, Arc<Route>)>,
-    others: HashMap<Box<[u8]>, Arc<Route>, foldhash::fast::RandomState>,
+    last_bytes: Vec<u8>,
+    last: Option<Arc<Route>>,
+    all: HashMap<Box<[u8]>, Arc<Route>, foldhash::fast::RandomState>,
 }
 
 /// Routes that one connection keeps; a full cache starts again.
@@ -26,20 +27,19 @@ const ROUTES_MAX: usize = 1024;
 
 impl RouteCache {
     /// The route for exchange and key (each with its length byte in front), if it still holds.
-    pub fn get(&mut self, route_bytes: &[u8]) -> Option<Arc<Route>> {
-        if let Some((bytes, route)) = &self.last
-            && **bytes == *route_bytes
-            && route.is_current()
-        {
-            return Some(route.clone());
+    #[inline]
+    pub fn get(&mut self, route_bytes: &[u8]) -> Option<&Arc<Route>> {
+        let is_last = self.last_bytes == route_bytes && self.last.as_ref().is_some_and(|route| route.is_current());
+        if !is_last {
+            let route = self.all.get(route_bytes)?;
+            if !route.is_current() {
+                self.all.remove(route_bytes);
+                return None;
+            }
+            let route = route.clone();
+            self.set_last(route_bytes, route);
         }
-        let route = self.others.get(route_bytes)?.clone();
-        if !route.is_current() {
-            self.others.remove(route_bytes);
-            return None;
-        }
-        self.last = Some((route_bytes.into(), route.clone()));
-        Some(route)
+        self.last.as_ref()
     }
 
     /// Remembers a route.
@@ -47,13 +47,17 @@ impl RouteCache {
         if !route.is_cacheable {
             return;
         }
-        if self.last.is_some() {
-            if self.others.len() >= ROUTES_MAX {
-                self.others.clear();
-            }
-            self.others.insert(route_bytes.into(), route.clone());
+        if self.all.len() >= ROUTES_MAX {
+            self.all.clear();
         }
-        self.last = Some((route_bytes.into(), route.clone()));
+        self.all.insert(route_bytes.into(), route.clone());
+        self.set_last(route_bytes, route.clone());
+    }
+
+    fn set_last(&mut self, route_bytes: &[u8], route: Arc<Route>) {
+        self.last_bytes.clear();
+        self.last_bytes.extend_from_slice(route_bytes);
+        self.last = Some(route);
     }
 }
 
@@ -122,7 +126,7 @@ impl Vhost {
                 let message = message.with_view(View { headers: Some(headers), without_ttl: false });
                 let copies = message.copy_keys();
                 let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
-                batch.push(message, Arc::new(route));
+                batch.push(message, &Arc::new(route));
             }
             batch.place(turn, &mut Vec::new());
             turn.drain();
@@ -156,11 +160,12 @@ impl Batch {
     }
 
     /// Adds a message.
-    pub fn push(&mut self, message: Message, route: Arc<Route>) {
+    #[inline]
+    pub fn push(&mut self, message: Message, route: &Arc<Route>) {
         self.messages.push(message);
         match self.runs.last_mut() {
-            Some((last, count)) if Arc::ptr_eq(last, &route) => *count += 1,
-            _ => self.runs.push((route, 1)),
+            Some((last, count)) if Arc::ptr_eq(last, route) => *count += 1,
+            _ => self.runs.push((route.clone(), 1)),
         }
     }
 
@@ -205,7 +210,7 @@ impl Turn<'_> {
                 Target::Queue(queue) => Route::to(queue.clone()),
                 Target::Exchange(next) => vhost.route_from(next, &message, &[], None, None, self),
             };
-            batch.push(message, Arc::new(route));
+            batch.push(message, &Arc::new(route));
         }
         batch.place(self, &mut Vec::new());
     }

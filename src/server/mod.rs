@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod control;
 pub mod limits;
 pub mod listen;
 pub mod options;

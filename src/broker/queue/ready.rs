@@ -95,6 +95,17 @@ impl Ready {
         }
     }
 
+    /// Number of places of a priority, those of taken messages included; `None` past the last one.
+    pub fn level_len(&self, level: usize) -> Option<usize> {
+        self.levels.get(level).map(VecDeque::len)
+    }
+
+    /// The messages in up to `max` places of a priority, from place `from`.
+    pub fn slots(&self, level: usize, from: usize, max: usize) -> impl Iterator<Item = &Entry> {
+        let slots = self.levels.get(level).into_iter();
+        slots.flat_map(move |slots| slots.iter().skip(from).take(max)).filter_map(|slot| slot.entry.as_ref())
+    }
+
     /// The message that is delivered next.
     pub fn front(&self) -> Option<&Entry> {
         self.levels.iter().rev().find_map(|slots| slots.front()).and_then(|slot| slot.entry.as_ref())

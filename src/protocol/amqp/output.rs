@@ -244,16 +244,28 @@ impl Output {
     /// Appends method, header and body of a message, the body as slices when it is large.
     pub fn put_content(&mut self, channel: u16, message: &Message, method: impl FnOnce(&mut Vec<u8>), extra: Extra) {
         let before = self.chunk.len();
+        ContentWriter { chunk: &mut self.chunk, channel, frame_max: self.frame_max }.put(message, method, extra);
+        self.encoded_bytes += (self.chunk.len() - before) as u64;
+    }
+}
+
+/// Encodes messages for one channel.
+struct ContentWriter<'a> {
+    chunk: &'a mut Chunk,
+    channel: u16,
+    frame_max: u32,
+}
+
+impl ContentWriter<'_> {
+    fn put(&mut self, message: &Message, method: impl FnOnce(&mut Vec<u8>), extra: Extra) {
         method(self.chunk.bytes_mut());
         let rewritten = rewritten_properties(message, &extra);
         let properties = rewritten.as_deref().unwrap_or(message.properties());
-        let size = message.body_bytes();
-        hot::put_content_header(self.chunk.bytes_mut(), channel, size, properties);
-        self.put_body(channel, message);
-        self.encoded_bytes += (self.chunk.len() - before) as u64;
+        hot::put_content_header(self.chunk.bytes_mut(), self.channel, message.body_bytes(), properties);
+        self.put_body(message);
     }
 
-    fn put_body(&mut self, channel: u16, message: &Message) {
+    fn put_body(&mut self, message: &Message) {
         let size = message.body_bytes();
         if size == 0 {
             return;
@@ -261,7 +273,7 @@ impl Output {
         if size <= COPIED_BODY_MAX
             && let Some(body) = message.body_contiguous()
         {
-            hot::put_body_contiguous(self.chunk.bytes_mut(), channel, self.frame_max, body);
+            hot::put_body_contiguous(self.chunk.bytes_mut(), self.channel, self.frame_max, body);
             return;
         }
         let part_max = hot::body_part_max(self.frame_max);
@@ -272,7 +284,7 @@ impl Output {
             while at < slice.len() {
                 if frame_left == 0 {
                     frame_left = part_max.min(size_left as usize);
-                    hot::put_body_frame_head(self.chunk.bytes_mut(), channel, frame_left as u32);
+                    hot::put_body_frame_head(self.chunk.bytes_mut(), self.channel, frame_left as u32);
                 }
                 let step = frame_left.min(slice.len() - at);
                 self.chunk.push_slice(slice.part(at, step));
@@ -287,31 +299,30 @@ impl Output {
         debug_assert!(size_left == 0 && frame_left == 0);
     }
 
-    fn put_delivery(&mut self, channel: u16, consumer_tag: &str, tag: u64, delivery: &Delivery<'_>) {
+    #[inline]
+    fn put_delivery(&mut self, consumer_tag: &str, tag: u64, delivery: &Delivery<'_>) {
         let message = delivery.message;
         let extra = Extra { delivery_count: delivery.delivery_count, stream_offset: delivery.stream_offset };
         let is_plain = extra.is_none() && message.view().is_none() && message.body_bytes() <= COPIED_BODY_MAX;
         if is_plain && let Some(body) = message.body_contiguous() {
-            let frame_max = self.frame_max;
-            self.encode(|out| {
-                hot::put_delivery(
-                    out,
-                    channel,
-                    frame_max,
-                    consumer_tag.as_bytes(),
-                    tag,
-                    delivery.redelivered,
-                    message.route_bytes(),
-                    message.properties(),
-                    body,
-                );
-            });
+            hot::put_delivery(
+                self.chunk.bytes_mut(),
+                self.channel,
+                self.frame_max,
+                consumer_tag.as_bytes(),
+                tag,
+                delivery.redelivered,
+                message.route_bytes(),
+                message.properties(),
+                body,
+            );
             return;
         }
+        let (channel, redelivered) = (self.channel, delivery.redelivered);
         let method = |out: &mut Vec<u8>| {
-            hot::put_deliver(out, channel, consumer_tag.as_bytes(), tag, delivery.redelivered, message.route_bytes());
+            hot::put_deliver(out, channel, consumer_tag.as_bytes(), tag, redelivered, message.route_bytes());
         };
-        self.put_content(channel, message, method, extra);
+        self.put(message, method, extra);
     }
 }
 
@@ -388,22 +399,25 @@ fn rewritten_properties(message: &Message, extra: &Extra) -> Option<Vec<u8>> {
 impl Outlet for Shared {
     fn deliver(&self, key: u64, batch: &Batch<'_>) -> Handed {
         let (channel, source) = ((key >> 32) as u16, key as u32);
-        let mut output = self.output.lock();
-        let Some(tag) = output.channels.get(&channel).and_then(|open| open.consumer_tag(source)) else {
+        let mut guard = self.output.lock();
+        let output = &mut *guard;
+        let Some(open) = output.channels.get_mut(&channel) else {
             debug_assert!(false, "consumers are cancelled before their channel goes");
             return Handed::default();
         };
+        let Some(tag) = open.consumer_tag(source) else { return Handed::default() };
+        let mut writer = ContentWriter { chunk: &mut output.chunk, channel, frame_max: output.frame_max };
+        let encoded_before = output.encoded_bytes;
+        let chunk_before = writer.chunk.len() as u64;
         for delivery in batch.iter() {
-            let Some(open) = output.channels.get_mut(&channel) else { break };
             let delivery_tag = open.next_tag();
-            output.put_delivery(channel, &tag, delivery_tag, &delivery);
-            let sent_at = output.encoded_bytes;
-            if let Some(held) = delivery.held
-                && let Some(open) = output.channels.get_mut(&channel)
-            {
+            writer.put_delivery(&tag, delivery_tag, &delivery);
+            if let Some(held) = delivery.held {
+                let sent_at = encoded_before + writer.chunk.len() as u64 - chunk_before;
                 open.ledger.add(delivery_tag, source, held, sent_at);
             }
         }
+        output.encoded_bytes = encoded_before + writer.chunk.len() as u64 - chunk_before;
         let is_full = output.waiting_bytes() > self.outbox_bytes_max;
         if is_full
             && let Some(parked) = output.channels.get(&channel).and_then(|open| {

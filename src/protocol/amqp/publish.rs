@@ -9,7 +9,7 @@ use super::{
         frame::{self, Frame, FrameKind},
         hot,
     },
-    output::{Extra, Output},
+    output::{Extra, Output, Shared},
     properties::{self, Properties, Rewrite, Scan},
     reply::{Code, Failure},
     session::Session,
@@ -29,6 +29,53 @@ use crate::broker::{
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 impl Session {
+    /// The common case of a publish: header and body lie whole behind the method, in one read.
+    /// Returns where the next frame is, or `None` when it is not that case; then nothing has
+    /// happened.
+    #[inline]
+    pub(super) fn try_whole_publish(
+        &mut self,
+        input: &Block,
+        found: &Frame,
+        turn: &mut Turn<'_>,
+    ) -> Option<(usize, Result<(), Failure>)> {
+        if found.kind != FrameKind::Method || hot::method_id(found.payload(input)) != Some((hot::BASIC, 40)) {
+            return None;
+        }
+        let channel = self.channels.get(&found.channel)?;
+        if channel.is_closing
+            || !matches!(channel.content, Content::Method)
+            || matches!(channel.mode, Mode::Transaction(_))
+        {
+            return None;
+        }
+        let publish = hot::publish(input, found)?;
+        let header_frame = frame::split(input, found.next_at(), self.frame_max).ok()??;
+        if header_frame.kind != FrameKind::Header || header_frame.channel != found.channel {
+            return None;
+        }
+        let header = hot::content_header(input, &header_frame)?;
+        if header.class_id != hot::BASIC || header.body_size > self.broker.options.max_message_bytes {
+            return None;
+        }
+        let mut next_at = header_frame.next_at();
+        let mut body = (0, 0);
+        if header.body_size > 0 {
+            let body_frame = frame::split(input, next_at, self.frame_max).ok()??;
+            let is_whole = body_frame.kind == FrameKind::Body
+                && body_frame.channel == found.channel
+                && body_frame.payload_len as u64 == header.body_size;
+            if !is_whole {
+                return None;
+            }
+            body = (body_frame.payload_at, body_frame.payload_len);
+            next_at = body_frame.next_at();
+        }
+        let mut incoming = incoming(input, &publish, input, &header);
+        incoming.message = incoming.message.with_body_inline(body.0, body.1);
+        Some((next_at, self.complete(found.channel, incoming, turn)))
+    }
+
     pub(super) fn handle_content(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Some(channel) = self.channels.get_mut(&found.channel) else {
             // RabbitMQ tells the method frame that it expected, of whatever type this one is.
@@ -226,29 +273,29 @@ impl Session {
 
     /// Routes a checked message and adds it to the batch.
     fn publish(&mut self, number: u16, incoming: Incoming, turn: &mut Turn<'_>) -> Result<(), Failure> {
-        let Incoming { message, mandatory, copies, .. } = incoming;
+        let Incoming { message, mandatory, copies, notes } = incoming;
         let generation = self.broker.access.generation();
         if generation != self.routes_generation {
             self.routes = Default::default();
             self.routes_generation = generation;
         }
-        let cached = if copies.is_empty() { self.routes.get(message.route_bytes()) } else { None };
-        let route = match cached {
-            // Copies are in the headers, which the cache does not look at.
-            Some(route) if !message.has_copies() => route,
-            _ => self.find_route(&message, copies, turn)?,
+        // Copies are in the headers, which the cache does not look at.
+        let is_by_key = !notes.is_special || (copies.is_empty() && !message.has_copies());
+        let found;
+        let route = match if is_by_key { self.routes.get(message.route_bytes()) } else { None } {
+            Some(route) => route,
+            None => {
+                found = self.find_route(&message, copies, turn)?;
+                &found
+            }
         };
         if mandatory && route.queues.is_empty() && !route.is_kept {
-            self.return_message(number, &message);
+            return_message(&self.shared, number, &message);
         }
-        let seq = match self.channels.get_mut(&number).map(|open| &mut open.mode) {
-            Some(Mode::Confirm(confirms)) => {
-                confirms.last += 1;
-                confirms.last
-            }
-            _ => 0,
-        };
-        self.batch_confirms.push((number, seq));
+        if let Some(Mode::Confirm(confirms)) = self.channels.get_mut(&number).map(|open| &mut open.mode) {
+            confirms.last += 1;
+            self.batch_confirms.push((self.batch.len() as u32, number, confirms.last));
+        }
         self.batch.push(message, route);
         Ok(())
     }
@@ -270,13 +317,6 @@ impl Session {
         Ok(route)
     }
 
-    fn return_message(&mut self, number: u16, message: &Message) {
-        let code = Code::NoRoute;
-        let method =
-            |out: &mut Vec<u8>| hot::put_return(out, number, code.number(), code.name(), message.route_bytes());
-        self.shared.output().put_content(number, message, method, Extra::default());
-    }
-
     /// Places the gathered messages and confirms them.
     pub(super) fn place_batch(&mut self, turn: &mut Turn<'_>) {
         let mut refused = Vec::new();
@@ -290,17 +330,19 @@ impl Session {
         // One answer for a run of equal answers on one channel.
         let mut at = 0;
         while at < confirms.len() {
-            let (number, _) = confirms[at];
+            let (index, number, _) = confirms[at];
+            while refused.next_if(|&refused| refused < index as usize).is_some() {}
+            let is_refused = refused.next_if_eq(&(index as usize)).is_some();
             let start = at;
-            let is_refused = refused.next_if(|&index| index == at).is_some();
             at += 1;
-            while !is_refused && at < confirms.len() && confirms[at].0 == number && refused.peek() != Some(&at) {
+            while !is_refused
+                && let Some(&(index, other, _)) = confirms.get(at)
+                && other == number
+                && refused.peek().is_none_or(|&refused| refused > index as usize)
+            {
                 at += 1;
             }
-            let last = confirms[at - 1].1;
-            if last == 0 {
-                continue;
-            }
+            let (.., last) = confirms[at - 1];
             let Some(channel) = self.channels.get_mut(&number) else { continue };
             let Mode::Confirm(state) = &mut channel.mode else { continue };
             let is_multiple = at - start > 1;
@@ -333,6 +375,12 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn return_message(shared: &Shared, number: u16, message: &Message) {
+    let code = Code::NoRoute;
+    let method = |out: &mut Vec<u8>| hot::put_return(out, number, code.number(), code.name(), message.route_bytes());
+    shared.output().put_content(number, message, method, Extra::default());
 }
 
 const BASIC_PUBLISH: (u16, u16) = (hot::BASIC, 40);

@@ -77,8 +77,8 @@ pub struct Session {
     pub(super) routes: RouteCache,
     pub(super) routes_generation: u64,
     pub(super) batch: Batch,
-    /// For each message of the batch: its channel and its number there, zero without confirms.
-    pub(super) batch_confirms: Vec<(u16, u64)>,
+    /// Messages of the batch that are to be confirmed: index in the batch, channel, number there.
+    pub(super) batch_confirms: Vec<(u32, u16, u64)>,
     pub(super) settles: Settles,
     last_input: Time,
     last_output: Time,
@@ -203,8 +203,21 @@ impl Session {
             let limit = self.frame_limit();
             match frame::split(input, at, limit) {
                 Ok(Some(found)) => {
-                    at = found.next_at();
-                    if let Err(failure) = self.handle_frame(input, &found, &mut turn) {
+                    let whole = match self.stage {
+                        Stage::Running => self.try_whole_publish(input, &found, &mut turn),
+                        _ => None,
+                    };
+                    let result = match whole {
+                        Some((next_at, result)) => {
+                            at = next_at;
+                            result
+                        }
+                        None => {
+                            at = found.next_at();
+                            self.handle_frame(input, &found, &mut turn)
+                        }
+                    };
+                    if let Err(failure) = result {
                         self.fail(found.channel, failure, &mut turn);
                     }
                     if self.batch.len() >= BATCH_MAX {

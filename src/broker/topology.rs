@@ -205,15 +205,14 @@ impl Vhost {
             && self.queues.len() as u64 >= limit
         {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in vhost '{}' ({limit}) is reached",
-                self.name, self.name
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({limit}) is reached",
+                self.name
             )));
         }
         let limit = turn.broker.options.queues_count_max;
         if turn.broker.queues_count().load(Ordering::Relaxed) >= limit {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in node ({limit}) is reached",
-                self.name
+                "cannot declare queue '{name}': queue limit in node ({limit}) is reached"
             )));
         }
         Ok(())

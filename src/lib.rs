@@ -47,6 +47,7 @@
 //! 8. Every decision of the broker is a record.
 //! 9. There is one broker clock; it never runs backwards, and time is an argument everywhere else.
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod config;

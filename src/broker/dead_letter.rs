@@ -2,7 +2,9 @@
 //! published to the queue's dead-letter exchange, in one step with its leaving the queue.
 //!
 //! Header layout (as RabbitMQ writes it): `x-death` is an array of tables, newest first, one for
-//! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once. A message
+//! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once, with the
+//! first `x-death`. All headers are sorted by name, and so are the entries of the newest death
+//! unless it is the first. A message
 //! that came back to a queue without a client's refusal on the way is in a cycle and is dropped.
 
 use std::sync::Arc;
@@ -78,32 +80,41 @@ fn move_to(
 fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Option<&[u8]>, now: Time) -> Message {
     let headers = message.headers();
     let mut deaths = Vec::new();
-    let mut count = 1;
+    let mut newest = death(message, queue, reason, now);
     if let Some(items) = headers.get("x-death").and_then(|value| value.as_array()) {
         for table in items.filter_map(|item| item.as_headers()) {
             let is_same = table.get("queue").and_then(|value| value.as_text()) == Some(queue)
                 && table.get("reason").and_then(|value| value.as_text()) == Some(reason.as_str());
             if is_same {
-                count += table.get("count").and_then(|value| value.as_integer()).unwrap_or(1);
-                let mut again = table.to_table();
-                again.set("count", Value::I64(count));
-                deaths.insert(0, Value::Table(again));
+                let count = table.get("count").and_then(|value| value.as_integer()).unwrap_or(1);
+                newest = table.to_table();
+                newest.set("count", Value::I64(count.saturating_add(1)));
             } else {
                 deaths.push(Value::Table(table.to_table()));
             }
         }
+        newest.sort();
     }
-    if count == 1 {
-        deaths.insert(0, Value::Table(death(message, queue, reason, now)));
+    let is_first = headers.get("x-death").is_none();
+    deaths.insert(0, Value::Table(newest));
+    let mut own = vec![("x-death", Value::Array(deaths))];
+    if is_first {
+        own.push(("x-first-death-exchange", Value::Text(message.exchange().to_vec())));
+        own.push(("x-first-death-queue", Value::text(queue)));
+        own.push(("x-first-death-reason", Value::text(reason.as_str())));
     }
+    let is_kept = |name: &[u8]| !own.iter().any(|(own, _)| own.as_bytes() == name) && !(key.is_some() && name == b"CC");
+    let mut kept: Vec<_> = headers.iter().filter(|(name, _)| is_kept(name)).collect();
+    kept.sort_by_key(|(name, _)| *name);
+    let mut kept = kept.into_iter().peekable();
     let mut builder = HeadersBuilder::new();
-    builder.extend(headers, |name| name != b"x-death" && !(key.is_some() && name == b"CC"));
-    builder.push("x-death", &Value::Array(deaths));
-    if headers.get("x-first-death-reason").is_none() {
-        builder.push("x-first-death-exchange", &Value::Text(message.exchange().to_vec()));
-        builder.push("x-first-death-queue", &Value::text(queue));
-        builder.push("x-first-death-reason", &Value::text(reason.as_str()));
+    for (name, value) in &own {
+        while let Some((name, value)) = kept.next_if(|(other, _)| *other < name.as_bytes()) {
+            builder.push_ref(name, value);
+        }
+        builder.push(name, value);
     }
+    kept.for_each(|(name, value)| builder.push_ref(name, value));
     let view = View { headers: Some(builder.finish()), without_ttl: true };
     message.rerouted(exchange, key.unwrap_or(message.key()), view)
 }

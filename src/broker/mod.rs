@@ -127,7 +127,10 @@ impl Broker {
 
     fn create_defaults(&self) -> Result<(), String> {
         let options = &self.options;
-        self.add_vhost(&options.default_vhost, vhost::Metadata::default());
+        let description = "Default virtual host".to_owned();
+        self.add_vhost(&options.default_vhost, vhost::Metadata { description, ..vhost::Metadata::default() });
+        let id = topology::random_name("rabbitmq-cluster-id-");
+        self.parameters.set_global("internal_cluster_id", id.into());
         let user = &options.default_user;
         let permissions = Permissions {
             configure: options.default_permissions_configure.clone(),
@@ -139,6 +142,21 @@ impl Broker {
             .and_then(|()| self.access.set_tags(user, options.default_user_tags.clone()))
             .and_then(|()| self.access.set_permissions(user, &options.default_vhost, permissions))
             .map_err(|error| format!("cannot make the default user: {error}"))
+    }
+
+    /// Deletes everything and makes the defaults anew, as at the first start.
+    pub fn reset(&self, turn: &mut Turn<'_>) -> Result<(), String> {
+        for vhost in self.vhosts() {
+            self.delete_vhost(&vhost.name, turn);
+        }
+        for user in self.access.list() {
+            // Somebody else may have been faster.
+            let _ = self.access.delete(&user.name);
+        }
+        for (name, _) in self.parameters.list_global() {
+            let _ = self.parameters.clear_global(&name);
+        }
+        self.create_defaults()
     }
 
     /// Has every durable change recorded from now on.

@@ -205,15 +205,14 @@ impl Vhost {
             && self.queues.len() as u64 >= limit
         {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in vhost '{}' ({limit}) is reached",
-                self.name, self.name
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({limit}) is reached",
+                self.name
             )));
         }
         let limit = turn.broker.options.queues_count_max;
         if turn.broker.queues_count().load(Ordering::Relaxed) >= limit {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in node ({limit}) is reached",
-                self.name
+                "cannot declare queue '{name}': queue limit in node ({limit}) is reached"
             )));
         }
         Ok(())
@@ -234,13 +233,26 @@ impl Vhost {
             Err(error) => return Err(error),
         };
         let status = queue.status();
-        if if_empty && status.ready > 0 {
-            return Err(Error::NotEmpty { name: name.to_owned(), vhost: self.name.clone() });
+        match queue.declaration.parsed.queue_type {
+            QueueType::Quorum if if_unused || if_empty => {
+                let flag = if if_unused { "if-unused" } else { "if-empty" };
+                return Err(Error::NotImplemented(format!(
+                    "cannot delete queue '{name}' in vhost '{}'. queue.delete operations with {flag} flag set are not supported by quorum queues",
+                    self.name
+                )));
+            }
+            // What a stream keeps is not counted as waiting in it.
+            QueueType::Stream => {}
+            _ if if_empty && status.ready > 0 => {
+                return Err(Error::NotEmpty { name: name.to_owned(), vhost: self.name.clone() });
+            }
+            _ => {}
         }
         if if_unused && status.consumers > 0 {
             return Err(Error::InUse { kind: Kind::Queue, name: name.to_owned(), vhost: self.name.clone() });
         }
-        Ok(self.remove_queue(&queue, turn))
+        let ready = self.remove_queue(&queue, turn);
+        Ok(if queue.is_stream() { 0 } else { ready })
     }
 
     /// Deletes exactly this queue; returns the number of ready messages that went with it.
@@ -292,10 +304,10 @@ impl Vhost {
             && value.as_text().is_none()
         {
             return Err(Error::Argument(format!(
-                "invalid arg 'alternate-exchange' for exchange '{}' in vhost '{}': {{unacceptable_type,{}}}",
+                "invalid type '{}' for arg 'alternate-exchange' in exchange '{}' in vhost '{}'",
+                value.kind_name(),
                 wanted.name,
-                self.name,
-                value.kind_name()
+                self.name
             )));
         }
         let declaration = exchange::Declaration {
@@ -526,6 +538,7 @@ pub fn random_name(prefix: &str) -> String {
 impl Broker {
     /// The type of queues whose declaration and vhost name none.
     fn default_queue_type(&self) -> Option<QueueType> {
-        QueueType::parse(self.options.default_queue_type.as_str())
+        // A classic queue needs not be told so: its arguments stay as they were given.
+        QueueType::parse(self.options.default_queue_type.as_str()).filter(|&kind| kind != QueueType::Classic)
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod config;
+pub mod ctl;
 pub mod serve;
 
 use std::ffi::OsString;

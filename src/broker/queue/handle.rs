@@ -118,6 +118,8 @@ const CHUNK: usize = 256;
 const PASSED_MAX: usize = 128;
 /// Bytes of bodies that pass through an empty queue before they are handed over.
 const PASSED_BYTES_MAX: u64 = 256 * 1024;
+/// Messages that one lock hold counts: cheaper each than what [`CHUNK`] is about.
+const SCAN: usize = 4_096;
 /// Milliseconds after which a held message may be copied out of the buffer it arrived in.
 const COMPACT_AFTER_MS: u64 = 2_000;
 
@@ -164,6 +166,12 @@ impl Queue {
     /// Whether deliveries say how often they failed before.
     pub fn reports_count(&self) -> bool {
         self.declaration.parsed.queue_type == QueueType::Quorum
+    }
+
+    /// A quorum queue with a single active consumer has no single gets, as with RabbitMQ.
+    pub fn refuses_get(&self) -> bool {
+        let parsed = &self.declaration.parsed;
+        parsed.queue_type == QueueType::Quorum && parsed.single_active_consumer
     }
 
     /// Where messages go that it gives up.
@@ -502,6 +510,42 @@ impl Queue {
     pub fn snapshot(&self) -> Vec<(u64, Message, Time)> {
         let machine = self.machine.lock();
         machine.ready.iter().map(|entry| (entry.seq, entry.message.clone(), entry.deadline)).collect()
+    }
+
+    /// Number of persistent messages that it holds, and the bytes of their bodies. Walks all messages
+    /// and lets go of the lock in between, so that the answer is exact only while nothing changes.
+    pub fn persistent(&self) -> (u64, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        let mut add = |entry: &super::ready::Entry| {
+            if entry.message.traits.persistent {
+                count += 1;
+                bytes += entry.message.body_bytes();
+            }
+        };
+        for level in 0.. {
+            let mut from = 0;
+            loop {
+                let machine = self.machine.lock();
+                let Some(slots_count) = machine.ready.level_len(level) else { break };
+                machine.ready.slots(level, from, SCAN).for_each(&mut add);
+                from += SCAN;
+                if from >= slots_count {
+                    break;
+                }
+            }
+            if self.machine.lock().ready.level_len(level).is_none() {
+                break;
+            }
+        }
+        let mut from = 0;
+        loop {
+            let machine = self.machine.lock();
+            machine.unsettled.slots(from, SCAN).for_each(&mut add);
+            from += SCAN;
+            if from >= machine.unsettled.slots_count() {
+                return (count, bytes);
+            }
+        }
     }
 
     /// Dispatches and hands over until nobody can take more.

@@ -95,6 +95,17 @@ impl Ready {
         }
     }
 
+    /// Number of places of a priority, those of taken messages included; `None` past the last one.
+    pub fn level_len(&self, level: usize) -> Option<usize> {
+        self.levels.get(level).map(VecDeque::len)
+    }
+
+    /// The messages in up to `max` places of a priority, from place `from`.
+    pub fn slots(&self, level: usize, from: usize, max: usize) -> impl Iterator<Item = &Entry> {
+        let slots = self.levels.get(level).into_iter();
+        slots.flat_map(move |slots| slots.iter().skip(from).take(max)).filter_map(|slot| slot.entry.as_ref())
+    }
+
     /// The message that is delivered next.
     pub fn front(&self) -> Option<&Entry> {
         self.levels.iter().rev().find_map(|slots| slots.front()).and_then(|slot| slot.entry.as_ref())
@@ -106,13 +117,6 @@ impl Ready {
             return None;
         }
         let level = self.levels.iter().rposition(|slots| !slots.is_empty())?;
-        self.pop_level(level)
-    }
-
-    /// Takes the message that is dropped first when the queue is too long: the oldest of the
-    /// lowest priority.
-    pub fn pop_head(&mut self) -> Option<Entry> {
-        let level = self.levels.iter().position(|slots| !slots.is_empty())?;
         self.pop_level(level)
     }
 

@@ -102,6 +102,14 @@ impl Unsettled {
         self.slots.len()
     }
 
+    /// The deliveries in up to `max` slots from `from`.
+    pub fn slots(&self, from: usize, max: usize) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().skip(from).take(max).filter_map(|slot| match slot {
+            Slot::Taken { entry, .. } => Some(entry),
+            Slot::Free { .. } => None,
+        })
+    }
+
     /// Compacts the messages with seq up to `to` in `max` slots from `from`; returns the next slot.
     pub fn compact(&mut self, from: usize, to: u64, max: usize) -> usize {
         let end = (from + max).min(self.slots.len());

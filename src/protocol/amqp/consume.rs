@@ -113,9 +113,9 @@ impl Session {
         let prefetch = channel.prefetch;
         if queue.is_stream() {
             if consume.no_ack {
-                return Err(not_for_stream(&queue, "does not support no-ack"));
+                return Err(not_for_stream(&queue, "automatic acknowledgement"));
             }
-            if prefetch == 0 && channel.shared_credit.as_ref().is_none_or(|credit| credit.limit() == 0) {
+            if prefetch == 0 {
                 return Err(Failure::channel(
                     Code::PreconditionFailed,
                     format!("consumer prefetch count is not set for 'queue '{name}' in vhost '{}''", vhost.name),
@@ -231,7 +231,11 @@ impl Session {
         self.require(&name, Access::Read, "queue")?;
         let queue = self.vhost()?.find_queue(&name, Some(self.id))?;
         if queue.is_stream() {
-            return Err(not_for_stream(&queue, "does not support basic.get"));
+            return Err(not_for_stream(&queue, "basic.get"));
+        }
+        if queue.refuses_get() {
+            let vhost = queue.vhost_name();
+            return Err(crate::broker::error::Error::SingleActiveGet { name, vhost }.into());
         }
         if queue.is_exclusively_consumed() {
             let vhost = queue.vhost_name();

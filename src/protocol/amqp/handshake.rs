@@ -88,7 +88,7 @@ impl Session {
             }
             _ => {
                 let text = format!("unexpected method in connection state {}", self.stage_name());
-                Err(Failure { method: (0, 0), ..Failure::connection(Code::ChannelError, text) })
+                Err(Failure::connection(Code::ChannelError, text))
             }
         }
     }
@@ -142,7 +142,7 @@ impl Session {
                     wants_close,
                     wants_blocked,
                 }));
-                return Err(Failure { method: (0, 0), ..failure });
+                return Err(failure.at((0, 0)));
             }
         };
         self.login =

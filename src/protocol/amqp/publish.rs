@@ -22,7 +22,7 @@ use crate::broker::{
     record::Position,
     route::Route,
     turn::Turn,
-    value::{HeadersBuilder, ValueRef},
+    value::HeadersBuilder,
 };
 
 /// Name under which a client consumes, and addresses, replies to itself.
@@ -82,7 +82,9 @@ impl Session {
 
     pub(super) fn handle_content(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Some(channel) = self.channels.get_mut(&found.channel) else {
-            return Err(Failure::connection(Code::ChannelError, "expected 'channel.open'"));
+            // RabbitMQ tells the method frame that it expected, of whatever type this one is.
+            let text = "expected method frame, got non method frame instead";
+            return Err(Failure::connection(Code::UnexpectedFrame, text));
         };
         if channel.is_closing {
             return Ok(());
@@ -165,7 +167,7 @@ impl Session {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if matches!(channel.mode, Mode::Transaction(_)) {
-            let checked = self.check_publish(number, incoming)?;
+            let checked = self.check_publish(number, incoming).map_err(|failure| failure.at(BASIC_PUBLISH))?;
             let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|open| &mut open.mode) else {
                 return Ok(());
             };
@@ -173,21 +175,21 @@ impl Session {
             transaction.published.push(checked);
             return Ok(());
         }
-        let checked = if incoming.notes == Notes::default() { incoming } else { self.check_publish(number, incoming)? };
-        self.publish(number, checked, turn).map_err(|failure| failure.at((hot::BASIC, 40)))
+        let checked =
+            if incoming.notes == Notes::default() { Ok(incoming) } else { self.check_publish(number, incoming) };
+        checked.and_then(|checked| self.publish(number, checked, turn)).map_err(|failure| failure.at(BASIC_PUBLISH))
     }
 
     /// The rare properties: what they forbid, and what they change.
     fn check_publish(&mut self, number: u16, mut incoming: Incoming) -> Result<Incoming, Failure> {
-        let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text).at((hot::BASIC, 40)));
+        let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text));
         // The exchange comes first in RabbitMQ's checks.
         self.find_route_exchange(&incoming.message)?;
         if incoming.notes.is_immediate {
-            return Err(Failure::connection(Code::NotImplemented, "immediate=true").at((hot::BASIC, 40)));
+            return Err(Failure::connection(Code::NotImplemented, "immediate=true"));
         }
         if incoming.notes.is_malformed {
-            let failure = Failure::connection(Code::SyntaxError, "malformed message properties");
-            return Err(failure.at((hot::BASIC, 40)));
+            return Err(Failure::connection(Code::SyntaxError, "malformed message properties"));
         }
         if !incoming.notes.is_special {
             return Ok(incoming);
@@ -212,15 +214,19 @@ impl Session {
         }
         let raw = incoming.message.properties();
         let scan = properties::scan(raw).unwrap_or_default();
+        if let Some(mode) = scan.delivery_mode.filter(|mode| !matches!(mode, 1 | 2)) {
+            return precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}"));
+        }
         let mut without_bcc = None;
         if scan.headers.1 > 0 {
             let headers = incoming.message.headers();
             for name in ["CC", "BCC"] {
                 if let Some(value) = headers.get(name)
-                    && let Err(reason) = check_copies(value)
+                    && value.as_array().is_none()
                 {
                     return precondition(format!(
-                        "invalid message: {{unacceptable_type_in_header,\"{name}\",{reason}}}"
+                        "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
+                        value.to_value().kind_name()
                     ));
                 }
             }
@@ -405,6 +411,7 @@ fn return_message(shared: &Shared, number: u16, message: &Message) {
     shared.output().put_content(number, message, method, Extra::default());
 }
 
+const BASIC_PUBLISH: (u16, u16) = (hot::BASIC, 40);
 /// Room for confirms that an idle connection keeps.
 const KEPT_CONFIRMS_MAX: usize = 256;
 
@@ -428,7 +435,8 @@ impl Channel {
 fn put_confirm(output: &mut Output, channel: u16, last: u64, is_multiple: bool, is_refused: bool) {
     output.encode(|out| {
         if is_refused {
-            hot::put_nack(out, channel, last, false, false);
+            // As RabbitMQ puts it: all before have had their answer, and `requeue` says nothing.
+            hot::put_nack(out, channel, last, true, true);
         } else {
             hot::put_ack(out, channel, last, is_multiple);
         }
@@ -444,6 +452,7 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
     let notes = Notes {
         is_special: scan.user_id.is_some()
             || scan.expiration.is_some()
+            || scan.delivery_mode.is_some_and(|mode| !matches!(mode, 1 | 2))
             || scan.reply_to == Some(REPLY_TO.as_bytes())
             || scan.headers.1 > 0 && has_copies(raw, &scan),
         is_malformed: scanned.is_none(),
@@ -471,17 +480,6 @@ fn has_copies(raw: &[u8], scan: &Scan<'_>) -> bool {
     headers.iter().any(|(name, _)| name == b"CC" || name == b"BCC")
 }
 
-/// Copies must be an array of long strings.
-fn check_copies(value: ValueRef<'_>) -> Result<(), &'static str> {
-    match value.as_array() {
-        None => Err(value.to_value().kind_name()),
-        Some(items) => match items.into_iter().find(|item| item.as_text_bytes().is_none()) {
-            Some(item) => Err(item.to_value().kind_name()),
-            None => Ok(()),
-        },
-    }
-}
-
 fn blind_copies(message: &Message) -> Vec<Vec<u8>> {
     let copies = message.headers().get("BCC").and_then(|value| value.as_array());
     copies.into_iter().flatten().filter_map(|item| item.as_text_bytes().map(<[u8]>::to_vec)).collect()
@@ -490,16 +488,33 @@ fn blind_copies(message: &Message) -> Vec<Vec<u8>> {
 /// Milliseconds, in decimal digits.
 fn parse_expiration(text: &[u8]) -> Result<u64, String> {
     let text = String::from_utf8_lossy(text);
-    match text.parse::<i128>() {
-        Err(_) => Err(format!("invalid expiration '{text}': no_integer")),
-        Ok(ms) if ms < 0 => Err(format!("invalid expiration '{text}': {{value_negative,{ms}}}")),
-        Ok(ms) if ms > EXPIRATION_MS_MAX => Err(format!("invalid expiration '{text}': {{value_too_large,{ms}}}")),
-        Ok(ms) => Ok(ms as u64),
+    let refused = |why: &str| Err(format!("invalid expiration '{text}': {why}"));
+    let signs = usize::from(text.starts_with(['-', '+']));
+    let end = text[signs..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |at| signs + at);
+    let (number, rest) = text.split_at(end);
+    if number.len() == signs {
+        return refused("no_integer");
+    }
+    if !rest.is_empty() {
+        return refused(&format!("{{leftover_string,{rest:?}}}"));
+    }
+    match number.parse::<u64>() {
+        Ok(ms) if ms <= EXPIRATION_MS_MAX => Ok(ms),
+        _ if number.starts_with('-') && number[1..].bytes().all(|digit| digit == b'0') => Ok(0),
+        _ if number.starts_with('-') => refused(&format!("{{value_negative,{number}}}")),
+        _ => {
+            let number = number.trim_start_matches('+');
+            // Erlang begins a new line, indented to the tuple, where 80 columns do not suffice.
+            let column = "invalid expiration '': ".len() + text.len();
+            let is_long = column + "{value_too_large,}".len() + number.len() > 80;
+            let line = if is_long { format!("\n{:column$} ", "") } else { String::new() };
+            refused(&format!("{{value_too_large,{line}{number}}}"))
+        }
     }
 }
 
 /// As RabbitMQ: timers of ten years.
-const EXPIRATION_MS_MAX: i128 = 315_360_000_000;
+const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
 fn property_of(message: &Message, name: &str) -> Option<Vec<u8>> {
     let decoded = Properties::decode(message.properties())?;

@@ -16,7 +16,7 @@ use super::{
         frame::{self, Frame, FrameKind},
         header::Greeting,
         hot,
-        method::{self, AMQPClass, MethodError},
+        method::{self, AMQPClass, Fault, MethodError},
     },
     options::Options,
     output::{Event, Shared},
@@ -403,9 +403,7 @@ impl Session {
             FrameKind::Heartbeat if found.channel == 0 => Ok(()),
             FrameKind::Heartbeat => Err(unexpected(found, input)),
             _ if found.channel == 0 => self.handle_connection_frame(input, found, turn),
-            _ if self.stage != Stage::Running => {
-                Err(Failure::connection(Code::ChannelError, "unexpected method in connection state starting"))
-            }
+            _ if self.stage != Stage::Running => Err(unexpected(found, input)),
             FrameKind::Method => self.handle_channel_method(input, found, turn),
             FrameKind::Header | FrameKind::Body => self.handle_content(input, found, turn),
         }
@@ -420,11 +418,10 @@ impl Session {
         let decoded = method::decode(payload).map_err(|error| decode_failure(&error))?;
         let result = match decoded {
             AMQPClass::Connection(method) => self.handle_connection(method, payload, turn),
-            _ => Err(Failure::connection(
-                Code::ChannelError,
-                format!("unexpected method in connection state {}", self.stage_name()),
-            )
-            .at((0, 0))),
+            _ => {
+                let text = format!("unexpected method in connection state {}", self.stage_name());
+                Err(Failure::connection(Code::ChannelError, text))
+            }
         };
         result.map_err(|failure| failure.at(id))
     }
@@ -453,9 +450,10 @@ impl Session {
             return self.handle_closing_channel(found.channel, id);
         }
         if !matches!(channel.content, Content::Method) {
-            channel.content = Content::Method;
-            let text =
-                format!("expected content header for class {}, got non content header frame instead", hot::BASIC);
+            let text = match std::mem::take(&mut channel.content) {
+                Content::Body { .. } => "expected content body, got non content body frame instead",
+                _ => "expected content header for class 60, got non content header frame instead",
+            };
             return Err(Failure::connection(Code::UnexpectedFrame, text).at((hot::BASIC, 40)));
         }
         match id {
@@ -505,7 +503,7 @@ impl Session {
     pub(super) fn fail(&mut self, channel: u16, failure: Failure, turn: &mut Turn<'_>) {
         self.settle_up(turn);
         let text = format!("{} - {}", failure.code.name(), failure.text);
-        let (class_id, method_id) = failure.method;
+        let (class_id, method_id) = failure.method.unwrap_or_default();
         let is_channel = !failure.is_connection && channel != 0 && self.stage == Stage::Running;
         tracing::debug!(connection = self.id.0, channel, %text, "closed by a fault");
         if is_channel {
@@ -694,6 +692,10 @@ pub(super) fn decode_failure(error: &MethodError) -> Failure {
     let code = match error {
         MethodError::Unknown { .. } => Code::CommandInvalid,
         MethodError::Truncated { .. } => Code::FrameError,
+        // RabbitMQ finds such a string before it knows the method.
+        MethodError::Malformed { fault: Fault::ShortString, .. } => {
+            return Failure::connection(Code::FrameError, error.text()).at((0, 0));
+        }
         MethodError::Malformed { .. } => Code::SyntaxError,
     };
     Failure::connection(code, error.text()).at(error.id())

@@ -8,6 +8,7 @@ use super::{
         hot,
         method::{AMQPClass, basic},
     },
+    methods::not_for_stream,
     reply::{Code, Failure},
     session::Session,
 };
@@ -53,6 +54,14 @@ impl Settles {
     }
 }
 
+/// A stream keeps its messages: they can be neither refused nor put back.
+fn refuse_stream(queue: Option<&Arc<Queue>>) -> Result<(), Failure> {
+    match queue {
+        Some(queue) if queue.is_stream() => Err(not_for_stream(queue, "basic.nack and basic.reject")),
+        _ => Ok(()),
+    }
+}
+
 const SPARE_MAX: usize = 2;
 const SPARE_CAPACITY_MAX: usize = 512;
 
@@ -75,6 +84,9 @@ impl Session {
         let mut taken = Vec::new();
         if !multiple {
             let one = open.ledger.take(tag).ok_or_else(unknown)?;
+            if how != Settle::Accepted {
+                refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
+            }
             if !matches!(channel.mode, Mode::Transaction(_)) {
                 if let Some(source) = open.ledger.source(one.source) {
                     self.settles.add(&source.queue, how, one.held);
@@ -88,6 +100,11 @@ impl Session {
                 return Err(unknown());
             }
             open.ledger.take_up_to(tag, &mut taken);
+            if how != Settle::Accepted {
+                for one in &taken {
+                    refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
+                }
+            }
         }
         match &mut channel.mode {
             Mode::Transaction(transaction) => {

@@ -1,0 +1,96 @@
+//! What administration needs of the process around the broker.
+//!
+//! The server implements [`Node`]; a test does too, without a process.
+
+use std::{future::Future, path::PathBuf, pin::Pin};
+
+use serde_json::Value as Json;
+
+use super::wire::Listener;
+use crate::broker::{options::MemoryShare, time::Time};
+
+/// What a change of the node's state ends with: nothing, or why it failed.
+pub type Change = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// The process that the broker runs in.
+pub trait Node: Send + Sync {
+    /// The broker's clock.
+    fn now(&self) -> Time;
+
+    /// Whether clients are served: false between `stop_app` and `start_app`.
+    fn is_running(&self) -> bool;
+
+    /// How it stands. Asked for with each status, never on the way of a message.
+    fn environment(&self) -> Environment;
+
+    /// Closes the listeners and all connections; done when they are closed. Again: nothing.
+    fn stop_app(&self) -> Change;
+
+    /// Opens the listeners again; done when they are open. Again: nothing.
+    fn start_app(&self) -> Change;
+
+    /// Begins to end the process, as SIGTERM does. Returns at once.
+    fn stop(&self);
+
+    /// Sets the resident memory above which publishers are held back, and looks at it at once.
+    fn set_memory_watermark(&self, share: MemoryShare);
+
+    /// Sets the disk space below which publishers are held back, and looks at it at once.
+    fn set_disk_free_limit(&self, share: MemoryShare);
+}
+
+/// How a process stands.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Its identity in the operating system.
+    pub pid: u32,
+    /// When it was started.
+    pub started_at: Time,
+    /// The version told to clients, which they take for RabbitMQ's.
+    pub product_version: String,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// The files that it was configured from.
+    pub config_files: Vec<PathBuf>,
+    /// The files that it logs to, or `<stdout>`.
+    pub log_files: Vec<String>,
+    /// The ports that it listens on.
+    pub listeners: Vec<Listener>,
+    /// Its memory.
+    pub memory: Memory,
+    /// The disk of its data.
+    pub disk: Disk,
+    /// Its open files.
+    pub files: Files,
+    /// The settings in force: an object of objects: component, setting, value.
+    pub settings: Json,
+}
+
+/// The memory of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident bytes.
+    pub resident_bytes: u64,
+    /// Bytes that it may use at all.
+    pub total_bytes: u64,
+    /// When publishers are held back.
+    pub watermark: MemoryShare,
+}
+
+/// The disk of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk {
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// When publishers are held back.
+    pub limit: MemoryShare,
+}
+
+/// The file descriptors of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Files {
+    /// Open now.
+    pub open: u64,
+    /// Most that may be open.
+    pub limit: u64,
+}

@@ -1,0 +1,136 @@
+//! The state of the node: status, cluster status, alarms, feature flags.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    control::{Call, Reply},
+    node::Environment,
+    wire::Alarm,
+};
+use crate::broker::options::MemoryShare;
+
+/// RabbitMQ's feature flags that are always on, with what they are for. Tools wait for them.
+const FEATURE_FLAGS: &[(&str, &str)] = &[
+    ("classic_mirrored_queue_version", "Support setting version for classic mirrored queues"),
+    ("implicit_default_bindings", "Default bindings are now implicit, instead of being stored in the database"),
+    ("maintenance_mode_status", "Maintenance mode status"),
+    ("quorum_queue", "Support queues of type `quorum`"),
+    ("stream_queue", "Support queues of type `stream`"),
+    ("user_limits", "Configure connection and channel limits for a user"),
+    ("virtual_host_metadata", "Virtual host metadata (description, tags, etc)"),
+];
+
+pub(super) fn feature_flags() -> Reply {
+    let rows = FEATURE_FLAGS.iter().map(|(name, _)| vec![json!(name), json!("enabled")]);
+    Reply::Rows { columns: vec!["name".to_owned(), "state".to_owned()], rows: Box::new(rows) }
+}
+
+pub(super) fn alarms(call: &Call<'_>) -> Reply {
+    Reply::Done(json!(on(call)))
+}
+
+fn on(call: &Call<'_>) -> Vec<Alarm> {
+    let (memory, disk) = call.broker.alarms();
+    [(memory, Alarm::Memory), (disk, Alarm::Disk)]
+        .into_iter()
+        .filter_map(|(is_on, alarm)| is_on.then_some(alarm))
+        .collect()
+}
+
+/// The alarms as `status` tells them.
+fn told(call: &Call<'_>) -> Vec<String> {
+    let node = call.node_name();
+    let text = |alarm| match alarm {
+        Alarm::Memory => format!("Memory alarm on node {node}"),
+        Alarm::Disk => format!("Free disk space alarm on node {node}"),
+        Alarm::FileDescriptorLimit => format!("File descriptor alarm on node {node}"),
+    };
+    on(call).into_iter().map(text).collect()
+}
+
+pub(super) fn status(call: &Call<'_>) -> Reply {
+    let Environment {
+        pid,
+        started_at,
+        product_version,
+        data_dir,
+        config_files,
+        log_files,
+        listeners,
+        memory,
+        disk,
+        files,
+        settings: _,
+    } = call.node.environment();
+    let broker = call.broker;
+    let vhosts = broker.vhosts();
+    let queues: usize = vhosts.iter().map(|vhost| vhost.queues_count()).sum();
+    let setting = match memory.watermark {
+        MemoryShare::Relative(fraction) => json!({ "relative": fraction }),
+        MemoryShare::Bytes(bytes) => json!({ "absolute": bytes }),
+    };
+    Reply::Done(json!({
+        "active_plugins": [],
+        "alarms": told(call),
+        "config_files": config_files,
+        "data_directory": data_dir,
+        "disk_free": disk.free_bytes,
+        "disk_free_limit": disk.limit.bytes(memory.total_bytes),
+        "file_descriptors": {
+            "sockets_limit": files.limit,
+            "sockets_used": broker.connections.len(),
+            "total_limit": files.limit,
+            "total_used": files.open,
+        },
+        "is_under_maintenance": false,
+        "listeners": listeners,
+        "log_files": log_files,
+        "memory": {
+            "strategy": "rss",
+            "total": { "rss": memory.resident_bytes },
+        },
+        "node": call.node_name(),
+        "os": "Linux",
+        "pid": pid,
+        "product_name": "Tern",
+        "product_version": env!("CARGO_PKG_VERSION"),
+        "rabbitmq_version": product_version,
+        "release_series_support_status": "supported",
+        "totals": {
+            "virtual_host_count": vhosts.len(),
+            "connection_count": broker.connections.len(),
+            "queue_count": queues,
+        },
+        "uptime": call.now.ms_since(started_at) / 1000,
+        "vm_memory_calculation_strategy": "rss",
+        "vm_memory_high_watermark_limit": memory.watermark.bytes(memory.total_bytes),
+        "vm_memory_high_watermark_setting": setting,
+    }))
+}
+
+pub(super) fn cluster(call: &Call<'_>) -> Reply {
+    let node = call.node_name();
+    let environment = call.node.environment();
+    let name = call.broker.parameters.get_global("cluster_name");
+    let name = name.as_deref().and_then(Json::as_str).unwrap_or(&call.broker.options.cluster_name);
+    let flag = |(name, desc): &(&str, &str)| {
+        json!({
+            "desc": desc, "doc_url": "", "name": name, "provided_by": "rabbit", "stability": "stable",
+            "state": "enabled",
+        })
+    };
+    let of_node = |value: Json| Json::Object(Map::from_iter([(node.to_owned(), value)]));
+    let versions = json!({ "rabbitmq_name": "RabbitMQ", "rabbitmq_version": environment.product_version });
+    Reply::Done(json!({
+        "alarms": told(call),
+        "cluster_name": name,
+        "disk_nodes": [node],
+        "feature_flags": FEATURE_FLAGS.iter().map(flag).collect::<Vec<_>>(),
+        "listeners": of_node(json!(environment.listeners)),
+        "maintenance_status": of_node(json!("not under maintenance")),
+        "partitions": {},
+        "ram_nodes": [],
+        "running_nodes": [node],
+        "versions": of_node(versions),
+    }))
+}

@@ -34,6 +34,7 @@ pub(super) struct Load {
     publishers: Vec<Thread<Published>>,
     consumers: Vec<Thread<Consumed>>,
     published: Vec<Published>,
+    is_finished: bool,
 }
 
 /// The counters at one moment.
@@ -80,6 +81,7 @@ impl Load {
             publishers: Vec::new(),
             consumers: Vec::new(),
             published: Vec::new(),
+            is_finished: false,
         })
     }
 
@@ -173,6 +175,7 @@ impl Load {
                 Err(failure) => return Err(self.first_failure(failure)),
             }
         }
+        self.is_finished = true;
         self.plan.delete(&mut self.control)?;
         self.control.close()?;
         let problems = judge(&self.plan, self.payload.is_traced(), &self.published, &consumed);
@@ -209,6 +212,10 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.failed.store(true, SeqCst);
+        if !self.is_finished {
+            // After a failure: leave nothing behind, as far as the broker still answers.
+            let _ = self.plan.delete(&mut self.control);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `tern bench null`: a broker that only parses a publish, rewrites it as a deliver and writes it.
 //!
 //! One thread, one epoll, one copy of a body, large writes: what a broker on this machine cannot
-//! undercut. It stores nothing: a message for a queue without a consumer is gone. It knows the
-//! default exchange and fanout exchanges (whatever type they are declared with, other than topic
-//! and headers), answers confirms once a read, takes acks without a look, and knows no prefetch.
+//! undercut. It stores nothing: a message for a queue without a consumer is gone. Exchanges compare
+//! whole keys, or none where the type is fanout or headers; there are no wildcards. It confirms once
+//! a read, takes acks without a look, and knows no prefetch.
 //!
 //! Back-pressure: a publisher whose consumer's outbox is over `OUTBOX_BYTES_MAX` is not read until
 //! that has drained to half.
@@ -128,8 +128,15 @@ struct Topology {
     names: HashMap<Vec<u8>, usize>,
     queues: Vec<Queue>,
     free: Vec<usize>,
-    exchanges: HashMap<Vec<u8>, Vec<usize>>,
+    exchanges: HashMap<Vec<u8>, Exchange>,
     generation: u64,
+}
+
+#[derive(Default)]
+struct Exchange {
+    /// Keys count; otherwise each message goes everywhere.
+    is_keyed: bool,
+    bound: Vec<(Vec<u8>, usize)>,
 }
 
 #[derive(Default)]
@@ -416,11 +423,15 @@ impl NullBroker {
             id::EXCHANGE_DECLARE => {
                 arguments.u16()?;
                 let (name, kind) = (arguments.short()?, arguments.short()?);
-                if kind != b"fanout" && kind != b"direct" {
-                    close(out, 540, "NOT_IMPLEMENTED - the null broker knows fanout exchanges only");
-                    return Ok(());
-                }
-                topology.exchanges.insert(name.to_vec(), Vec::new());
+                let is_keyed = match kind {
+                    b"direct" | b"topic" => true,
+                    b"fanout" | b"headers" => false,
+                    _ => {
+                        close(out, 540, "NOT_IMPLEMENTED - the null broker does not know this type");
+                        return Ok(());
+                    }
+                };
+                topology.exchanges.insert(name.to_vec(), Exchange { is_keyed, bound: Vec::new() });
                 topology.generation += 1;
                 out.method(channel, id::EXCHANGE_DECLARE_OK, empty);
             }
@@ -432,15 +443,17 @@ impl NullBroker {
             }
             id::QUEUE_BIND => {
                 arguments.u16()?;
-                let (queue, exchange) = (arguments.short()?, arguments.short()?);
+                let (queue, exchange, key) = (arguments.short()?, arguments.short()?, arguments.short()?);
                 let queue = topology.names.get(queue).copied();
-                match topology.exchanges.get_mut(exchange).zip(queue) {
-                    Some((bound, queue)) => bound.push(queue),
-                    None => {
-                        close(out, 404, "NOT_FOUND - no such queue or exchange");
-                        return Ok(());
-                    }
+                let Some((exchange, queue)) = topology.exchanges.get_mut(exchange).zip(queue) else {
+                    close(out, 404, "NOT_FOUND - no such queue or exchange");
+                    return Ok(());
+                };
+                if exchange.is_keyed && key.iter().any(|byte| matches!(byte, b'*' | b'#')) {
+                    close(out, 540, "NOT_IMPLEMENTED - the null broker knows no wildcards");
+                    return Ok(());
                 }
+                exchange.bound.push((key.to_vec(), queue));
                 topology.generation += 1;
                 out.method(channel, id::QUEUE_BIND_OK, empty);
             }
@@ -559,8 +572,8 @@ impl Topology {
             return;
         };
         self.queues[queue] = Queue::default();
-        for bound in self.exchanges.values_mut() {
-            bound.retain(|other| *other != queue);
+        for exchange in self.exchanges.values_mut() {
+            exchange.bound.retain(|(_, other)| *other != queue);
         }
         self.free.push(queue);
         self.generation += 1;
@@ -592,8 +605,11 @@ impl Topology {
         };
         let queues: Vec<usize> = if exchange.is_empty() {
             self.names.get(&name).copied().into_iter().collect()
+        } else if let Some(exchange) = self.exchanges.get(&exchange) {
+            let reached = exchange.bound.iter().filter(|(key, _)| !exchange.is_keyed || *key == name);
+            reached.map(|(_, queue)| *queue).collect()
         } else {
-            self.exchanges.get(&exchange).cloned().unwrap_or_default()
+            Vec::new()
         };
         let mut route = Route { key: key.to_vec(), generation: self.generation, ..Route::default() };
         for queue in queues {
@@ -663,7 +679,7 @@ fn epoll_failure(errno: Errno) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        client::Client,
+        client::{Client, QueueOptions},
         load::Load,
         plan::{Binding, Consuming, Lane, Plan, Publishing},
         url::Url,
@@ -776,7 +792,22 @@ mod tests {
     fn what_it_does_not_know_is_refused_with_a_reason() {
         let broker = Served::start();
         let mut client = Client::connect(&broker.url, "test").unwrap();
-        let failure = client.declare_exchange("e", "topic").unwrap_err().to_string();
+        client.declare_queue("q", &QueueOptions::default()).unwrap();
+        client.declare_exchange("e", "topic").unwrap();
+        let failure = client.bind("q", "e", "a.*").unwrap_err().to_string();
         assert!(failure.starts_with("the broker closed the connection: 540"), "{failure}");
+    }
+
+    #[test]
+    fn a_keyed_exchange_sends_a_message_to_its_queue_alone() {
+        let broker = Served::start();
+        let mut plan = Plan::spread(&broker.url, 2, 2, 2, publishing(64), Consuming::AutoAck).unwrap();
+        plan.exchanges = vec![("keyed".to_owned(), "direct")];
+        for (queue, lane) in plan.lanes.iter_mut().enumerate() {
+            lane.exchange = "keyed".to_owned();
+            let key = lane.keys[0].clone();
+            plan.bindings.push(Binding { queue, exchange: "keyed".to_owned(), key });
+        }
+        assert_eq!(problems(plan), [""; 0]);
     }
 }

@@ -89,7 +89,7 @@ impl Payload {
         }
         let filler_words = (self.size.saturating_sub(8) / 8).saturating_sub(3);
         if filler_words > 0 {
-            let chosen = 3 + ((hash >> 32) as usize * filler_words >> 32);
+            let chosen = 3 + (((hash >> 32) as usize * filler_words) >> 32);
             wrong |= word_at(body, chosen * 8) ^ FILLER;
         }
         if wrong != 0 {

@@ -99,7 +99,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     match (sorted.len(), sorted.len() / 2) {
         (0, _) => 0.0,
-        (len, half) if len % 2 == 0 => f64::midpoint(sorted[half - 1], sorted[half]),
+        (len, half) if len.is_multiple_of(2) => f64::midpoint(sorted[half - 1], sorted[half]),
         (_, half) => sorted[half],
     }
 }
@@ -178,7 +178,7 @@ impl Report {
                 line.push(null.as_ref().map_or_else(|| "-".to_owned(), cell));
             }
             if both {
-                line.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
+                line.push(ratio.map_or_else(|| "-".to_owned(), number));
             }
             lines.push(line);
         }
@@ -214,9 +214,9 @@ impl Report {
     }
 }
 
-/// Target to null; nothing where the null broker's figure is too small to divide by.
+/// Target to null; nothing where a figure is too small to divide by, or memory went down.
 fn ratio(target: &Summary, null: &Summary) -> Option<f64> {
-    (null.median > 0.0).then(|| target.median / null.median)
+    (null.median > 0.0 && target.median >= 0.0).then(|| target.median / null.median)
 }
 
 /// A median with its spread.
@@ -244,7 +244,7 @@ fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(json["verified"], true);
         let table = report.table();
         assert!(table.contains("size=16") && table.contains("20.0 (10.0 .. 30.0)"), "{table}");
-        assert!(table.contains("0.50"), "{table}");
+        assert!(table.contains("0.500"), "{table}");
     }
 
     #[test]

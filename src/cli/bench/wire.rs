@@ -168,19 +168,8 @@ impl<'a> Arguments<'a> {
         self.take(usize::from(bytes))
     }
 
-    /// A long string, or a table left undecoded.
-    pub(super) fn long(&mut self) -> Result<&'a [u8], Failure> {
-        let bytes = self.u32()?;
-        self.take(bytes as usize)
-    }
-
     pub(super) fn text(&mut self) -> Result<String, Failure> {
         Ok(String::from_utf8_lossy(self.short()?).into_owned())
-    }
-
-    /// What has not been read yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.rest
     }
 }
 
@@ -327,8 +316,7 @@ mod tests {
         assert_eq!(arguments.u16().unwrap(), 0);
         assert_eq!(arguments.short().unwrap(), b"orders");
         assert_eq!(arguments.u8().unwrap(), 2);
-        assert_eq!(arguments.long().unwrap(), b"\x01aS\0\0\0\x01b\x01ct\x01");
-        assert!(arguments.rest().is_empty());
+        assert_eq!(arguments.rest, b"\0\0\0\x0c\x01aS\0\0\0\x01b\x01ct\x01");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::admin::node::Files;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The open-files limit before and after [`raise_open_files`].
@@ -31,6 +32,12 @@ pub fn raise_open_files() -> io::Result<OpenFiles> {
     }
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(OpenFiles { before, now: count(getrlimit(Resource::Nofile).current) })
+}
+
+/// Files that are open now, and most that may be.
+pub fn open_files() -> Files {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+    Files { open, limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) }
 }
 
 /// Measures the resident memory of this process.

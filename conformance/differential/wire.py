@@ -328,6 +328,7 @@ class Reader:
 OPAQUE = (
     (re.compile(r"amq\.gen-[A-Za-z0-9_-]{22}"), "amq.gen-<22>"),
     (re.compile(r"amq\.ctag-[A-Za-z0-9_-]{22}"), "amq.ctag-<22>"),
+    (re.compile(r"127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+"), "<connection>"),
     (re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9_.+/=@-]+"), "amq.rabbitmq.reply-to.<opaque>"),
 )
 
@@ -364,7 +365,12 @@ def shown(value):
 
 
 def shown_table(items):
-    return "{" + ", ".join(f"{name}: {shown(value)}" for name, value in items) + "}"
+    parts = []
+    for name, value in items:
+        # A broker's own name for itself, in the headers of its trace.
+        text = f"{value.kind}<node>" if name == "node" else shown(value)
+        parts.append(f"{name}: {text}")
+    return "{" + ", ".join(parts) + "}"
 
 
 def shown_field(value):

@@ -11,7 +11,8 @@ import json
 import sys
 
 # Each registers its rows. Those of an administrator come last: they stir the whole broker.
-import rows_framing  # noqa: F401, I001
+# isort: off
+import rows_framing  # noqa: F401
 import rows_handshake  # noqa: F401
 import rows_errors  # noqa: F401
 import rows_queues  # noqa: F401
@@ -19,6 +20,8 @@ import rows_routing  # noqa: F401
 import rows_streams  # noqa: F401
 import rows_consumers  # noqa: F401
 import rows_admin  # noqa: F401
+
+# isort: on
 from probe import ROWS, ROWS_WITH_CTL, run_row
 
 

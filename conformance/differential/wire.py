@@ -43,7 +43,8 @@ METHODS = {
     "exchange.declare": (
         40,
         10,
-        "ticket:h exchange:s type:s passive:b durable:b auto_delete:b internal:b nowait:b arguments:F",
+        "ticket:h exchange:s type:s passive:b durable:b auto_delete:b internal:b nowait:b"
+        " arguments:F",
     ),
     "exchange.declare-ok": (40, 11, ""),
     "exchange.delete": (40, 20, "ticket:h exchange:s if_unused:b nowait:b"),
@@ -242,9 +243,7 @@ def header(channel, body_bytes, class_id=60, **properties):
             data += encode_fields([(name, kind)], {name: properties.pop(name)})
     if properties:
         raise TypeError(f"no such properties: {sorted(properties)}")
-    return frame(
-        FRAME_HEADER, channel, struct.pack(">HHQH", class_id, 0, body_bytes, flags) + data
-    )
+    return frame(FRAME_HEADER, channel, struct.pack(">HHQH", class_id, 0, body_bytes, flags) + data)
 
 
 def content(channel, body, frame_max=131072, **properties):

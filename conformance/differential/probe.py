@@ -40,7 +40,9 @@ class Client(Peer):
         self.probe = probe
 
     def send(self, channel, name, **values):
-        if name == "queue.declare":
+        if values.get("passive"):
+            pass
+        elif name == "queue.declare":
             self.probe.declared.append(("queue", values.get("queue", "")))
         elif name == "exchange.declare":
             self.probe.declared.append(("exchange", values.get("exchange", "")))

@@ -125,7 +125,7 @@ def _(p):
 @row("1.4", "a queue from the definitions file")
 def _(p):
     c = p.open()
-    c.call(1, "queue.declare", queue="d.defined", durable=True, arguments=x(max_length=5))
+    c.call(1, "queue.declare", queue="d.defined", passive=True)
     c.publish(1, "d.defined.x", "a.b", "routed")
     c.call(1, "basic.qos")
     c.get("d.defined")

@@ -28,6 +28,7 @@ pub mod policy;
 pub mod publish;
 pub mod queue;
 pub mod record;
+pub mod recovery;
 pub mod route;
 pub mod term;
 pub mod time;
@@ -47,7 +48,7 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{Queue, arguments::QueueType, settings};
-use record::{Journal, QueueId};
+use record::{Journal, QueueId, Record};
 use time::Time;
 use timers::{Owner, Timers};
 use turn::Turn;
@@ -167,19 +168,23 @@ impl Broker {
     pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
         let made = || {
             let vhost = Vhost::new(name.into()).expect("predeclared exchanges have known kinds");
+            if let Some(journal) = self.journal() {
+                journal.append(&Record::VhostAdded { name: vhost.name.clone(), metadata: metadata.clone() });
+            }
             *vhost.metadata.write() = metadata;
             Arc::new(vhost)
         };
-        let vhost = self.vhosts.entry(name.into()).or_insert_with(made).clone();
-        if let Some(journal) = self.journal() {
-            journal.append(&record::Record::Vhost { is_present: true, name: vhost.name.clone() });
-        }
-        vhost
+        self.vhosts.entry(name.into()).or_insert_with(made).clone()
     }
 
     /// Deletes a vhost with everything in it and closes its connections; false if there is none.
     pub fn delete_vhost(&self, name: &str, turn: &mut Turn<'_>) -> bool {
-        let Some((_, vhost)) = self.vhosts.remove(name) else { return false };
+        // Recorded while nobody can make a new one of that name.
+        let removed = self.vhosts.remove_if(name, |name, _| {
+            turn.record(Record::VhostRemoved { name: name.clone() });
+            true
+        });
+        let Some((_, vhost)) = removed else { return false };
         vhost.mark_deleted();
         for connection in self.connections.list() {
             if connection.info.vhost == vhost.name {
@@ -193,7 +198,6 @@ impl Broker {
         self.policies.delete_vhost(name);
         self.parameters.delete_vhost(name);
         self.vhost_limits.delete_vhost(name);
-        turn.record(&record::Record::Vhost { is_present: false, name: vhost.name.clone() });
         true
     }
 

@@ -443,11 +443,7 @@ impl Session {
             }
             (M::Commit(_), Mode::Transaction(transaction)) => {
                 let Transaction { published, settled, .. } = std::mem::take(transaction);
-                turn.begin_transaction();
-                self.publish_committed(number, published, turn)?;
-                self.finish_settles(number, settled, true);
-                self.settle_up(turn);
-                turn.end_transaction();
+                self.commit(number, published, settled, turn)?;
                 M::CommitOk(tx::CommitOk {})
             }
             (M::Rollback(_), Mode::Transaction(transaction)) => {

@@ -18,7 +18,9 @@ use crate::broker::{
     access::Access,
     block::{Block, Slice},
     exchange::Kind,
+    consumer::{Settle, Taken},
     message::{Layout, Message, Traits},
+    publish::{self, Batch},
     record::Position,
     route::Route,
     turn::Turn,
@@ -315,16 +317,29 @@ impl Session {
         }
     }
 
-    /// Publishes what a transaction gathered.
-    pub(super) fn publish_committed(
+    /// Publishes and settles what a transaction gathered, all of it or nothing.
+    pub(super) fn commit(
         &mut self,
         number: u16,
         published: Vec<Incoming>,
+        settled: Vec<(Vec<Taken>, Settle)>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Failure> {
+        debug_assert!(self.batch.is_empty() && self.settles.is_empty());
         for incoming in published {
-            self.publish(number, incoming, turn)?;
+            if let Err(failure) = self.publish(number, incoming, turn) {
+                // An exchange or a permission has gone since.
+                self.batch = Batch::default();
+                self.batch_confirms.clear();
+                return Err(failure);
+            }
         }
+        self.finish_settles(number, settled, true);
+        self.batch_confirms.clear();
+        let settles = self.settles.take();
+        publish::commit(&mut self.batch, &settles, turn, &mut Vec::new());
+        self.settles.give_back(settles);
+        turn.drain();
         Ok(())
     }
 }

@@ -43,12 +43,27 @@ impl Settles {
     }
 
     pub(super) fn apply(&mut self, turn: &mut Turn<'_>) {
-        for (queue, how, mut list) in self.runs.drain(..) {
-            queue.settle(&list, how, turn);
+        let runs = self.take();
+        for (queue, how, list) in &runs {
+            queue.settle(list, *how, turn);
+        }
+        self.give_back(runs);
+    }
+
+    /// What is to be settled; [`Self::give_back`] returns the lists for reuse.
+    pub(super) fn take(&mut self) -> Vec<(Arc<Queue>, Settle, Vec<Held>)> {
+        std::mem::take(&mut self.runs)
+    }
+
+    pub(super) fn give_back(&mut self, mut runs: Vec<(Arc<Queue>, Settle, Vec<Held>)>) {
+        for (_, _, mut list) in runs.drain(..) {
             list.clear();
             if self.spare.len() < SPARE_MAX && list.capacity() <= SPARE_CAPACITY_MAX {
                 self.spare.push(list);
             }
+        }
+        if self.runs.is_empty() {
+            self.runs = runs;
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod topology;
 pub mod turn;
 pub mod validation;
 pub mod value;
+pub mod verb;
 pub mod vhost;
 
 use access::{Permissions, Users};
@@ -52,6 +53,7 @@ use record::{Journal, QueueId, Record};
 use time::Time;
 use timers::{Owner, Timers};
 use turn::Turn;
+use verb::{ColdPages, Waiting};
 use vhost::Vhost;
 
 /// A broker.
@@ -76,6 +78,9 @@ pub struct Broker {
     queues_count: AtomicUsize,
     random: AtomicU64,
     journal: OnceLock<Arc<dyn Journal>>,
+    cold_pages: OnceLock<Arc<dyn ColdPages>>,
+    /// Connections that wait for the log or for a page.
+    pub waiting: Waiting,
     memory_alarm: AtomicBool,
     disk_alarm: AtomicBool,
     started_at: Time,
@@ -111,6 +116,8 @@ impl Broker {
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
             journal: OnceLock::new(),
+            cold_pages: OnceLock::new(),
+            waiting: Waiting::default(),
             memory_alarm: AtomicBool::new(false),
             disk_alarm: AtomicBool::new(false),
             started_at: now,
@@ -140,6 +147,16 @@ impl Broker {
     pub fn attach_journal(&self, journal: Arc<dyn Journal>) {
         // A second journal would see half of the story.
         assert!(self.journal.set(journal).is_ok(), "a broker has one journal");
+    }
+
+    /// Has somebody asked for messages that are not in memory.
+    pub fn attach_cold_pages(&self, pages: Arc<dyn ColdPages>) {
+        assert!(self.cold_pages.set(pages).is_ok(), "a broker has one store");
+    }
+
+    /// Who knows which messages are not in memory, if any can be.
+    pub fn cold_pages(&self) -> Option<&Arc<dyn ColdPages>> {
+        self.cold_pages.get()
     }
 
     /// Who keeps its records.

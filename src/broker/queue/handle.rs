@@ -30,6 +30,7 @@ use crate::broker::{
     timers::Owner,
     turn::Turn,
     value::Table,
+    verb::Verb,
     vhost::Vhost,
 };
 
@@ -158,7 +159,7 @@ impl Queue {
     }
 
     /// Where the log has its declaration: whoever is told that it exists waits for that.
-    pub(in crate::broker) fn declared_at(&self) -> Position {
+    pub fn declared_at(&self) -> Position {
         Position(self.declared_at.load(Ordering::Relaxed))
     }
 
@@ -298,13 +299,19 @@ impl Queue {
     }
 
     /// Takes one message out; `None` when there is none.
-    pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Option<Got> {
+    pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Verb<Option<Got>> {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
+        if let Some(pages) = turn.broker.cold_pages()
+            && let Some(front) = machine.ready.front()
+            && let Some(ticket) = pages.fetch(self.id, front.seq)
+        {
+            return Verb::Pending(ticket);
+        }
         let got = machine.get(no_ack, turn.now, &mut effects);
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
-        got
+        Verb::Done(got)
     }
 
     /// Settles deliveries, in the order given.

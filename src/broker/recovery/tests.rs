@@ -15,6 +15,7 @@ use crate::broker::{
     record::{Journal, Position},
     topology::DeclareQueue,
     value::{Table, Value},
+    verb::Verb,
     vhost::Vhost,
 };
 
@@ -365,7 +366,8 @@ impl Story {
             }
             Op::Get { queue, no_ack } => {
                 if let Some(queue) = vhost.queue(&queue_name(*queue)).filter(|queue| !queue.is_stream())
-                    && let Some(held) = queue.get(*no_ack, &mut turn).and_then(|got| got.held)
+                    && let Verb::Done(Some(got)) = queue.get(*no_ack, &mut turn)
+                    && let Some(held) = got.held
                 {
                     let key = self.takers.len() as u64;
                     self.takers.push((queue, None));

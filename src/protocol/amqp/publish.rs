@@ -33,14 +33,15 @@ pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 impl Session {
     pub(super) fn handle_content(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Some(channel) = self.channels.get_mut(&found.channel) else {
-            return Err(Failure::connection(Code::ChannelError, "expected 'channel.open'"));
+            let text = "expected method frame, got non method frame instead";
+            return Err(Failure::connection(Code::UnexpectedFrame, text));
         };
         if channel.is_closing {
             return Ok(());
         }
         let max = self.broker.options.max_message_bytes;
         match std::mem::take(&mut channel.content) {
-            Content::Method => {
+            Content::Method | Content::Parked => {
                 // RabbitMQ tells the method frame that it expected, of whatever type this one is.
                 let text = "expected method frame, got non method frame instead";
                 Err(Failure::connection(Code::UnexpectedFrame, text))
@@ -132,7 +133,7 @@ impl Session {
     fn check_publish(&mut self, number: u16, mut incoming: Incoming) -> Result<Incoming, Failure> {
         let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text).at((hot::BASIC, 40)));
         // The exchange comes first in RabbitMQ's checks.
-        self.find_route_exchange(&incoming.message)?;
+        self.find_route_exchange(&incoming.message).map_err(|failure| failure.at((hot::BASIC, 40)))?;
         if incoming.notes.is_immediate {
             return Err(Failure::connection(Code::NotImplemented, "immediate=true").at((hot::BASIC, 40)));
         }

@@ -87,11 +87,21 @@ impl Message {
     /// # Panics
     /// When `layout` points outside of `head`.
     pub fn new(head: Block, layout: Layout, traits: Traits) -> Self {
+        Self::inline(head, layout, traits, (0, 0))
+    }
+
+    /// A message that lies in `head` as `layout` says, with its body at this offset, of this length.
+    ///
+    /// # Panics
+    /// When `layout` or the body points outside of `head`.
+    #[inline(always)]
+    pub fn inline(head: Block, layout: Layout, traits: Traits, body: (usize, usize)) -> Self {
         let exchange_len = head[layout.route_at];
         let key_len = head[layout.route_at + 1 + exchange_len as usize];
         assert!(layout.route_at + 2 + exchange_len as usize + key_len as usize <= head.len());
         assert!(layout.properties.0 + layout.properties.1 <= head.len());
         assert!(layout.headers.0 + layout.headers.1 <= head.len());
+        assert!(body.0 + body.1 <= head.len());
         Self {
             head,
             route_at: layout.route_at as u32,
@@ -102,7 +112,7 @@ impl Message {
             exchange_len,
             key_len,
             traits,
-            body: Body::Inline(0, 0),
+            body: Body::Inline(body.0 as u32, body.1 as u32),
             view: None,
         }
     }

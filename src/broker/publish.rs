@@ -162,7 +162,7 @@ impl Batch {
     }
 
     /// Adds a message.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, message: Message, route: &Arc<Route>) {
         self.messages.push(message);
         match self.runs.last_mut() {

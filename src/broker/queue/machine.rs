@@ -312,9 +312,26 @@ impl Machine {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.counters.published += 1;
-        let deadline = self.deadline_of(&message, now);
-        let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
-        self.assign(entry, slot, effects);
+        match self.consumers.get_mut(slot) {
+            Some(consumer) if consumer.options.no_ack => {
+                if consumer.assigned.is_empty() {
+                    consumer.assigned = consumers::spare_list();
+                    self.assigned.push(slot);
+                }
+                self.counters.delivered_no_ack += 1;
+                consumer.assigned.push(Assigned::Owned {
+                    message,
+                    redelivered: false,
+                    delivery_count: 0,
+                    stream_offset: None,
+                });
+            }
+            _ => {
+                let deadline = self.deadline_of(&message, now);
+                let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+                self.assign(entry, slot, effects);
+            }
+        }
         Ok(seq)
     }
 

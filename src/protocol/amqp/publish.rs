@@ -44,7 +44,7 @@ impl Session {
         if found.kind != FrameKind::Method || hot::method_id(found.payload(input)) != Some((hot::BASIC, 40)) {
             return None;
         }
-        let channel = self.channels.get(&found.channel)?;
+        let channel = self.channels.get_mut(&found.channel)?;
         if channel.is_closing
             || !matches!(channel.content, Content::Method)
             || matches!(channel.mode, Mode::Transaction(_))
@@ -73,12 +73,26 @@ impl Session {
             body = (body_frame.payload_at, body_frame.payload_len);
             next_at = body_frame.next_at();
         }
+        let raw = &input[header.properties_at..][..header.properties_len];
+        let scan = properties::scan(raw);
+        let plain = scan.filter(|scan| !publish.immediate && is_plain(raw, scan));
+        if let Some(scan) = plain
+            && self.has_published
+            && !self.broker.has_alarm()
+            && self.broker.access.generation() == self.routes_generation
+            && let Some(route) = self.routes.get(publish.route_bytes(input))
+            && !(publish.mandatory && route.queues.is_empty())
+        {
+            if let Mode::Confirm(confirms) = &mut channel.mode {
+                confirms.last += 1;
+                self.batch_confirms.push((self.batch.len() as u32, found.channel, confirms.last));
+            }
+            let layout = layout(&publish, &header, &scan);
+            self.batch.push(Message::inline(input.clone(), layout, traits(&scan), body), route);
+            return Some((next_at, Ok(())));
+        }
         let mut incoming = incoming(input, &publish, input, &header);
         incoming.message = incoming.message.with_body_inline(body.0, body.1);
-        if incoming.notes == Notes::default() && self.has_published && !self.broker.has_alarm() {
-            let result = self.publish_plain(found.channel, incoming.message, publish.mandatory, turn);
-            return Some((next_at, result.map_err(|failure| failure.at((hot::BASIC, 40)))));
-        }
         Some((next_at, self.complete(found.channel, incoming, turn)))
     }
 
@@ -277,30 +291,6 @@ impl Session {
         Ok(exchange)
     }
 
-    /// [`Self::publish`] for a message without anything special, on a channel that is not
-    /// transactional.
-    #[inline]
-    fn publish_plain(
-        &mut self,
-        number: u16,
-        message: Message,
-        mandatory: bool,
-        turn: &mut Turn<'_>,
-    ) -> Result<(), Failure> {
-        if self.broker.access.generation() == self.routes_generation
-            && let Some(route) = self.routes.get(message.route_bytes())
-            && !(mandatory && route.queues.is_empty())
-        {
-            if let Some(Mode::Confirm(confirms)) = self.channels.get_mut(&number).map(|open| &mut open.mode) {
-                confirms.last += 1;
-                self.batch_confirms.push((self.batch.len() as u32, number, confirms.last));
-            }
-            self.batch.push(message, route);
-            return Ok(());
-        }
-        self.publish(number, Incoming { message, notes: Notes::default(), mandatory, copies: Vec::new() }, turn)
-    }
-
     /// Routes a checked message and adds it to the batch.
     fn publish(&mut self, number: u16, incoming: Incoming, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Incoming { message, mandatory, copies, notes } = incoming;
@@ -464,23 +454,11 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
     let raw = &input[header.properties_at..][..header.properties_len];
     let scanned = properties::scan(raw);
     let scan = scanned.unwrap_or_default();
-    let notes = Notes {
-        is_special: scan.user_id.is_some()
-            || scan.expiration.is_some()
-            || scan.delivery_mode.is_some_and(|mode| !matches!(mode, 1 | 2))
-            || scan.reply_to == Some(REPLY_TO.as_bytes())
-            || scan.headers.1 > 0 && has_copies(raw, &scan),
-        is_malformed: scanned.is_none(),
-        is_immediate: publish.immediate,
-    };
-    let traits =
-        Traits { persistent: scan.delivery_mode == Some(2), priority: scan.priority.unwrap_or(0), ttl_ms: None };
+    let notes =
+        Notes { is_special: !is_plain(raw, &scan), is_malformed: scanned.is_none(), is_immediate: publish.immediate };
+    let traits = traits(&scan);
     let message = if Arc::ptr_eq(block, input) {
-        let layout = Layout {
-            route_at: publish.route_at,
-            properties: (header.properties_at, header.properties_len),
-            headers: if scan.headers.1 == 0 { (0, 0) } else { (header.properties_at + scan.headers.0, scan.headers.1) },
-        };
+        let layout = layout(publish, header, &scan);
         Message::new(input.clone(), layout, traits)
     } else {
         let mut message = Message::build_route(publish.exchange(block), publish.key(block), raw, scan.headers);
@@ -488,6 +466,26 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
         message
     };
     Incoming { message, notes, mandatory: publish.mandatory, copies: Vec::new() }
+}
+
+fn traits(scan: &Scan<'_>) -> Traits {
+    Traits { persistent: scan.delivery_mode == Some(2), priority: scan.priority.unwrap_or(0), ttl_ms: None }
+}
+
+/// Where the parts of a publish lie that came in one read.
+fn layout(publish: &hot::Publish, header: &hot::ContentHeader, scan: &Scan<'_>) -> Layout {
+    let headers = if scan.headers.1 == 0 { (0, 0) } else { (header.properties_at + scan.headers.0, scan.headers.1) };
+    Layout { route_at: publish.route_at, properties: (header.properties_at, header.properties_len), headers }
+}
+
+/// Nothing in the properties forbids or changes anything.
+#[inline]
+fn is_plain(raw: &[u8], scan: &Scan<'_>) -> bool {
+    scan.user_id.is_none()
+        && scan.expiration.is_none()
+        && scan.delivery_mode.is_none_or(|mode| matches!(mode, 1 | 2))
+        && scan.reply_to != Some(REPLY_TO.as_bytes())
+        && (scan.headers.1 == 0 || !has_copies(raw, scan))
 }
 
 fn has_copies(raw: &[u8], scan: &Scan<'_>) -> bool {

@@ -38,6 +38,12 @@ pub struct Publish {
 }
 
 impl Publish {
+    /// Exchange and key in the input that it was read from, each with its length octet in front.
+    #[inline]
+    pub fn route_bytes<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        &input[self.route_at..][..2 + self.exchange_len as usize + self.key_len as usize]
+    }
+
     /// The exchange's name in the input that it was read from.
     pub fn exchange<'a>(&self, input: &'a [u8]) -> &'a [u8] {
         &input[self.route_at + 1..][..self.exchange_len as usize]

@@ -116,6 +116,10 @@ pub struct ConsumerStatus {
 const CHUNK: usize = 256;
 /// Messages that one lock hold counts: cheaper each than what [`CHUNK`] is about.
 const SCAN: usize = 4_096;
+/// Messages that pass through an empty queue before they are handed over.
+const PASSED_MAX: usize = 128;
+/// Bytes of bodies that pass through an empty queue before they are handed over.
+const PASSED_BYTES_MAX: u64 = 256 * 1024;
 /// Milliseconds after which a held message may be copied out of the buffer it arrived in.
 const COMPACT_AFTER_MS: u64 = 2_000;
 
@@ -209,7 +213,22 @@ impl Queue {
             return;
         }
         let is_logged = self.is_logged(turn);
-        for (index, message) in messages.enumerate() {
+        let (mut passed, mut passed_bytes) = (0, 0);
+        for (index, mut message) in messages.enumerate() {
+            if !is_logged && machine.is_open() {
+                let bytes = message.body_bytes();
+                match machine.pass(message, turn.now, &mut effects) {
+                    Ok(_) => {
+                        (passed, passed_bytes) = (passed + 1, passed_bytes + bytes);
+                        if passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX {
+                            self.hand_over(&mut machine, turn);
+                            (passed, passed_bytes) = (0, 0);
+                        }
+                        continue;
+                    }
+                    Err(refused) => message = refused,
+                }
+            }
             let recorded = (is_logged && message.traits.persistent).then(|| message.clone());
             match machine.push(message, turn.now, &mut effects) {
                 Pushed::Accepted(seq) => {
@@ -539,24 +558,29 @@ impl Queue {
                 }
                 return;
             }
-            let assigned = machine.take_assigned();
-            for &slot in &assigned {
-                let Machine { consumers, unsettled, .. } = machine;
-                let Some(consumer) = consumers.get_mut(slot) else { continue };
-                let items = std::mem::take(&mut consumer.assigned);
-                let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
-                let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
-                consumer.is_parked |= handed.is_full;
-                if handed.needs_flush {
-                    turn.flush_later(consumer.options.outlet.clone());
-                }
-                consumers::keep_list(items);
-            }
-            machine.reuse_assigned(assigned);
+            self.hand_over(machine, turn);
             if !machine.has_more() {
                 return;
             }
         }
+    }
+
+    /// Hands assigned deliveries to their outlets.
+    fn hand_over(&self, machine: &mut Machine, turn: &mut Turn<'_>) {
+        let assigned = machine.take_assigned();
+        for &slot in &assigned {
+            let Machine { consumers, unsettled, .. } = machine;
+            let Some(consumer) = consumers.get_mut(slot) else { continue };
+            let items = std::mem::take(&mut consumer.assigned);
+            let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+            let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
+            consumer.is_parked |= handed.is_full;
+            if handed.needs_flush {
+                turn.flush_later(consumer.options.outlet.clone());
+            }
+            consumers::keep_list(items);
+        }
+        machine.reuse_assigned(assigned);
     }
 
     fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {

@@ -285,6 +285,27 @@ impl Machine {
         Pushed::Accepted(seq)
     }
 
+    /// Whether a message that comes now may go straight to a consumer: nothing waits before it,
+    /// and nothing has to be looked at first.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none()
+    }
+
+    /// Takes a message in and assigns it at once; gives it back when no consumer can take it.
+    /// The caller has asked [`Self::is_open`].
+    #[inline]
+    pub fn pass(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<u64, Message> {
+        let Some(slot) = self.consumers.choose() else { return Err(message) };
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.counters.published += 1;
+        let deadline = self.deadline_of(&message, now);
+        let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+        self.assign(entry, slot, effects);
+        Ok(seq)
+    }
+
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
         let ttl_ms = match (message.traits.ttl_ms, self.limits.message_ttl_ms) {
@@ -378,6 +399,7 @@ impl Machine {
         }
     }
 
+    #[inline]
     fn assign(&mut self, entry: Entry, slot: u32, effects: &mut Effects) {
         let Some(consumer) = self.consumers.get_mut(slot) else { return };
         if consumer.assigned.is_empty() {

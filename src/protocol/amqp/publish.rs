@@ -73,6 +73,10 @@ impl Session {
         }
         let mut incoming = incoming(input, &publish, input, &header);
         incoming.message = incoming.message.with_body_inline(body.0, body.1);
+        if incoming.notes == Notes::default() && self.has_published && !self.broker.has_alarm() {
+            let result = self.publish_plain(found.channel, incoming.message, publish.mandatory, turn);
+            return Some((next_at, result.map_err(|failure| failure.at((hot::BASIC, 40)))));
+        }
         Some((next_at, self.complete(found.channel, incoming, turn)))
     }
 
@@ -271,6 +275,30 @@ impl Session {
         Ok(exchange)
     }
 
+    /// [`Self::publish`] for a message without anything special, on a channel that is not
+    /// transactional.
+    #[inline]
+    fn publish_plain(
+        &mut self,
+        number: u16,
+        message: Message,
+        mandatory: bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Failure> {
+        if self.broker.access.generation() == self.routes_generation
+            && let Some(route) = self.routes.get(message.route_bytes())
+            && !(mandatory && route.queues.is_empty())
+        {
+            if let Some(Mode::Confirm(confirms)) = self.channels.get_mut(&number).map(|open| &mut open.mode) {
+                confirms.last += 1;
+                self.batch_confirms.push((self.batch.len() as u32, number, confirms.last));
+            }
+            self.batch.push(message, route);
+            return Ok(());
+        }
+        self.publish(number, Incoming { message, notes: Notes::default(), mandatory, copies: Vec::new() }, turn)
+    }
+
     /// Routes a checked message and adds it to the batch.
     fn publish(&mut self, number: u16, incoming: Incoming, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Incoming { message, mandatory, copies, notes } = incoming;
@@ -416,6 +444,7 @@ fn put_confirm(output: &mut Output, channel: u16, last: u64, is_multiple: bool, 
 }
 
 /// The message without its body, from a publish and its header that may have come in two reads.
+#[inline]
 fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::ContentHeader) -> Incoming {
     let raw = &input[header.properties_at..][..header.properties_len];
     let scanned = properties::scan(raw);

@@ -214,15 +214,16 @@ impl Session {
         }
     }
 
-    /// The queue has cancelled a consumer, and told the client already.
-    pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32) {
-        let is_known = self
-            .channels
-            .get(&number)
-            .is_some_and(|channel| channel.consumers.iter().any(|c| c.source == source && c.queue.is_deleted()));
-        if is_known {
-            self.forget_consumer(number, source);
-            self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+    /// The queue has cancelled a consumer: the client is told, if it wants to know.
+    pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32, turn: &mut Turn<'_>) {
+        let is_it = |consumer: &&Consumer| consumer.source == source && consumer.queue.is_deleted();
+        let found = self.channels.get(&number).and_then(|channel| channel.consumers.iter().find(is_it));
+        let Some(tag) = found.map(|consumer| consumer.tag.clone()) else { return };
+        self.forget_consumer(number, source);
+        self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+        if self.shared.output().notifies_cancel {
+            let cancel = basic::Cancel { consumer_tag: method::short_text(&tag), nowait: true };
+            self.reply(number, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)), turn);
         }
     }
 

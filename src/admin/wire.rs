@@ -429,3 +429,52 @@ fn plain(value: &Value) -> Json {
         Value::Bytes(bytes) => json!(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pid_gives_back_its_number() {
+        for number in [0, 250, 0xFFF_FFFF, 1 << 28, (1 << 40) + 7] {
+            assert_eq!(pid_number(&pid("rabbit@my.host", number)), Some(number));
+        }
+        assert_eq!(pid_number("<0.250.0>"), Some(250));
+        for text in ["nonsense", "<>", "<1>", "<0.1>", "<0.x.0>", "0.250.0"] {
+            assert_eq!(pid_number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn request_is_one_flat_object() {
+        let request = Request { verb: Verb::TraceOn {}, vhost: "/".into() };
+        assert_eq!(json!(request), json!({"verb": "trace_on", "args": {}, "vhost": "/"}));
+        let policy = json!({"name": "p", "pattern": ".*", "definition": "{}", "priority": 0, "apply_to": "all"});
+        let line = json!({"verb": "set_policy", "args": policy, "vhost": "v1"}).to_string();
+        let request: Request = serde_json::from_str(&line).expect("a request");
+        assert_eq!((request.verb.name().as_str(), request.vhost.as_str()), ("set_policy", "v1"));
+    }
+
+    #[test]
+    fn answers_are_told_apart_by_their_shape() {
+        for answer in [
+            Answer::DONE,
+            Answer::END,
+            Answer::Row(vec![json!("q"), json!(3)]),
+            Answer::Columns { columns: vec!["name".into()] },
+            Failure::not_json().into(),
+        ] {
+            let line = serde_json::to_string(&answer).expect("answers are JSON");
+            assert_eq!(serde_json::from_str::<Answer>(&line).expect("an answer"), answer);
+        }
+    }
+
+    #[test]
+    fn table_keeps_order_and_kinds() {
+        let mut arguments = Table::new();
+        arguments.push("x-max-length", Value::I32(5));
+        arguments.push("l", Value::Array(vec![Value::text("two"), Value::Bool(true)]));
+        let expected = json!([["x-max-length", "signedint", 5], ["l", "array", [["longstr", "two"], ["bool", true]]]]);
+        assert_eq!(table(&arguments), expected);
+    }
+}

@@ -196,6 +196,11 @@ impl SharedCredit {
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < limit).then_some(used + 1)).is_ok()
     }
 
+    /// Takes credits for what was delivered before the credit was shared.
+    pub fn charge(&self, count: u32) {
+        self.used.fetch_add(count, Ordering::AcqRel);
+    }
+
     /// Gives back `count` credits.
     pub fn release(&self, count: u32) {
         let before = self.used.fetch_sub(count, Ordering::AcqRel);

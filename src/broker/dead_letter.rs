@@ -13,9 +13,9 @@ use super::{
     message::{Message, View},
     queue::{
         Queue,
-        machine::{Dead, Effects, Pushed, Reason},
+        machine::{Dead, Pushed, Reason},
     },
-    record::Record,
+    record::{QueueId, Record},
     route::Queues,
     time::Time,
     turn::Turn,
@@ -25,8 +25,9 @@ use super::{
 /// Sends a message that left `queue` on its way, or drops it.
 pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let Dead { entry, reason } = dead;
-    let is_logged = queue.is_logged(turn) && entry.message.traits.persistent;
-    let (seq, original) = (entry.seq, entry.message);
+    let is_recorded = entry.seq != 0 && queue.is_recorded(&entry.message, turn);
+    let from = is_recorded.then_some((queue.id, entry.seq));
+    let original = entry.message;
     let target = queue.dead_letter();
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
@@ -37,25 +38,20 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
-    let record = |to, message| Record::Move { from: queue.id, seq, to, message };
-    let Some((message, queues)) = moved.filter(|(_, queues)| !queues.is_empty()) else {
-        if is_logged && seq != 0 {
-            turn.record(&record(Vec::new(), None));
+    match moved {
+        Some((message, queues)) if !queues.is_empty() => move_to(queues, message, from, turn),
+        _ => {
+            if from.is_some() {
+                turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
+            }
         }
-        return;
-    };
-    move_to(queues, message, is_logged.then_some(record), turn);
+    }
 }
 
 /// Puts a message into all `queues` under all their locks, so that one record tells all of it.
-fn move_to(
-    mut queues: Queues,
-    message: Message,
-    record: Option<impl FnOnce(Vec<(super::record::QueueId, u64, Time)>, Option<Message>) -> Record>,
-    turn: &mut Turn<'_>,
-) {
+fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, turn: &mut Turn<'_>) {
     queues.sort_by_key(|queue| queue.id);
-    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), Effects::default())).collect();
+    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
     let mut to = Vec::new();
     for (queue, machine, effects) in &mut locked {
         if queue.is_deleted() {
@@ -63,13 +59,15 @@ fn move_to(
         }
         let deadline = machine.deadline_of(&message, turn.now);
         if let Pushed::Accepted(seq) = machine.push(message.clone(), turn.now, effects)
-            && queue.is_logged(turn)
+            && queue.is_recorded(&message, turn)
         {
             to.push((queue.id, seq, deadline));
         }
     }
-    if let Some(record) = record {
-        turn.record(&record(to, Some(message)));
+    // A message of a queue that is not recorded may still enter one that is.
+    if from.is_some() || !to.is_empty() {
+        let message = (!to.is_empty()).then_some(message);
+        turn.record(Record::Move { from, to, message, at: turn.now });
     }
     for (queue, machine, effects) in locked {
         queue.after_push(machine, effects, turn);

@@ -152,17 +152,19 @@ impl Vhost {
         let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
         *queue.policies.lock() = effective.names;
         queue.set_dead_letter(dead_letter);
-        self.queues.insert(name.clone(), queue.clone());
-        turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
-        if queue.is_durable && queue.declaration.owner.is_none() {
-            turn.record(&Record::QueueDeclared {
+        // Before anybody can find it: the log knows a queue before its first message.
+        if queue.survives_restart() {
+            turn.record(Record::QueueDeclared {
                 queue: id,
                 vhost: self.name.clone(),
-                name,
+                name: name.clone(),
                 auto_delete: queue.declaration.is_auto_delete,
                 arguments: queue.declaration.arguments.clone(),
             });
+            queue.set_declared_at(turn.gate().unwrap_or_default());
         }
+        self.queues.insert(name, queue.clone());
+        turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
         queue.touch(turn);
         queue
     }
@@ -191,6 +193,7 @@ impl Vhost {
             return Err(self.locked(&existing.name));
         }
         existing.touch(turn);
+        turn.wait_for(existing.declared_at());
         Ok(existing.clone())
     }
 
@@ -270,8 +273,8 @@ impl Vhost {
                 sources.push(source);
             }
         }
-        if queue.is_durable && queue.declaration.owner.is_none() {
-            turn.record(&Record::QueueDeleted { queue: queue.id });
+        if queue.survives_restart() {
+            turn.record(Record::QueueDeleted { queue: queue.id });
         }
         let ready = queue.close(turn);
         for source in sources {
@@ -288,6 +291,7 @@ impl Vhost {
         let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
         let _topology = self.topology.lock();
         if let Some(existing) = self.exchange(wanted.name) {
+            turn.wait_for(existing.declared_at());
             return self.redeclare_exchange(existing, wanted, &kind);
         }
         if wanted.name.starts_with("amq.") {
@@ -310,6 +314,16 @@ impl Vhost {
                 self.name
             )));
         }
+        self.add_exchange(wanted, kind, turn)
+    }
+
+    /// Puts an exchange in place that does not exist. The caller holds the topology lock.
+    pub(in crate::broker) fn add_exchange(
+        &self,
+        wanted: &DeclareExchange<'_>,
+        kind: exchange::Kind,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
         let declaration = exchange::Declaration {
             kind,
             is_durable: wanted.durable,
@@ -319,9 +333,9 @@ impl Vhost {
         };
         let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration)?);
         turn.broker.apply_exchange_policy(self, &exchange);
-        self.exchanges.insert(exchange.name.clone(), exchange.clone());
+        // Before anybody can find it, as with queues.
         if wanted.durable {
-            turn.record(&Record::ExchangeDeclared {
+            turn.record(Record::ExchangeDeclared {
                 vhost: self.name.clone(),
                 name: exchange.name.clone(),
                 kind: wanted.kind.to_owned(),
@@ -329,7 +343,9 @@ impl Vhost {
                 internal: wanted.internal,
                 arguments: wanted.arguments.clone(),
             });
+            exchange.set_declared_at(turn.gate().unwrap_or_default());
         }
+        self.exchanges.insert(exchange.name.clone(), exchange.clone());
         Ok(exchange)
     }
 
@@ -386,7 +402,7 @@ impl Vhost {
         Ok(())
     }
 
-    fn remove_exchange(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+    pub(in crate::broker) fn remove_exchange(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
         if self.exchanges.remove_if(&exchange.name, |_, current| Arc::ptr_eq(current, exchange)).is_none() {
             return;
         }
@@ -403,7 +419,7 @@ impl Vhost {
         }
         exchange.mark_deleted();
         if exchange.declaration.is_durable {
-            turn.record(&Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
+            turn.record(Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
         }
         for source in sources {
             self.delete_if_abandoned(&source, turn);
@@ -411,7 +427,7 @@ impl Vhost {
     }
 
     fn delete_if_abandoned(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
-        if exchange.declaration.is_auto_delete && exchange.bindings_count() == 0 {
+        if !turn.is_replay() && exchange.declaration.is_auto_delete && exchange.bindings_count() == 0 {
             self.remove_exchange(exchange, turn);
         }
     }
@@ -489,7 +505,7 @@ impl Vhost {
         turn: &mut Turn<'_>,
     ) {
         if source.declaration.is_durable && destination.is_durable() {
-            turn.record(&Record::Binding {
+            turn.record(Record::Binding {
                 is_bound,
                 vhost: self.name.clone(),
                 source: source.name.clone(),

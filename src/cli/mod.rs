@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Sources;
+use ctl::Program;
+
 /// Tern: a message broker for RabbitMQ clients.
 #[derive(Debug, Parser)]
 #[command(name = "tern", version, args_conflicts_with_subcommands = true)]
@@ -33,10 +36,27 @@ enum Command {
     Config(config::Command),
     /// Measure a broker: any that speaks AMQP 0-9-1.
     Bench(bench::Bench),
+    /// Administer the running broker, as rabbitmqctl does; `tern ctl help` lists its verbs.
+    #[command(disable_help_flag = true)]
+    Ctl(Words),
+    /// Look at the running broker, as rabbitmq-diagnostics does.
+    #[command(disable_help_flag = true)]
+    Diagnostics(Words),
+}
+
+/// A command line of its own, which RabbitMQ's rules read.
+#[derive(Debug, clap::Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Runs the command line `args`, the program's own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    if let Some(program) = args.first().and_then(|name| ctl::program_from_argv0(name)) {
+        return administer(program, args.into_iter().skip(1));
+    }
     let tern = match Tern::try_parse_from(args) {
         Ok(tern) => tern,
         Err(error) => {
@@ -50,7 +70,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(command),
         Command::Bench(args) => bench::run(args),
+        Command::Ctl(args) => administer(Program::Ctl, args.words.into_iter()),
+        Command::Diagnostics(args) => administer(Program::Diagnostics, args.words.into_iter()),
     }
+}
+
+/// Administers the broker whose data directory the settings of this process name.
+fn administer(program: Program, words: impl Iterator<Item = OsString>) -> ExitCode {
+    // Whatever else is wrong with the settings is for the broker to complain about.
+    let reading =
+        crate::config::read(&Sources::of_process(std::env::var_os("TERN_CONFIG").map(Into::into), Vec::new()));
+    let socket = reading.settings().server.data_dir.join("control.sock");
+    ctl::run(words.map(|word| word.to_string_lossy().into_owned()).collect(), program, &socket)
 }
 
 /// Exit status for a command that was asked for wrongly, settings included.

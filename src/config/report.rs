@@ -5,6 +5,16 @@ use std::fmt::Write as _;
 use super::table::{SETTINGS, Setting};
 use super::{Problem, Reading, Settings};
 
+impl Settings {
+    /// Every setting as `config check` shows it: its key and its value.
+    pub fn shown(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        SETTINGS.iter().map(|setting| {
+            let value = if setting.is_secret() { "********".to_owned() } else { (setting.show)(self) };
+            (setting.key, value)
+        })
+    }
+}
+
 impl Reading {
     /// Everything that is wrong; empty when the broker would start with these settings.
     pub fn problems(&self) -> &[Problem] {

@@ -76,8 +76,8 @@ pub enum BindError {
     },
 }
 
-/// Binds the control socket of a data directory. What a dead process left there is replaced.
-pub fn bind(data_dir: &Path) -> Result<Socket, BindError> {
+/// Binds the control socket of a data directory with those permission bits. What a dead process left there is replaced.
+pub fn bind(data_dir: &Path, mode: u32) -> Result<Socket, BindError> {
     let path = data_dir.join("control.sock");
     let failed = |error: io::Error| BindError::Io { path: path.clone(), error };
     // A lock dies with its process, a socket file does not: only the lock tells the two apart
@@ -93,24 +93,22 @@ pub fn bind(data_dir: &Path) -> Result<Socket, BindError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let listener = bind_private(&path).map_err(failed)?;
+    let listener = bind_private(&path, mode).map_err(failed)?;
     Ok(Socket { listener, path, _lock: lock })
 }
 
 /// Binds without a moment in which others could connect.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+fn bind_private(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     // The file takes the mode of the socket, less the umask.
-    rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE))?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))
 }
 
-/// Owner and group may connect.
-const MODE: u32 = 0o660;
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 128;
 

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::admin::node::Files;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The open-files limit before and after [`raise_open_files`].
@@ -47,6 +48,12 @@ pub fn keep_buffers_mapped() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
         libc::mallopt(libc::M_TOP_PAD, 1 << 20);
     }
+}
+
+/// Files that are open now, and most that may be.
+pub fn open_files() -> Files {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+    Files { open, limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) }
 }
 
 /// Measures the resident memory of this process.

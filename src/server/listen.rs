@@ -78,6 +78,11 @@ pub fn open_amqp(options: &Options) -> Result<Vec<Bound>, StartError> {
     Ok(bound)
 }
 
+/// Opens a listener again that was closed.
+pub(super) fn reopen(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    open(addr).map_err(|error| start_error(addr, error))
+}
+
 /// An address that nobody asked for by itself, and that this machine does not have.
 fn is_tolerable(listener: Listener, error: &io::Error) -> bool {
     // A port that is in use is never tolerated: half of the clients would talk to somebody else.

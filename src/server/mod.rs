@@ -8,6 +8,7 @@ pub mod connection;
 pub mod control;
 pub mod limits;
 pub mod listen;
+pub mod node;
 pub mod options;
 pub mod proxy_protocol;
 pub mod read_buffer;
@@ -30,12 +31,13 @@ use tokio::{
 pub use options::Options;
 
 use crate::{
-    admin::definitions,
+    admin::{definitions, node::Node},
     broker::{Broker, definitions::Definitions},
     config::Settings,
 };
 use connection::Context;
 use listen::{Bound, StartError};
+use node::Process;
 
 /// Runs the broker until it is told to stop, and calls `ready` once everything listens.
 pub fn run(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
@@ -56,6 +58,8 @@ pub fn run(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), St
 async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
     let data_dir = &settings.server.data_dir;
     fs::create_dir_all(data_dir).map_err(|error| StartError::File { what: "create", path: data_dir.clone(), error })?;
+    let control = control::bind(data_dir, settings.server.control_socket_mode)
+        .map_err(|error| StartError::Other(error.to_string()))?;
     let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
     let broker = Arc::new(broker);
     if let Some(path) = &settings.server.definitions_file {
@@ -68,20 +72,24 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
-    let mut tasks =
-        vec![tokio::spawn(tick(broker.clone())), tokio::spawn(watch::run(broker.clone(), data_dir.clone()))];
-    for listener in &bound {
-        let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
-        let socket = socket.map_err(|error| StartError::Listen { addr: listener.addr, error })?;
-        tasks.push(tokio::spawn(accept(context.clone(), socket)));
-    }
+    let stop = Arc::new(Notify::new());
+    let process = Arc::new(Process::start(context, settings, Vec::new(), &bound, stop.clone())?);
+    let node: Arc<dyn Node> = process.clone();
+    let tasks = [
+        tokio::spawn(tick(broker.clone())),
+        tokio::spawn(watch::run(broker.clone(), data_dir.clone())),
+        tokio::spawn(control::serve(control, broker.clone(), node.clone())),
+    ];
     if let Some(path) = &settings.server.ports_file {
         listen::write_ports_file(path, &bound)?;
     }
     ready(settings, &bound);
-    stop_signal().await.map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
+    // What `stop_app` closes must not stay open here.
+    drop(bound);
+    stop_signal(&stop).await.map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
     tracing::info!(connections = broker.connections.len(), "stopping");
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    process.close().await;
     drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
     Ok(())
 }
@@ -135,12 +143,13 @@ async fn tick(broker: Arc<Broker>) {
     }
 }
 
-async fn stop_signal() -> std::io::Result<()> {
+async fn stop_signal(asked: &Notify) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = asked.notified() => {}
     }
     Ok(())
 }

@@ -5,9 +5,10 @@
 //! health checks and test suites drive a broker unchanged. Blocking sockets and no runtime: a call
 //! is over in a few milliseconds.
 //!
-//! A call is: [`parse`] the options, find the [`verb`], let it make a plan of the arguments, check
-//! that the broker is in the state that the verb needs, say the banner, [`call`] the broker, show
-//! the answer with a [`format`]ter. [`session`] is this order; what each verb is, is in [`verbs`].
+//! A call is: `parse` the options, find the `verb`, let it make a plan of the arguments, check that
+//! the broker is in the state that the verb needs, say the banner, `call` the broker, show the
+//! answer in the `format` that was asked for. `session` is this order; what each verb is, is in
+//! `verbs`.
 
 mod call;
 mod cell;

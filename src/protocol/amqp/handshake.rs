@@ -71,9 +71,8 @@ impl Session {
             (_, M::Close(_)) => {
                 self.settle_up(turn);
                 // Consumers stop before the answer goes out: nothing may follow it.
-                for channel in self.channels.keys().copied().collect::<Vec<_>>() {
-                    self.drop_channel(channel, turn);
-                }
+                // As RabbitMQ: whoever has seen the answer finds no exclusive queue any more.
+                self.drop_everything(turn);
                 self.send(0, &AMQPClass::Connection(M::CloseOk(connection::CloseOk {})));
                 self.set_stage(Stage::Over, Time::NEVER);
                 Ok(())

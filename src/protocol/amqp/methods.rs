@@ -97,15 +97,36 @@ impl Session {
     pub(super) fn drop_consumers_and_deliveries(&mut self, number: u16, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let consumers = std::mem::take(&mut channel.consumers);
+        // Each queue loses the consumers and gets the deliveries back in one step.
+        let mut leaving: Vec<_> = self
+            .take_deliveries(number)
+            .into_iter()
+            .map(|(queue, requeued, returned)| (queue, Vec::new(), requeued, returned))
+            .collect();
+        for consumer in consumers.iter().filter(|consumer| !consumer.is_reply) {
+            match leaving.iter_mut().find(|(queue, ..)| Arc::ptr_eq(queue, &consumer.queue)) {
+                Some((_, ids, ..)) => ids.push(consumer.id),
+                None => leaving.push((consumer.queue.clone(), vec![consumer.id], Vec::new(), Vec::new())),
+            }
+        }
+        for (queue, ids, requeued, returned) in leaving {
+            let is_over = queue.leave(&ids, &requeued, &returned, turn);
+            if is_over && let Some(vhost) = &self.vhost {
+                vhost.remove_queue(&queue, turn);
+            }
+        }
         for consumer in consumers {
-            self.end_consumer(number, consumer, turn);
+            if consumer.is_reply {
+                self.end_consumer(number, consumer, turn);
+            } else {
+                self.forget_consumer(number, consumer.source);
+            }
         }
         if let Some(queue) = self.channels.get_mut(&number).and_then(|open| open.reply_queue.take())
             && let Some(vhost) = &self.vhost
         {
             vhost.remove_hidden(&queue, turn);
         }
-        self.requeue_all(number, turn);
         if let Some(open) = self.shared.output().channel(number) {
             open.ledger = Default::default();
             open.status = Default::default();
@@ -353,7 +374,9 @@ impl Session {
             ));
         }
         let queue = if declare.passive {
-            vhost.find_queue(&name, Some(self.id))?
+            let queue = vhost.find_queue(&name, Some(self.id))?;
+            turn.wait_for(queue.declared_at());
+            queue
         } else {
             if !name.is_empty() {
                 self.require(&name, Access::Configure, "queue")?;
@@ -442,11 +465,7 @@ impl Session {
             }
             (M::Commit(_), Mode::Transaction(transaction)) => {
                 let Transaction { published, settled, .. } = std::mem::take(transaction);
-                turn.begin_transaction();
-                self.publish_committed(number, published, turn)?;
-                self.finish_settles(number, settled, true);
-                self.settle_up(turn);
-                turn.end_transaction();
+                self.commit(number, published, settled, turn)?;
                 M::CommitOk(tx::CommitOk {})
             }
             (M::Rollback(_), Mode::Transaction(transaction)) => {

@@ -17,8 +17,10 @@ use super::{
 use crate::broker::{
     access::Access,
     block::{Block, Slice},
+    consumer::{Settle, Taken},
     exchange::Kind,
     message::{Layout, Message, Traits},
+    publish::{self, Batch},
     record::Position,
     route::Route,
     turn::Turn,
@@ -91,7 +93,7 @@ impl Session {
         }
         let max = self.broker.options.max_message_bytes;
         match std::mem::take(&mut channel.content) {
-            Content::Method => {
+            Content::Method | Content::Parked => {
                 // RabbitMQ tells the method frame that it expected, of whatever type this one is.
                 let text = "expected method frame, got non method frame instead";
                 Err(Failure::connection(Code::UnexpectedFrame, text))
@@ -184,7 +186,7 @@ impl Session {
     fn check_publish(&mut self, number: u16, mut incoming: Incoming) -> Result<Incoming, Failure> {
         let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text));
         // The exchange comes first in RabbitMQ's checks.
-        self.find_route_exchange(&incoming.message)?;
+        self.find_route_exchange(&incoming.message).map_err(|failure| failure.at((hot::BASIC, 40)))?;
         if incoming.notes.is_immediate {
             return Err(Failure::connection(Code::NotImplemented, "immediate=true"));
         }
@@ -391,16 +393,29 @@ impl Session {
         }
     }
 
-    /// Publishes what a transaction gathered.
-    pub(super) fn publish_committed(
+    /// Publishes and settles what a transaction gathered, all of it or nothing.
+    pub(super) fn commit(
         &mut self,
         number: u16,
         published: Vec<Incoming>,
+        settled: Vec<(Vec<Taken>, Settle)>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Failure> {
+        debug_assert!(self.batch.is_empty() && self.settles.is_empty());
         for incoming in published {
-            self.publish(number, incoming, turn)?;
+            if let Err(failure) = self.publish(number, incoming, turn) {
+                // An exchange or a permission has gone since.
+                self.batch = Batch::default();
+                self.batch_confirms.clear();
+                return Err(failure);
+            }
         }
+        self.finish_settles(number, settled, true);
+        self.batch_confirms.clear();
+        let settles = self.settles.take();
+        publish::commit(&mut self.batch, &settles, turn, &mut Vec::new());
+        self.settles.give_back(settles);
+        turn.drain();
         Ok(())
     }
 }

@@ -177,13 +177,13 @@ def _(p):
     a.call(1, "basic.qos")
 
 
-@row("1.2", "cancel notify on the channel that deletes the queue")
+@row("1.2", "cancel notify on the channel that deletes the queue comes after delete-ok")
 def _(p):
     c = p.open()
     c.declare("d.q")
     c.consume("d.q", "t")
-    c.send(1, "queue.delete", queue="d.q")
-    c.unordered(2)
+    c.call(1, "queue.delete", queue="d.q")
+    c.expect("basic.cancel")
     c.call(1, "basic.cancel", tag="t")
 
 

@@ -76,6 +76,17 @@ def _(p):
     c.call(0, "connection.close", code=200, text="bye")
 
 
+@row("1.1", "after close-ok the broker leaves it to the client to end the socket")
+def _(p):
+    # A client may still have acks in its buffers: a broker that hung up would reset them.
+    c = p.open()
+    c.call(0, "connection.close", code=200, text="bye")
+    c.raw(method(1, "basic.ack", delivery=0, multiple=True))
+    c.quiet(1)
+    c.raw(method(1, "basic.ack", delivery=0, multiple=True))
+    c.quiet(0.2)
+
+
 @row("1.1", "a handshake that arrives octet by octet")
 def _(p):
     c = p.bare()

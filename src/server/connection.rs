@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::pin,
     sync::{
         Arc,
@@ -44,6 +44,8 @@ pub struct Context {
 const READS_MAX: usize = 8;
 /// How long the last output may take to be written.
 const LAST_WRITE: Duration = Duration::from_secs(5);
+/// How long the peer may take to close its side, too. RabbitMQ: 30 s.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Serves a connection until it is over.
 pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAddr) {
@@ -90,6 +92,9 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
         tokio::time::sleep(Duration::from_millis(context.server.login_failure_delay_ms)).await;
     }
     let _ = tokio::time::timeout(LAST_WRITE, write_rest(&socket)).await;
+    if end.is_ok() {
+        let _ = tokio::time::timeout(LINGER, let_peer_finish(&socket)).await;
+    }
 }
 
 /// Counts a connection as pending until it has logged in, or is gone.
@@ -198,6 +203,24 @@ fn feed(session: &mut Session, block: crate::broker::block::Block, left: &mut Ve
 
 /// Bytes that a connection keeps for beginnings of frames.
 const LEFT_KEPT_BYTES: usize = 256;
+
+/// Tells the peer that nothing more comes, and reads what it still sends until it has closed, too.
+/// Closing at once would answer that with a reset, which takes our last frames from a slow reader
+/// and makes a client fail that writes a last ack behind its `connection.close`.
+async fn let_peer_finish(socket: &Socket) {
+    if socket.is_dead() || socket2::SockRef::from(socket.stream()).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut ignored = [0; 4096];
+    while socket.stream().readable().await.is_ok() {
+        match socket.stream().try_read(&mut ignored) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
 
 async fn write_rest(socket: &Socket) {
     loop {

@@ -77,7 +77,7 @@ impl Session {
             tag => tag.into(),
         };
         let is_reply = consume.queue.as_str() == REPLY_TO;
-        self.forget_cancelled(number);
+        self.forget_cancelled(number, turn);
         let Some(channel) = self.channels.get(&number) else { return Ok(()) };
         if channel.consumers.len() >= self.options.consumers_per_channel_max {
             return Err(Failure::connection(
@@ -230,24 +230,25 @@ impl Session {
 
     /// Forgets consumers of deleted queues, whose events may not have been looked at yet: their
     /// tags are free.
-    fn forget_cancelled(&mut self, number: u16) {
+    fn forget_cancelled(&mut self, number: u16, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get(&number) else { return };
         let cancelled: Vec<_> =
             channel.consumers.iter().filter(|one| one.queue.is_deleted()).map(|one| one.source).collect();
         for source in cancelled {
-            self.consumer_cancelled(number, source);
+            self.consumer_cancelled(number, source, turn);
         }
     }
 
-    /// The queue has cancelled a consumer, and told the client already.
-    pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32) {
-        let is_known = self
-            .channels
-            .get(&number)
-            .is_some_and(|channel| channel.consumers.iter().any(|c| c.source == source && c.queue.is_deleted()));
-        if is_known {
-            self.forget_consumer(number, source);
-            self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+    /// The queue has cancelled a consumer: the client is told, if it wants to know.
+    pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32, turn: &mut Turn<'_>) {
+        let is_it = |consumer: &&Consumer| consumer.source == source && consumer.queue.is_deleted();
+        let found = self.channels.get(&number).and_then(|channel| channel.consumers.iter().find(is_it));
+        let Some(tag) = found.map(|consumer| consumer.tag.clone()) else { return };
+        self.forget_consumer(number, source);
+        self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
+        if self.shared.output().notifies_cancel {
+            let cancel = basic::Cancel { consumer_tag: method::short_text(&tag), nowait: true };
+            self.reply(number, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)), turn);
         }
     }
 

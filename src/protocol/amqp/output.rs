@@ -446,15 +446,8 @@ impl Outlet for Shared {
     }
 
     fn cancelled(&self, key: u64) {
+        // The client is told by its session: after the answer, if it has deleted the queue itself.
         let (channel, source) = ((key >> 32) as u16, key as u32);
-        let mut output = self.output.lock();
-        let tag = output.channels.get(&channel).and_then(|open| open.consumer_tag(source));
-        if let Some(tag) = tag
-            && output.notifies_cancel
-        {
-            output.encode(|out| hot::put_cancel(out, channel, tag.as_bytes()));
-        }
-        drop(output);
         self.tell(Event::ConsumerCancelled { channel, source });
     }
 

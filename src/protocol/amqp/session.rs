@@ -262,7 +262,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         for event in events {
             match event {
-                Event::ConsumerCancelled { channel, source } => self.consumer_cancelled(channel, source),
+                Event::ConsumerCancelled { channel, source } => self.consumer_cancelled(channel, source, &mut turn),
                 Event::Close(reason) => {
                     if self.stage == Stage::Running {
                         self.fail(0, Failure::connection(Code::ConnectionForced, reason), &mut turn);

@@ -524,8 +524,9 @@ pub fn random_name(prefix: &str) -> String {
 }
 
 impl Broker {
-    /// The type of queues whose declaration and vhost name none.
+    /// The type of queues whose declaration and vhost name none, if it is not what they are anyway:
+    /// a chosen type becomes an argument of the queue.
     fn default_queue_type(&self) -> Option<QueueType> {
-        QueueType::parse(self.options.default_queue_type.as_str())
+        QueueType::parse(self.options.default_queue_type.as_str()).filter(|kind| *kind != QueueType::Classic)
     }
 }

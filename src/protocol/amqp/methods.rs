@@ -444,6 +444,7 @@ impl Session {
             (M::Commit(_), Mode::Transaction(transaction)) => {
                 let Transaction { published, settled, .. } = std::mem::take(transaction);
                 turn.begin_transaction();
+                self.with_status(number, |status| status.uncommitted = 0);
                 self.publish_committed(number, published, turn)?;
                 self.finish_settles(number, settled, true);
                 self.settle_up(turn);
@@ -452,6 +453,7 @@ impl Session {
             }
             (M::Rollback(_), Mode::Transaction(transaction)) => {
                 let Transaction { settled, .. } = std::mem::take(transaction);
+                self.with_status(number, |status| status.uncommitted = 0);
                 self.finish_settles(number, settled, false);
                 M::RollbackOk(tx::RollbackOk {})
             }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """aio-pika against a broker: robust connections, its RPC and master/worker patterns, reconnecting.
 
-    AMQP_HOST=.. AMQP_PORT=.. aio_pika_program.py [TEXT in the names of the checks to run]
+AMQP_HOST=.. AMQP_PORT=.. aio_pika_program.py [TEXT in the names of the checks to run]
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import aio_pika
 import aiormq
 from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.patterns import RPC, Master, RejectMessage
-
 from checks import HOST, PORT, URL, check, equal, main
 
 WAIT_SECS = 10
@@ -229,9 +228,7 @@ class Cable:
             writer.close()
             return
         self.writers |= {writer, broker_writer}
-        await asyncio.gather(
-            self.pump(reader, broker_writer), self.pump(broker_reader, writer)
-        )
+        await asyncio.gather(self.pump(reader, broker_writer), self.pump(broker_reader, writer))
 
     async def pump(self, reader, writer):
         with contextlib.suppress(OSError):

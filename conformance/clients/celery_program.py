@@ -218,7 +218,7 @@ def _():
     equal(stats["prefetch_count"], 2, "prefetch_count")
     equal("celery_app.add" in answer_of("rpc", "registered"), True, "registered")
     equal([each["name"] for each in answer_of("rpc", "active_queues")], ["c.work"], "queues")
-    reply, = app.control.rate_limit(
+    (reply,) = app.control.rate_limit(
         "celery_app.add", "100/s", destination=["rpc@conformance"], reply=True, timeout=3
     )
     equal("ok" in reply["rpc@conformance"], True, "rate limit")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """pika against a broker: its blocking and its select connection, and RabbitMQ's exact answers.
 
-    AMQP_HOST=.. AMQP_PORT=.. pika_program.py [TEXT in the names of the checks to run]
+AMQP_HOST=.. AMQP_PORT=.. pika_program.py [TEXT in the names of the checks to run]
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import threading
 import time
 
 import pika
+from checks import HOST, PASSWORD, PORT, USER, check, equal, main
 from pika.exceptions import (
     AMQPConnectionError,
     ChannelClosedByBroker,
@@ -16,8 +17,6 @@ from pika.exceptions import (
     NackError,
     UnroutableError,
 )
-
-from checks import HOST, PASSWORD, PORT, USER, check, equal, main
 
 
 def parameters(**options):
@@ -143,10 +142,10 @@ def _():
 def _():
     with channel() as on, queue(on) as name:
         on.basic_publish("", name, b"1")
-        (method, _, _), = take(on, name, 1)
+        ((method, _, _),) = take(on, name, 1)
         equal(method.redelivered, False, "redelivered")
         on.basic_nack(method.delivery_tag, requeue=True)
-        (method, _, _), = take(on, name, 1)
+        ((method, _, _),) = take(on, name, 1)
         equal(method.redelivered, True, "redelivered")
         on.basic_reject(method.delivery_tag, requeue=False)
         on.cancel()
@@ -213,7 +212,7 @@ def _():
         try:
             on.basic_publish("", "nobody." + name, b"lost", mandatory=True)
         except UnroutableError as error:
-            returned, = error.messages
+            (returned,) = error.messages
             equal((returned.method.reply_code, returned.method.reply_text), (312, "NO_ROUTE"))
             equal((returned.method.routing_key, returned.body), ("nobody." + name, b"lost"))
         else:
@@ -434,7 +433,7 @@ def _():
             on.basic_publish("", name, b"m", pika.BasicProperties(expiration="50"))
             _, properties, _ = get(on, dead)
             equal(properties.expiration, None, "expiration")
-            death, = properties.headers["x-death"]
+            (death,) = properties.headers["x-death"]
             equal(death["original-expiration"], "50", "original-expiration")
 
 
@@ -458,9 +457,7 @@ def _():
 def _():
     with channel() as on, queue(on, arguments={"x-max-priority": 5}) as name:
         for priority in (0, 5, 1, 9, 3):
-            on.basic_publish(
-                "", name, str(priority), pika.BasicProperties(priority=priority)
-            )
+            on.basic_publish("", name, str(priority), pika.BasicProperties(priority=priority))
         bodies = [get(on, name)[2] for _ in range(5)]
         equal(bodies, [b"5", b"9", b"3", b"1", b"0"], "order")
 

@@ -1,9 +1,12 @@
 """Rows of the comparison: what registers them, runs one against a broker and cleans up after it."""
 
+import time
+
 import wire
-from wire import Ended, Peer, Typed, method
+from wire import Ended, Peer, method
 
 ROWS = {}
+ROWS_WITH_CTL = set()
 CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -14,11 +17,13 @@ CAPABILITIES = {
 }
 
 
-def row(section, title):
-    """Registers a function of a Probe as the row `section title`."""
+def row(section, title, ctl=False):
+    """Registers a function of a Probe as the row `section title`; says whether it needs ctl."""
 
     def register(function):
         name = f"{section} {title}"
+        if ctl:
+            ROWS_WITH_CTL.add(name)
         if name in ROWS:
             raise ValueError(f"two rows are called {name}")
         ROWS[name] = function
@@ -35,7 +40,9 @@ class Client(Peer):
         self.probe = probe
 
     def send(self, channel, name, **values):
-        if name == "queue.declare":
+        if values.get("passive"):
+            pass
+        elif name == "queue.declare":
             self.probe.declared.append(("queue", values.get("queue", "")))
         elif name == "exchange.declare":
             self.probe.declared.append(("exchange", values.get("exchange", "")))
@@ -131,8 +138,6 @@ class Client(Peer):
 
     def await_count(self, queue, messages, channel=1, secs=wire.ANSWER_SECS_MAX):
         """Asks until the queue holds that many ready messages, for moves that nobody announces."""
-        import time
-
         deadline = time.monotonic() + secs
         while True:
             self.send(channel, "queue.declare", queue=queue, passive=True)
@@ -152,9 +157,10 @@ class Client(Peer):
 class Probe:
     """One row's view of a broker: opens its connections and holds its transcript."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, ctl=None):
         self.host = host
         self.port = port
+        self.ctl = ctl
         self.transcript = []
         self.declared = []
         self.clients = []
@@ -201,18 +207,30 @@ class Probe:
             cleaner.close()
 
 
-def run_row(name, host, port):
-    """The lines that the row `name` records against this broker."""
-    probe = Probe(host, port)
+def run_row(name, host, port, ctl=None):
+    """The lines that the row `name` records against this broker.
+
+    `ctl` is a function that runs one administration command.
+    """
+    probe = Probe(host, port, ctl)
     try:
         ROWS[name](probe)
     except Ended as ended:
         probe.note(f"row ended: {ended}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         probe.note(f"row failed: {type(error).__name__}: {error}")
     probe.close()
     probe.clean()
     return probe.transcript
 
 
-__all__ = ["CAPABILITIES", "Client", "Ended", "Probe", "ROWS", "Typed", "row", "run_row"]
+__all__ = [
+    "CAPABILITIES",
+    "Client",
+    "Ended",
+    "Probe",
+    "ROWS",
+    "ROWS_WITH_CTL",
+    "row",
+    "run_row",
+]

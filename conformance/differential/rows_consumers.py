@@ -220,7 +220,16 @@ def _(p):
 @row("1.2", "mandatory and not routed: the return carries all")
 def _(p):
     c = p.open()
-    c.publish(1, "amq.direct", "none", "body", mandatory=True, content_type="t", headers={"a": 1}, message_id="m")
+    c.publish(
+        1,
+        "amq.direct",
+        "none",
+        "body",
+        mandatory=True,
+        content_type="t",
+        headers={"a": 1},
+        message_id="m",
+    )
     c.expect("basic.return")
 
 

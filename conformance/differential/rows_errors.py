@@ -26,7 +26,11 @@ call_row("unbind of a missing queue", "queue.unbind", queue=MISSING, exchange="a
 call_row("delete of a missing queue is ok", "queue.delete", queue=MISSING)
 call_row("delete of a missing exchange is ok", "exchange.delete", exchange=MISSING)
 call_row(
-    "passive declare of a missing exchange", "exchange.declare", exchange=MISSING, type="direct", passive=True
+    "passive declare of a missing exchange",
+    "exchange.declare",
+    exchange=MISSING,
+    type="direct",
+    passive=True,
 )
 call_row(
     "bind to a missing exchange",
@@ -42,10 +46,16 @@ call_row(
     queue="d.q",
     exchange=MISSING,
 )
-call_row("bind of a missing queue to a missing exchange", "queue.bind", queue=MISSING, exchange=MISSING)
+call_row(
+    "bind of a missing queue to a missing exchange", "queue.bind", queue=MISSING, exchange=MISSING
+)
 call_row("exchange bind, source missing", "exchange.bind", destination="amq.fanout", source=MISSING)
-call_row("exchange bind, destination missing", "exchange.bind", destination=MISSING, source="amq.fanout")
-call_row("exchange unbind, source missing", "exchange.unbind", destination="amq.fanout", source=MISSING)
+call_row(
+    "exchange bind, destination missing", "exchange.bind", destination=MISSING, source="amq.fanout"
+)
+call_row(
+    "exchange unbind, source missing", "exchange.unbind", destination="amq.fanout", source=MISSING
+)
 
 
 @row("2.3", "publish to a missing exchange")
@@ -91,10 +101,10 @@ EXCLUSIVE_CALLS = (
 for _name, _values in EXCLUSIVE_CALLS:
 
     @row("2.3", f"{_name} on another connection's exclusive queue")
-    def _(p, name=_name.split()[0], values=_values):
+    def _(p, title=_name, values=_values):
         a, b = p.open("A"), p.open("B")
         a.declare("d.ex", exclusive=True)
-        b.call(1, name, queue="d.ex", **values)
+        b.call(1, title.split()[0], queue="d.ex", **values)
 
 
 @row("2.3", "publish to another connection's exclusive queue is allowed")
@@ -123,7 +133,9 @@ def redeclare_row(title, first, second, queue="d.p"):
 
 
 def args(**arguments):
-    return {"arguments": {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}}
+    return {
+        "arguments": {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
+    }
 
 
 redeclare_row("equal", {"durable": True}, {"durable": True})
@@ -146,16 +158,34 @@ redeclare_row("argument absent, bool", args(single_active_consumer=True), {})
 redeclare_row("argument new", {}, args(dead_letter_exchange="dlx"))
 redeclare_row("argument new, integer", {}, args(max_length=10))
 redeclare_row("overflow differs", args(overflow="drop-head"), args(overflow="reject-publish"))
-redeclare_row("integer types differ, value equal", args(max_length=10), args(max_length=Typed("l", 10)))
+redeclare_row(
+    "integer types differ, value equal", args(max_length=10), args(max_length=Typed("l", 10))
+)
 redeclare_row("unknown argument new", {}, args(foo="bar"))
 redeclare_row("unknown argument differs", args(foo="bar"), args(foo="baz"))
-redeclare_row("two arguments differ", args(max_length=1, message_ttl=5), args(max_length=2, message_ttl=6))
-redeclare_row("queue type classic made explicit", {"durable": True}, {"durable": True, **args(queue_type="classic")})
-redeclare_row("queue type differs", {"durable": True}, {"durable": True, **args(queue_type="quorum")})
+redeclare_row(
+    "two arguments differ", args(max_length=1, message_ttl=5), args(max_length=2, message_ttl=6)
+)
+redeclare_row(
+    "queue type classic made explicit",
+    {"durable": True},
+    {"durable": True, **args(queue_type="classic")},
+)
+redeclare_row(
+    "queue type differs", {"durable": True}, {"durable": True, **args(queue_type="quorum")}
+)
 redeclare_row("queue mode differs", {}, args(queue_mode="lazy"))
 redeclare_row("queue version differs", {}, args(queue_version=2))
-redeclare_row("dead-letter key differs", args(dead_letter_exchange="a", dead_letter_routing_key="k"), args(dead_letter_exchange="a", dead_letter_routing_key="l"))
-redeclare_row("text with a quote and UTF-8", args(dead_letter_exchange="it's é"), args(dead_letter_exchange="x"))
+redeclare_row(
+    "dead-letter key differs",
+    args(dead_letter_exchange="a", dead_letter_routing_key="k"),
+    args(dead_letter_exchange="a", dead_letter_routing_key="l"),
+)
+redeclare_row(
+    "text with a quote and UTF-8",
+    args(dead_letter_exchange="it's é"),
+    args(dead_letter_exchange="x"),
+)
 redeclare_row("name with UTF-8", {"durable": True}, {}, queue="d.ü'q")
 
 
@@ -179,7 +209,11 @@ exchange_redeclare_row("type", {}, {"kind": "fanout"})
 exchange_redeclare_row("durable", {"durable": True}, {})
 exchange_redeclare_row("auto-delete", {"auto_delete": True}, {})
 exchange_redeclare_row("internal", {"internal": True}, {})
-exchange_redeclare_row("alternate exchange differs", {"arguments": {"alternate-exchange": "a"}}, {"arguments": {"alternate-exchange": "b"}})
+exchange_redeclare_row(
+    "alternate exchange differs",
+    {"arguments": {"alternate-exchange": "a"}},
+    {"arguments": {"alternate-exchange": "b"}},
+)
 exchange_redeclare_row("alternate exchange new", {}, {"arguments": {"alternate-exchange": "a"}})
 exchange_redeclare_row("alternate exchange absent", {"arguments": {"alternate-exchange": "a"}}, {})
 exchange_redeclare_row("unknown argument", {}, {"arguments": {"x-foo": 1}})
@@ -188,15 +222,33 @@ exchange_redeclare_row("passive with an unknown type", {}, {"kind": "zzz", "pass
 
 call_row("unknown exchange type", "exchange.declare", exchange="d.ex", type="zzz")
 call_row("empty exchange type", "exchange.declare", exchange="d.ex", type="")
-call_row("alternate exchange of a wrong type", "exchange.declare", exchange="d.ex", type="direct", arguments={"alternate-exchange": 5})
-call_row("alternate exchange with an odd name", "exchange.declare", exchange="d.ex", type="direct", arguments={"alternate-exchange": ""})
+call_row(
+    "alternate exchange of a wrong type",
+    "exchange.declare",
+    exchange="d.ex",
+    type="direct",
+    arguments={"alternate-exchange": 5},
+)
+call_row(
+    "alternate exchange with an odd name",
+    "exchange.declare",
+    exchange="d.ex",
+    type="direct",
+    arguments={"alternate-exchange": ""},
+)
 
 
 def argument_row(title, arguments, **flags):
     call_row(f"declare: {title}", "queue.declare", queue="d.arg", arguments=arguments, **flags)
 
 
-INTEGER_ARGUMENTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
+INTEGER_ARGUMENTS = (
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-message-ttl",
+    "x-expires",
+    "x-max-priority",
+)
 for _name in INTEGER_ARGUMENTS:
     for _what, _value in (
         ("a string", "5"),
@@ -216,7 +268,10 @@ argument_row("x-overflow of a wrong type", {"x-overflow": 5})
 for _value in ("drop-head", "reject-publish", "reject-publish-dlx"):
     argument_row(f"x-overflow {_value}", {"x-overflow": _value})
 argument_row("x-dead-letter-routing-key alone", {"x-dead-letter-routing-key": "k"})
-argument_row("x-dead-letter-routing-key of a wrong type", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": 5})
+argument_row(
+    "x-dead-letter-routing-key of a wrong type",
+    {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": 5},
+)
 argument_row("x-dead-letter-exchange of a wrong type", {"x-dead-letter-exchange": 5})
 argument_row("x-dead-letter-exchange that is missing", {"x-dead-letter-exchange": "d.none"})
 argument_row("x-dead-letter-strategy on classic", {"x-dead-letter-strategy": "at-least-once"})
@@ -234,16 +289,63 @@ argument_row("unknown arguments of every type", {"x-foo": {"a": [1, 2.5, True]},
 call_row("reserved queue name", "queue.declare", queue="amq.foo")
 call_row("reserved queue name, passive", "queue.declare", queue="amq.foo", passive=True)
 call_row("reserved exchange name", "exchange.declare", exchange="amq.foo", type="direct")
-call_row("amq.direct redeclared equally", "exchange.declare", exchange="amq.direct", type="direct", durable=True)
-call_row("amq.direct redeclared differently", "exchange.declare", exchange="amq.direct", type="fanout", durable=True)
-for _name in ("amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match", "amq.rabbitmq.trace", "amq.rabbitmq.log"):
-    call_row(f"passive declare of {_name}", "exchange.declare", section="1.3", exchange=_name, type="direct", passive=True)
+call_row(
+    "amq.direct redeclared equally",
+    "exchange.declare",
+    exchange="amq.direct",
+    type="direct",
+    durable=True,
+)
+call_row(
+    "amq.direct redeclared differently",
+    "exchange.declare",
+    exchange="amq.direct",
+    type="fanout",
+    durable=True,
+)
+for _name in (
+    "amq.direct",
+    "amq.fanout",
+    "amq.topic",
+    "amq.headers",
+    "amq.match",
+    "amq.rabbitmq.trace",
+    "amq.rabbitmq.log",
+):
+    call_row(
+        f"passive declare of {_name}",
+        "exchange.declare",
+        section="1.3",
+        exchange=_name,
+        type="direct",
+        passive=True,
+    )
 
 call_row("default exchange declared", "exchange.declare", exchange="", type="direct", durable=True)
-call_row("default exchange declared passively", "exchange.declare", exchange="", type="direct", passive=True)
+call_row(
+    "default exchange declared passively",
+    "exchange.declare",
+    exchange="",
+    type="direct",
+    passive=True,
+)
 call_row("default exchange deleted", "exchange.delete", exchange="")
-call_row("default exchange bound", "queue.bind", setup=lambda c: c.declare("d.q"), queue="d.q", exchange="", key="d.q")
-call_row("default exchange unbound", "queue.unbind", setup=lambda c: c.declare("d.q"), queue="d.q", exchange="", key="d.q")
+call_row(
+    "default exchange bound",
+    "queue.bind",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    exchange="",
+    key="d.q",
+)
+call_row(
+    "default exchange unbound",
+    "queue.unbind",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    exchange="",
+    key="d.q",
+)
 call_row("default exchange as a source", "exchange.bind", destination="amq.fanout", source="")
 call_row("default exchange as a destination", "exchange.bind", destination="", source="amq.fanout")
 call_row("system exchange deleted", "exchange.delete", exchange="amq.direct")
@@ -293,19 +395,64 @@ user_row("consume", "basic.consume", queue="d.x")
 user_row("get", "basic.get", queue="d.x", expect="basic.get-empty")
 user_row("purge", "queue.purge", queue="d.x")
 user_row("bind, queue not writable", "queue.bind", queue="d.x", exchange="amq.topic", key="b.c")
-user_row("bind, exchange not readable", "queue.bind", setup=own_queue, queue="d.u.q", exchange="d.xx")
-user_row("unbind, exchange not readable", "queue.unbind", setup=own_queue, queue="d.u.q", exchange="d.xx")
+user_row(
+    "bind, exchange not readable", "queue.bind", setup=own_queue, queue="d.u.q", exchange="d.xx"
+)
+user_row(
+    "unbind, exchange not readable", "queue.unbind", setup=own_queue, queue="d.u.q", exchange="d.xx"
+)
 user_row("exchange declare", "exchange.declare", exchange="d.x2", type="direct")
 user_row("exchange delete", "exchange.delete", exchange="d.xx")
-user_row("exchange passive declare", "exchange.declare", exchange="d.xx", type="direct", passive=True)
+user_row(
+    "exchange passive declare", "exchange.declare", exchange="d.xx", type="direct", passive=True
+)
 user_row("exchange bind, source", "exchange.bind", destination="amq.topic", source="d.xx")
-user_row("exchange bind, destination", "exchange.bind", destination="d.xx", source="amq.topic", key="b.c")
-user_row("topic bind refused", "queue.bind", setup=own_queue, queue="d.u.q", exchange="amq.topic", key="c.d")
-user_row("topic bind allowed", "queue.bind", setup=own_queue, queue="d.u.q", exchange="amq.topic", key="b.d")
-user_row("topic bind allowed by variable", "queue.bind", setup=own_queue, queue="d.u.q", exchange="amq.topic", key="d.u.d")
-user_row("dead-letter exchange not writable", "queue.declare", queue="d.u.d", arguments={"x-dead-letter-exchange": "d.xx"})
-user_row("dead-letter exchange writable", "queue.declare", queue="d.u.d", arguments={"x-dead-letter-exchange": "d.u.x"})
-user_row("alternate exchange not writable", "exchange.declare", exchange="d.u.a", type="direct", arguments={"alternate-exchange": "d.xx"})
+user_row(
+    "exchange bind, destination", "exchange.bind", destination="d.xx", source="amq.topic", key="b.c"
+)
+user_row(
+    "topic bind refused",
+    "queue.bind",
+    setup=own_queue,
+    queue="d.u.q",
+    exchange="amq.topic",
+    key="c.d",
+)
+user_row(
+    "topic bind allowed",
+    "queue.bind",
+    setup=own_queue,
+    queue="d.u.q",
+    exchange="amq.topic",
+    key="b.d",
+)
+user_row(
+    "topic bind allowed by variable",
+    "queue.bind",
+    setup=own_queue,
+    queue="d.u.q",
+    exchange="amq.topic",
+    key="d.u.d",
+)
+user_row(
+    "dead-letter exchange not writable",
+    "queue.declare",
+    queue="d.u.d",
+    arguments={"x-dead-letter-exchange": "d.xx"},
+)
+user_row(
+    "dead-letter exchange writable",
+    "queue.declare",
+    queue="d.u.d",
+    arguments={"x-dead-letter-exchange": "d.u.x"},
+)
+user_row(
+    "alternate exchange not writable",
+    "exchange.declare",
+    exchange="d.u.a",
+    type="direct",
+    arguments={"alternate-exchange": "d.xx"},
+)
 
 
 @row("2.3", "permission: publish")
@@ -360,10 +507,31 @@ def consumed(c):
     c.consume("d.q")
 
 
-call_row("delete if-empty of a queue with messages", "queue.delete", setup=ready, queue="d.q", if_empty=True)
-call_row("delete if-unused of a queue with a consumer", "queue.delete", setup=consumed, queue="d.q", if_unused=True)
-call_row("delete if-empty and if-unused, allowed", "queue.delete", setup=own_queue, queue="d.u.q", if_empty=True, if_unused=True)
-call_row("delete counts messages", "queue.delete", setup=lambda c: ready(c, messages=3), queue="d.q")
+call_row(
+    "delete if-empty of a queue with messages",
+    "queue.delete",
+    setup=ready,
+    queue="d.q",
+    if_empty=True,
+)
+call_row(
+    "delete if-unused of a queue with a consumer",
+    "queue.delete",
+    setup=consumed,
+    queue="d.q",
+    if_unused=True,
+)
+call_row(
+    "delete if-empty and if-unused, allowed",
+    "queue.delete",
+    setup=own_queue,
+    queue="d.u.q",
+    if_empty=True,
+    if_unused=True,
+)
+call_row(
+    "delete counts messages", "queue.delete", setup=lambda c: ready(c, messages=3), queue="d.q"
+)
 
 
 @row("2.3", "exchange delete if-unused while bound")
@@ -438,7 +606,7 @@ def publish_row(title, section="2.3", confirm=False, key="d.q", body="m", get=Tr
             c.get("d.q")
 
 
-for _value in ("abc", "-1", "", "1.5", "5 ", "+5", "4294967295", "4294967296", "99999999999999999999", "60000"):
+for _value in ("abc", "-1", "", "1.5", "5 ", "+60000", "4294967295", "4294967296", "99999999999999999999", "60000"):
     publish_row(f"expiration {_value!r}", expiration=_value)
 publish_row("user_id of somebody else", user_id="bob")
 publish_row("user_id of the user", user_id="guest")
@@ -447,11 +615,29 @@ publish_row("CC with an integer in it", headers={"CC": [5]})
 publish_row("BCC of a wrong type", headers={"BCC": True})
 publish_row("delivery_mode 3", delivery_mode=3)
 publish_row("delivery_mode 0", delivery_mode=0)
-publish_row("timestamp, priority 255 and every other property", section="1.2", content_type="t/p", content_encoding="e", headers={"h": 1}, delivery_mode=2, priority=255, correlation_id="c", reply_to="r", expiration="60000", message_id="m", timestamp=1, type="t", app_id="a", cluster_id="cl")
+publish_row(
+    "timestamp, priority 255 and every other property",
+    section="1.2",
+    content_type="t/p",
+    content_encoding="e",
+    headers={"h": 1},
+    delivery_mode=2,
+    priority=255,
+    correlation_id="c",
+    reply_to="r",
+    expiration="60000",
+    message_id="m",
+    timestamp=1,
+    type="t",
+    app_id="a",
+    cluster_id="cl",
+)
 publish_row("an ordinary reply_to", section="1.2", reply_to="amq.gen-x")
 publish_row("reply_to direct without its consumer", reply_to="amq.rabbitmq.reply-to")
 publish_row("immediate", section="2.4", immediate=True)
-publish_row("immediate on a queue that is missing", section="2.4", key="d.none", immediate=True, get=False)
+publish_row(
+    "immediate on a queue that is missing", section="2.4", key="d.none", immediate=True, get=False
+)
 publish_row("mandatory, routed, confirmed", section="1.2", confirm=True, mandatory=True)
 publish_row("not routed, confirmed", section="1.2", confirm=True, key="d.none", get=False)
 
@@ -483,17 +669,66 @@ def _(p):
 
 call_row("tx.commit without select", "tx.commit")
 call_row("tx.rollback without select", "tx.rollback")
-call_row("headers binding, x-match unknown", "queue.bind", setup=lambda c: c.declare("d.q"), queue="d.q", exchange="amq.headers", arguments={"x-match": "zzz"})
-call_row("headers binding, x-match of a wrong type", "queue.bind", setup=lambda c: c.declare("d.q"), queue="d.q", exchange="amq.headers", arguments={"x-match": 5})
-call_row("consume with x-priority of a wrong type", "basic.consume", setup=lambda c: c.declare("d.q"), queue="d.q", arguments={"x-priority": "high"})
-call_row("consume with a negative x-priority", "basic.consume", setup=lambda c: c.declare("d.q"), queue="d.q", tag="c", arguments={"x-priority": -5})
-call_row("consume with unknown arguments", "basic.consume", setup=lambda c: c.declare("d.q"), queue="d.q", tag="c", arguments={"x-foo": [1]})
-call_row("consume with x-cancel-on-ha-failover", "basic.consume", setup=lambda c: c.declare("d.q"), queue="d.q", tag="c", arguments={"x-cancel-on-ha-failover": True})
+call_row(
+    "headers binding, x-match unknown",
+    "queue.bind",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    exchange="amq.headers",
+    arguments={"x-match": "zzz"},
+)
+call_row(
+    "headers binding, x-match of a wrong type",
+    "queue.bind",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    exchange="amq.headers",
+    arguments={"x-match": 5},
+)
+call_row(
+    "consume with x-priority of a wrong type",
+    "basic.consume",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    arguments={"x-priority": "high"},
+)
+call_row(
+    "consume with a negative x-priority",
+    "basic.consume",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    tag="c",
+    arguments={"x-priority": -5},
+)
+call_row(
+    "consume with unknown arguments",
+    "basic.consume",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    tag="c",
+    arguments={"x-foo": [1]},
+)
+call_row(
+    "consume with x-cancel-on-ha-failover",
+    "basic.consume",
+    setup=lambda c: c.declare("d.q"),
+    queue="d.q",
+    tag="c",
+    arguments={"x-cancel-on-ha-failover": True},
+)
 
 call_row("prefetch_size set", "basic.qos", section="2.4", size=1, count=1)
-call_row("prefetch_size set, global", "basic.qos", section="2.4", size=5, count=1, **{"global": True})
+call_row(
+    "prefetch_size set, global", "basic.qos", section="2.4", size=5, count=1, **{"global": True}
+)
 call_row("recover without requeue", "basic.recover", section="2.4", requeue=False)
-call_row("recover_async without requeue", "basic.recover-async", section="2.4", expect="connection.close", requeue=False)
+call_row(
+    "recover_async without requeue",
+    "basic.recover-async",
+    section="2.4",
+    expect="connection.close",
+    requeue=False,
+)
 call_row("channel.flow off", "channel.flow", section="2.4", active=False)
 
 

@@ -53,8 +53,18 @@ frame_row(
 frame_row(
     "body between publish and header", method(1, "basic.publish", key="q"), frame(3, 1, b"abc")
 )
-frame_row("method between header and body", method(1, "basic.publish", key="q"), header(1, 5), method(1, "basic.qos", count=1))
-frame_row("second header instead of a body", method(1, "basic.publish", key="q"), header(1, 5), header(1, 5))
+frame_row(
+    "method between header and body",
+    method(1, "basic.publish", key="q"),
+    header(1, 5),
+    method(1, "basic.qos", count=1),
+)
+frame_row(
+    "second header instead of a body",
+    method(1, "basic.publish", key="q"),
+    header(1, 5),
+    header(1, 5),
+)
 frame_row(
     "content header of the wrong class",
     method(1, "basic.publish", key="q"),
@@ -78,7 +88,9 @@ frame_row(
 )
 frame_row("channel.open twice", method(1, "channel.open"))
 frame_row("method on a channel that is not open", method(9, "basic.qos", count=1))
-frame_row("publish on a channel that is not open", method(9, "basic.publish", key="q") + content(9, "a"))
+frame_row(
+    "publish on a channel that is not open", method(9, "basic.publish", key="q") + content(9, "a")
+)
 frame_row("channel.close on a channel that is not open", method(9, "channel.close"))
 frame_row("queue.declare on channel 0", method(0, "queue.declare", queue="q"))
 frame_row("channel.open on channel 0", method(0, "channel.open"))
@@ -237,5 +249,3 @@ def _(p):
 def _(p):
     c = p.open()
     c.call(1, "access.request", realm="/data", active=True, read=True)
-
-

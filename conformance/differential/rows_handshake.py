@@ -1,4 +1,4 @@
-"""Rows of the handshake: headers, login, tuning, opening a vhost, heartbeats (sections 1.1, 2.1)."""
+"""Rows of the handshake: headers, login, tuning, vhosts, heartbeats (sections 1.1, 2.1)."""
 
 import time
 
@@ -278,7 +278,7 @@ def _(p):
 def _(p):
     c = p.bare()
     c.start()
-    c.raw(wire.frame(1, 0, b"\0\x0a\0\x0b" + b"\0\0\0\x05" + b"\x01aZ\0\0" + b"\x05PLAIN" + b"\0" * 8))
+    c.raw(
+        wire.frame(1, 0, b"\0\x0a\0\x0b" + b"\0\0\0\x05" + b"\x01aZ\0\0" + b"\x05PLAIN" + b"\0" * 8)
+    )
     c.expect_end()
-
-

@@ -125,7 +125,7 @@ def _(p):
 @row("1.4", "a queue from the definitions file")
 def _(p):
     c = p.open()
-    c.call(1, "queue.declare", queue="d.defined", durable=True, arguments=x(max_length=5))
+    c.call(1, "queue.declare", queue="d.defined", passive=True)
     c.publish(1, "d.defined.x", "a.b", "routed")
     c.call(1, "basic.qos")
     c.get("d.defined")
@@ -490,7 +490,9 @@ def _(p):
 def _(p):
     c = p.open()
     c.declare("d.work", x(dead_letter_exchange="", dead_letter_routing_key="d.wait"))
-    c.declare("d.wait", x(dead_letter_exchange="", dead_letter_routing_key="d.work", message_ttl=50))
+    c.declare(
+        "d.wait", x(dead_letter_exchange="", dead_letter_routing_key="d.work", message_ttl=50)
+    )
     c.publish(1, "", "d.work", "m")
     for number in range(1, 4):
         c.await_count("d.work", 1)
@@ -503,7 +505,9 @@ def _(p):
 def _(p):
     c = p.open()
     c.declare("d.work", x(dead_letter_exchange="", dead_letter_routing_key="d.wait"))
-    c.declare("d.wait", x(dead_letter_exchange="", dead_letter_routing_key="d.work", message_ttl=50))
+    c.declare(
+        "d.wait", x(dead_letter_exchange="", dead_letter_routing_key="d.work", message_ttl=50)
+    )
     c.publish(1, "", "d.wait", "m", expiration="20")
     for number in range(1, 3):
         c.await_count("d.work", 1)
@@ -685,12 +689,18 @@ quorum_declare_row("x-message-ttl", quorum(message_ttl=1000), durable=True)
 quorum_declare_row("x-expires", quorum(expires=60000), durable=True)
 quorum_declare_row(
     "at-least-once strategy",
-    quorum(dead_letter_strategy="at-least-once", dead_letter_exchange="", overflow="reject-publish"),
+    quorum(
+        dead_letter_strategy="at-least-once", dead_letter_exchange="", overflow="reject-publish"
+    ),
     durable=True,
 )
 quorum_declare_row("unknown dead-letter strategy", quorum(dead_letter_strategy="zzz"), durable=True)
-quorum_declare_row("x-quorum-initial-group-size 3", quorum(quorum_initial_group_size=3), durable=True)
-quorum_declare_row("x-quorum-initial-group-size 0", quorum(quorum_initial_group_size=0), durable=True)
+quorum_declare_row(
+    "x-quorum-initial-group-size 3", quorum(quorum_initial_group_size=3), durable=True
+)
+quorum_declare_row(
+    "x-quorum-initial-group-size 0", quorum(quorum_initial_group_size=0), durable=True
+)
 
 
 @row("1.4", "quorum: server-named")

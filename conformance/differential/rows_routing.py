@@ -1,4 +1,4 @@
-"""Rows of exchanges and bindings: where a message goes and what it looks like there (section 1.3)."""
+"""Rows of exchanges: where a message goes and what it looks like there (section 1.3)."""
 
 from probe import row
 from wire import Pairs, Typed
@@ -35,7 +35,27 @@ def topic_row(pattern, *keys):
 
 
 KEYS = ("", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "a.b.a.b", "*", "#")
-for _pattern in ("", "a", "*", "#", "a.*", "a.#", "#.b", "*.b", "#.#", "*.*", "a.*.c", "#.a.#", "a.#.b", "*.#", ".", "a..b", "a.*.", "#.*", "a*"):
+for _pattern in (
+    "",
+    "a",
+    "*",
+    "#",
+    "a.*",
+    "a.#",
+    "#.b",
+    "*.b",
+    "#.#",
+    "*.*",
+    "a.*.c",
+    "#.a.#",
+    "a.#.b",
+    "*.#",
+    ".",
+    "a..b",
+    "a.*.",
+    "#.*",
+    "a*",
+):
     topic_row(_pattern, *KEYS)
 
 
@@ -92,19 +112,35 @@ def headers_row(title, arguments, *messages):
             routed(c, "d.head", "", "d.q", **options)
 
 
-headers_row("all by default", {"a": 1, "b": "x"}, {"a": 1, "b": "x"}, {"a": 1}, {"a": 1, "b": "x", "c": 0}, None)
+headers_row(
+    "all by default",
+    {"a": 1, "b": "x"},
+    {"a": 1, "b": "x"},
+    {"a": 1},
+    {"a": 1, "b": "x", "c": 0},
+    None,
+)
 headers_row("all", {"x-match": "all", "a": 1}, {"a": 1}, {"a": 2}, {"a": "1"}, {})
 headers_row("any", {"x-match": "any", "a": 1, "b": 2}, {"a": 1}, {"b": 2}, {"c": 1}, {}, None)
-headers_row("all ignores x- headers", {"x-match": "all", "a": 1, "x-b": 2}, {"a": 1}, {"a": 1, "x-b": 3})
+headers_row(
+    "all ignores x- headers", {"x-match": "all", "a": 1, "x-b": 2}, {"a": 1}, {"a": 1, "x-b": 3}
+)
 headers_row("all-with-x", {"x-match": "all-with-x", "a": 1, "x-b": 2}, {"a": 1}, {"a": 1, "x-b": 2})
 headers_row("any-with-x", {"x-match": "any-with-x", "x-b": 2}, {"a": 1}, {"x-b": 2})
 headers_row("any ignores x- headers", {"x-match": "any", "x-b": 2}, {"x-b": 2})
 headers_row("no arguments", {}, {"a": 1}, None)
 headers_row("any without further arguments", {"x-match": "any"}, {"a": 1}, None)
 headers_row("void matches any value", {"a": None}, {"a": 1}, {"a": None}, {"b": 1})
-headers_row("integers of another width", {"a": 1}, {"a": Typed("l", 1)}, {"a": Typed("b", 1)}, {"a": 1.0})
+headers_row(
+    "integers of another width", {"a": 1}, {"a": Typed("l", 1)}, {"a": Typed("b", 1)}, {"a": 1.0}
+)
 headers_row("text as longstr and octets", {"a": "x"}, {"a": Typed("x", b"x")})
-headers_row("bool, float, table and array", {"t": True, "d": 1.5, "F": {"k": 1}, "A": [1, "a"]}, {"t": True, "d": 1.5, "F": {"k": 1}, "A": [1, "a"]}, {"t": True, "d": 1.5, "F": {"k": 2}, "A": [1, "a"]})
+headers_row(
+    "bool, float, table and array",
+    {"t": True, "d": 1.5, "F": {"k": 1}, "A": [1, "a"]},
+    {"t": True, "d": 1.5, "F": {"k": 1}, "A": [1, "a"]},
+    {"t": True, "d": 1.5, "F": {"k": 2}, "A": [1, "a"]},
+)
 
 
 @row("1.3", "headers: amq.match is amq.headers")
@@ -212,7 +248,15 @@ def _(p):
 def _(p):
     c = p.open()
     queues(c, "d.q", "d.cc", "d.bcc")
-    routed(c, "", "d.q", "d.q", "d.cc", "d.bcc", headers={"CC": ["d.cc", "d.none"], "BCC": ["d.bcc"], "z": 1})
+    routed(
+        c,
+        "",
+        "d.q",
+        "d.q",
+        "d.cc",
+        "d.bcc",
+        headers={"CC": ["d.cc", "d.none"], "BCC": ["d.bcc"], "z": 1},
+    )
 
 
 @row("1.2", "CC routes though the key does not")
@@ -281,15 +325,31 @@ def plugin_exchange_row(title, kind, arguments=None, **flags):
 
 plugin_exchange_row("x-consistent-hash declared", "x-consistent-hash")
 plugin_exchange_row("x-consistent-hash with hash-header", "x-consistent-hash", {"hash-header": "h"})
-plugin_exchange_row("x-consistent-hash with hash-property", "x-consistent-hash", {"hash-property": "message_id"})
-plugin_exchange_row("x-consistent-hash with an unknown hash-property", "x-consistent-hash", {"hash-property": "zzz"})
-plugin_exchange_row("x-consistent-hash with both", "x-consistent-hash", {"hash-property": "message_id", "hash-header": "h"})
+plugin_exchange_row(
+    "x-consistent-hash with hash-property", "x-consistent-hash", {"hash-property": "message_id"}
+)
+plugin_exchange_row(
+    "x-consistent-hash with an unknown hash-property", "x-consistent-hash", {"hash-property": "zzz"}
+)
+plugin_exchange_row(
+    "x-consistent-hash with both",
+    "x-consistent-hash",
+    {"hash-property": "message_id", "hash-header": "h"},
+)
 plugin_exchange_row("x-random declared", "x-random")
 plugin_exchange_row("x-modulus-hash declared", "x-modulus-hash")
 plugin_exchange_row("x-recent-history declared", "x-recent-history")
-plugin_exchange_row("x-recent-history with a length", "x-recent-history", {"x-recent-history-length": 2})
-plugin_exchange_row("x-recent-history with a length of 0", "x-recent-history", {"x-recent-history-length": 0})
-plugin_exchange_row("x-recent-history with a length of a wrong type", "x-recent-history", {"x-recent-history-length": "a"})
+plugin_exchange_row(
+    "x-recent-history with a length", "x-recent-history", {"x-recent-history-length": 2}
+)
+plugin_exchange_row(
+    "x-recent-history with a length of 0", "x-recent-history", {"x-recent-history-length": 0}
+)
+plugin_exchange_row(
+    "x-recent-history with a length of a wrong type",
+    "x-recent-history",
+    {"x-recent-history-length": "a"},
+)
 
 
 @row("1.3", "x-consistent-hash: a binding key that is no number")

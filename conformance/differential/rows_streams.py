@@ -35,7 +35,9 @@ declare_row("x-dead-letter-exchange", {"x-dead-letter-exchange": ""}, durable=Tr
 declare_row("x-max-priority", {"x-max-priority": 5}, durable=True)
 declare_row("x-overflow", {"x-overflow": "reject-publish"}, durable=True)
 declare_row("x-single-active-consumer", {"x-single-active-consumer": True}, durable=True)
-declare_row("x-stream-max-segment-size-bytes", {"x-stream-max-segment-size-bytes": 100000}, durable=True)
+declare_row(
+    "x-stream-max-segment-size-bytes", {"x-stream-max-segment-size-bytes": 100000}, durable=True
+)
 declare_row("x-initial-cluster-size 1", {"x-initial-cluster-size": 1}, durable=True)
 
 
@@ -59,8 +61,16 @@ refused_row("consume with no_ack", "basic.consume", prefetch=10, tag="t", no_ack
 refused_row("get", "basic.get", expect="basic.get-empty")
 refused_row("purge", "queue.purge")
 refused_row("exclusive consume", "basic.consume", prefetch=10, tag="t", exclusive=True)
-refused_row("offset zzz", "basic.consume", prefetch=10, tag="t", arguments={"x-stream-offset": "zzz"})
-refused_row("offset of a wrong type", "basic.consume", prefetch=10, tag="t", arguments={"x-stream-offset": True})
+refused_row(
+    "offset zzz", "basic.consume", prefetch=10, tag="t", arguments={"x-stream-offset": "zzz"}
+)
+refused_row(
+    "offset of a wrong type",
+    "basic.consume",
+    prefetch=10,
+    tag="t",
+    arguments={"x-stream-offset": True},
+)
 refused_row("offset -1", "basic.consume", prefetch=10, tag="t", arguments={"x-stream-offset": -1})
 refused_row("delete if-empty", "queue.delete", if_empty=True)
 refused_row("delete if-unused", "queue.delete", if_unused=True)

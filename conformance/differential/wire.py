@@ -43,7 +43,8 @@ METHODS = {
     "exchange.declare": (
         40,
         10,
-        "ticket:h exchange:s type:s passive:b durable:b auto_delete:b internal:b nowait:b arguments:F",
+        "ticket:h exchange:s type:s passive:b durable:b auto_delete:b internal:b nowait:b"
+        " arguments:F",
     ),
     "exchange.declare-ok": (40, 11, ""),
     "exchange.delete": (40, 20, "ticket:h exchange:s if_unused:b nowait:b"),
@@ -242,9 +243,7 @@ def header(channel, body_bytes, class_id=60, **properties):
             data += encode_fields([(name, kind)], {name: properties.pop(name)})
     if properties:
         raise TypeError(f"no such properties: {sorted(properties)}")
-    return frame(
-        FRAME_HEADER, channel, struct.pack(">HHQH", class_id, 0, body_bytes, flags) + data
-    )
+    return frame(FRAME_HEADER, channel, struct.pack(">HHQH", class_id, 0, body_bytes, flags) + data)
 
 
 def content(channel, body, frame_max=131072, **properties):
@@ -328,6 +327,7 @@ class Reader:
 OPAQUE = (
     (re.compile(r"amq\.gen-[A-Za-z0-9_-]{22}"), "amq.gen-<22>"),
     (re.compile(r"amq\.ctag-[A-Za-z0-9_-]{22}"), "amq.ctag-<22>"),
+    (re.compile(r"127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+"), "<connection>"),
     (re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9_.+/=@-]+"), "amq.rabbitmq.reply-to.<opaque>"),
 )
 
@@ -364,7 +364,12 @@ def shown(value):
 
 
 def shown_table(items):
-    return "{" + ", ".join(f"{name}: {shown(value)}" for name, value in items) + "}"
+    parts = []
+    for name, value in items:
+        # A broker's own name for itself, in the headers of its trace.
+        text = f"{value.kind}<node>" if name == "node" else shown(value)
+        parts.append(f"{name}: {text}")
+    return "{" + ", ".join(parts) + "}"
 
 
 def shown_field(value):

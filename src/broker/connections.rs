@@ -106,6 +106,9 @@ pub trait ConnectionHandle: Send + Sync {
 
     /// The memory alarm (and friends) went on or off.
     fn alarm_changed(&self);
+
+    /// Something has come that it may be waiting for: see [`Waiting`](super::verb::Waiting).
+    fn proceed(&self) {}
 }
 
 /// An open connection.

@@ -107,6 +107,11 @@ impl Batch<'_> {
         self.items.is_empty()
     }
 
+    /// A consumer is told of failures only once there are some; a single get is always told.
+    fn reported(&self, count: u32) -> Option<u32> {
+        (self.reports_count && count > 0).then_some(count)
+    }
+
     /// The deliveries in order.
     pub fn iter(&self) -> impl Iterator<Item = Delivery<'_>> {
         self.items.iter().filter_map(|item| {
@@ -115,7 +120,7 @@ impl Batch<'_> {
                     message,
                     held: None,
                     redelivered: *redelivered,
-                    delivery_count: self.reports_count.then_some(*delivery_count),
+                    delivery_count: self.reported(*delivery_count),
                     stream_offset: *stream_offset,
                 },
                 Assigned::Unsettled(held) => {
@@ -124,7 +129,7 @@ impl Batch<'_> {
                         message: &entry.message,
                         held: Some(*held),
                         redelivered: entry.redelivered,
-                        delivery_count: self.reports_count.then_some(entry.delivery_count),
+                        delivery_count: self.reported(entry.delivery_count),
                         stream_offset: None,
                     }
                 }
@@ -189,6 +194,11 @@ impl SharedCredit {
             return true;
         }
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < limit).then_some(used + 1)).is_ok()
+    }
+
+    /// Takes credits for what was delivered before the credit was shared.
+    pub fn charge(&self, count: u32) {
+        self.used.fetch_add(count, Ordering::AcqRel);
     }
 
     /// Gives back `count` credits.

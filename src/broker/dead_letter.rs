@@ -2,7 +2,9 @@
 //! published to the queue's dead-letter exchange, in one step with its leaving the queue.
 //!
 //! Header layout (as RabbitMQ writes it): `x-death` is an array of tables, newest first, one for
-//! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once. A message
+//! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once, with the
+//! first `x-death`. All headers are sorted by name, and so are the entries of the newest death
+//! unless it is the first. A message
 //! that came back to a queue without a client's refusal on the way is in a cycle and is dropped.
 
 use std::sync::Arc;
@@ -11,9 +13,9 @@ use super::{
     message::{Message, View},
     queue::{
         Queue,
-        machine::{Dead, Effects, Pushed, Reason},
+        machine::{Dead, Pushed, Reason},
     },
-    record::Record,
+    record::{QueueId, Record},
     route::Queues,
     time::Time,
     turn::Turn,
@@ -23,8 +25,9 @@ use super::{
 /// Sends a message that left `queue` on its way, or drops it.
 pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let Dead { entry, reason } = dead;
-    let is_logged = queue.is_logged(turn) && entry.message.traits.persistent;
-    let (seq, original) = (entry.seq, entry.message);
+    let is_recorded = entry.seq != 0 && queue.is_recorded(&entry.message, turn);
+    let from = is_recorded.then_some((queue.id, entry.seq));
+    let original = entry.message;
     let target = queue.dead_letter();
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
@@ -35,25 +38,20 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
-    let record = |to, message| Record::Move { from: queue.id, seq, to, message };
-    let Some((message, queues)) = moved.filter(|(_, queues)| !queues.is_empty()) else {
-        if is_logged && seq != 0 {
-            turn.record(&record(Vec::new(), None));
+    match moved {
+        Some((message, queues)) if !queues.is_empty() => move_to(queues, message, from, turn),
+        _ => {
+            if from.is_some() {
+                turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
+            }
         }
-        return;
-    };
-    move_to(queues, message, is_logged.then_some(record), turn);
+    }
 }
 
 /// Puts a message into all `queues` under all their locks, so that one record tells all of it.
-fn move_to(
-    mut queues: Queues,
-    message: Message,
-    record: Option<impl FnOnce(Vec<(super::record::QueueId, u64, Time)>, Option<Message>) -> Record>,
-    turn: &mut Turn<'_>,
-) {
+fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, turn: &mut Turn<'_>) {
     queues.sort_by_key(|queue| queue.id);
-    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), Effects::default())).collect();
+    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
     let mut to = Vec::new();
     for (queue, machine, effects) in &mut locked {
         if queue.is_deleted() {
@@ -61,13 +59,15 @@ fn move_to(
         }
         let deadline = machine.deadline_of(&message, turn.now);
         if let Pushed::Accepted(seq) = machine.push(message.clone(), turn.now, effects)
-            && queue.is_logged(turn)
+            && queue.is_recorded(&message, turn)
         {
             to.push((queue.id, seq, deadline));
         }
     }
-    if let Some(record) = record {
-        turn.record(&record(to, Some(message)));
+    // A message of a queue that is not recorded may still enter one that is.
+    if from.is_some() || !to.is_empty() {
+        let message = (!to.is_empty()).then_some(message);
+        turn.record(Record::Move { from, to, message, at: turn.now });
     }
     for (queue, machine, effects) in locked {
         queue.after_push(machine, effects, turn);
@@ -78,32 +78,41 @@ fn move_to(
 fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Option<&[u8]>, now: Time) -> Message {
     let headers = message.headers();
     let mut deaths = Vec::new();
-    let mut count = 1;
+    let mut newest = death(message, queue, reason, now);
     if let Some(items) = headers.get("x-death").and_then(|value| value.as_array()) {
         for table in items.filter_map(|item| item.as_headers()) {
             let is_same = table.get("queue").and_then(|value| value.as_text()) == Some(queue)
                 && table.get("reason").and_then(|value| value.as_text()) == Some(reason.as_str());
             if is_same {
-                count += table.get("count").and_then(|value| value.as_integer()).unwrap_or(1);
-                let mut again = table.to_table();
-                again.set("count", Value::I64(count));
-                deaths.insert(0, Value::Table(again));
+                let count = table.get("count").and_then(|value| value.as_integer()).unwrap_or(1);
+                newest = table.to_table();
+                newest.set("count", Value::I64(count.saturating_add(1)));
             } else {
                 deaths.push(Value::Table(table.to_table()));
             }
         }
+        newest.sort();
     }
-    if count == 1 {
-        deaths.insert(0, Value::Table(death(message, queue, reason, now)));
+    let is_first = headers.get("x-death").is_none();
+    deaths.insert(0, Value::Table(newest));
+    let mut own = vec![("x-death", Value::Array(deaths))];
+    if is_first {
+        own.push(("x-first-death-exchange", Value::Text(message.exchange().to_vec())));
+        own.push(("x-first-death-queue", Value::text(queue)));
+        own.push(("x-first-death-reason", Value::text(reason.as_str())));
     }
+    let is_kept = |name: &[u8]| !own.iter().any(|(own, _)| own.as_bytes() == name) && !(key.is_some() && name == b"CC");
+    let mut kept: Vec<_> = headers.iter().filter(|(name, _)| is_kept(name)).collect();
+    kept.sort_by_key(|(name, _)| *name);
+    let mut kept = kept.into_iter().peekable();
     let mut builder = HeadersBuilder::new();
-    builder.extend(headers, |name| name != b"x-death" && !(key.is_some() && name == b"CC"));
-    builder.push("x-death", &Value::Array(deaths));
-    if headers.get("x-first-death-reason").is_none() {
-        builder.push("x-first-death-exchange", &Value::Text(message.exchange().to_vec()));
-        builder.push("x-first-death-queue", &Value::text(queue));
-        builder.push("x-first-death-reason", &Value::text(reason.as_str()));
+    for (name, value) in &own {
+        while let Some((name, value)) = kept.next_if(|(other, _)| *other < name.as_bytes()) {
+            builder.push_ref(name, value);
+        }
+        builder.push(name, value);
     }
+    kept.for_each(|(name, value)| builder.push_ref(name, value));
     let view = View { headers: Some(builder.finish()), without_ttl: true };
     message.rerouted(exchange, key.unwrap_or(message.key()), view)
 }

@@ -48,6 +48,16 @@ pub enum Error {
         /// Its vhost.
         vhost: Arc<str>,
     },
+    /// A single get from a quorum queue that serves one consumer at a time.
+    #[error(
+        "cannot obtain access to locked queue '{name}' in vhost '{vhost}'. basic.get operations are not supported by quorum queues with single active consumer"
+    )]
+    SingleActiveGet {
+        /// Name of the queue.
+        name: String,
+        /// Its vhost.
+        vhost: Arc<str>,
+    },
     /// The declaration differs from what exists.
     #[error("{0}")]
     Inequivalent(String),
@@ -57,6 +67,9 @@ pub enum Error {
     /// The exchange type is unknown.
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
+    /// The exchange type is no name.
+    #[error("invalid exchange type '{0}'")]
+    InvalidExchangeType(String),
     /// The name is reserved.
     #[error("{kind} name '{name}' contains reserved prefix 'amq.*'")]
     Reserved {
@@ -102,9 +115,9 @@ pub enum Error {
         /// Its vhost.
         vhost: Arc<str>,
     },
-    /// The broker cannot do this to a stream.
+    /// Queues of that type cannot do this.
     #[error("{0}")]
-    NotForStreams(String),
+    NotImplemented(String),
     /// The vhost or the broker has reached a limit of its own.
     #[error("{0}")]
     LimitReached(String),
@@ -131,6 +144,7 @@ impl From<Inequivalence> for Error {
 impl From<KindError> for Error {
     fn from(error: KindError) -> Self {
         match error {
+            KindError::Unknown(name) if name.is_empty() => Self::InvalidExchangeType(name),
             KindError::Unknown(name) => Self::UnknownExchangeType(name),
             other => Self::Argument(other.to_string()),
         }

@@ -60,8 +60,14 @@ enum Body {
     Inline(u32, u32),
     /// In another block.
     Slice(Slice),
-    /// Arrived in several pieces; the total length is kept beside them.
-    Parts(Arc<[Slice]>, u64),
+    /// Arrived in several pieces.
+    Parts(Arc<Parts>),
+}
+
+#[derive(Debug)]
+struct Parts {
+    slices: Vec<Slice>,
+    total: u64,
 }
 
 /// What a message is made of, when its parts lie in one block. Offsets are from the block's start.
@@ -167,7 +173,7 @@ impl Message {
             1 => Body::Slice(parts.swap_remove(0)),
             _ => {
                 let total = parts.iter().map(|part| part.len() as u64).sum();
-                Body::Parts(parts.into(), total)
+                Body::Parts(Arc::new(Parts { slices: parts, total }))
             }
         };
         self
@@ -248,7 +254,7 @@ impl Message {
         match &self.body {
             Body::Inline(_, len) => u64::from(*len),
             Body::Slice(slice) => slice.len() as u64,
-            Body::Parts(_, total) => *total,
+            Body::Parts(parts) => parts.total,
         }
     }
 
@@ -257,7 +263,7 @@ impl Message {
         match &self.body {
             &Body::Inline(at, len) => Some(&self.head[at as usize..][..len as usize]),
             Body::Slice(slice) => Some(slice),
-            Body::Parts(..) => None,
+            Body::Parts(_) => None,
         }
     }
 
@@ -267,7 +273,7 @@ impl Message {
             Body::Inline(_, 0) => (None, &[]),
             &Body::Inline(at, len) => (Some(Slice::new(self.head.clone(), at as usize, len as usize)), &[]),
             Body::Slice(slice) => (Some(slice.clone()), &[]),
-            Body::Parts(parts, _) => (None, parts),
+            Body::Parts(parts) => (None, &parts.slices),
         };
         single.into_iter().chain(parts.iter().cloned())
     }
@@ -304,9 +310,10 @@ impl Message {
                 }
                 self.compact_head();
             }
-            Body::Parts(parts, _) => {
-                if parts.iter().any(Slice::is_sparse) {
-                    *parts = parts.iter().map(|part| Slice::from_vec(part.to_vec())).collect();
+            Body::Parts(parts) => {
+                if parts.slices.iter().any(Slice::is_sparse) {
+                    let slices = parts.slices.iter().map(|part| Slice::from_vec(part.to_vec())).collect();
+                    *parts = Arc::new(Parts { slices, total: parts.total });
                 }
                 self.compact_head();
             }

@@ -29,6 +29,7 @@ pub mod policy;
 pub mod publish;
 pub mod queue;
 pub mod record;
+pub mod recovery;
 pub mod route;
 pub mod term;
 pub mod time;
@@ -37,6 +38,7 @@ pub mod topology;
 pub mod turn;
 pub mod validation;
 pub mod value;
+pub mod verb;
 pub mod vhost;
 
 use access::{Permissions, Users};
@@ -49,10 +51,11 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{Queue, arguments::QueueType, settings};
-use record::{Journal, QueueId};
+use record::{Journal, QueueId, Record};
 use time::Time;
 use timers::{Owner, Timers};
 use turn::Turn;
+use verb::{ColdPages, Waiting};
 use vhost::Vhost;
 
 /// A broker.
@@ -77,6 +80,9 @@ pub struct Broker {
     queues_count: AtomicUsize,
     random: AtomicU64,
     journal: OnceLock<Arc<dyn Journal>>,
+    cold_pages: OnceLock<Arc<dyn ColdPages>>,
+    /// Connections that wait for the log or for a page.
+    pub waiting: Waiting,
     memory_alarm: AtomicBool,
     memory_high_watermark: Mutex<MemoryShare>,
     disk_free_limit: Mutex<MemoryShare>,
@@ -114,6 +120,8 @@ impl Broker {
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
             journal: OnceLock::new(),
+            cold_pages: OnceLock::new(),
+            waiting: Waiting::default(),
             memory_alarm: AtomicBool::new(false),
             memory_high_watermark: Mutex::new(options.memory_high_watermark),
             disk_free_limit: Mutex::new(options.disk_free_limit),
@@ -165,6 +173,16 @@ impl Broker {
         assert!(self.journal.set(journal).is_ok(), "a broker has one journal");
     }
 
+    /// Has somebody asked for messages that are not in memory.
+    pub fn attach_cold_pages(&self, pages: Arc<dyn ColdPages>) {
+        assert!(self.cold_pages.set(pages).is_ok(), "a broker has one store");
+    }
+
+    /// Who knows which messages are not in memory, if any can be.
+    pub fn cold_pages(&self) -> Option<&Arc<dyn ColdPages>> {
+        self.cold_pages.get()
+    }
+
     /// Who keeps its records.
     pub fn journal(&self) -> Option<&Arc<dyn Journal>> {
         self.journal.get()
@@ -191,19 +209,23 @@ impl Broker {
     pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
         let made = || {
             let vhost = Vhost::new(name.into()).expect("predeclared exchanges have known kinds");
+            if let Some(journal) = self.journal() {
+                journal.append(&Record::VhostAdded { name: vhost.name.clone(), metadata: metadata.clone() });
+            }
             *vhost.metadata.write() = metadata;
             Arc::new(vhost)
         };
-        let vhost = self.vhosts.entry(name.into()).or_insert_with(made).clone();
-        if let Some(journal) = self.journal() {
-            journal.append(&record::Record::Vhost { is_present: true, name: vhost.name.clone() });
-        }
-        vhost
+        self.vhosts.entry(name.into()).or_insert_with(made).clone()
     }
 
     /// Deletes a vhost with everything in it and closes its connections; false if there is none.
     pub fn delete_vhost(&self, name: &str, turn: &mut Turn<'_>) -> bool {
-        let Some((_, vhost)) = self.vhosts.remove(name) else { return false };
+        // Recorded while nobody can make a new one of that name.
+        let removed = self.vhosts.remove_if(name, |name, _| {
+            turn.record(Record::VhostRemoved { name: name.clone() });
+            true
+        });
+        let Some((_, vhost)) = removed else { return false };
         vhost.mark_deleted();
         for connection in self.connections.list() {
             if connection.info.vhost == vhost.name {
@@ -217,7 +239,6 @@ impl Broker {
         self.policies.delete_vhost(name);
         self.parameters.delete_vhost(name);
         self.vhost_limits.delete_vhost(name);
-        turn.record(&record::Record::Vhost { is_present: false, name: vhost.name.clone() });
         true
     }
 

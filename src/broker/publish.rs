@@ -4,8 +4,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
+    consumer::{Held, Settle},
     exchange::{self, Exchange, RecentHistory, Routing, Target},
     message::{Message, View},
+    queue::Queue,
     route::{self, Route},
     turn::Turn,
     vhost::Vhost,
@@ -196,6 +198,54 @@ impl Batch {
             }
             start += count;
         }
+    }
+}
+
+/// Publishes and settles in one step: the queues' locks are held together, one record tells all of
+/// it, and nobody sees a part. Appends to `refused` as [`Batch::place`] does.
+///
+/// Dead letters of refused deliveries follow in records of their own.
+pub fn commit(
+    batch: &mut Batch,
+    settles: &[(Arc<Queue>, Settle, Vec<Held>)],
+    turn: &mut Turn<'_>,
+    refused: &mut Vec<usize>,
+) {
+    let routed = batch.runs.iter().flat_map(|(route, _)| route.queues.iter());
+    let mut queues: Vec<Arc<Queue>> = routed.chain(settles.iter().map(|(queue, ..)| queue)).cloned().collect();
+    queues.sort_by_key(|queue| queue.id);
+    queues.dedup_by_key(|queue| queue.id);
+    let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
+    let place_of = |queue: &Arc<Queue>| {
+        queues.binary_search_by_key(&queue.id, |queue| queue.id).expect("`queues` holds every queue concerned")
+    };
+    turn.begin_transaction();
+    let mut start = 0;
+    for (route, count) in batch.runs.drain(..) {
+        let mut found = Vec::new();
+        for queue in &route.queues {
+            let (queue, machine, effects) = &mut locked[place_of(queue)];
+            if !queue.is_deleted() {
+                let messages = batch.messages[start..start + count].iter().cloned();
+                queue.push(machine, messages, turn, effects, &mut found);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        refused.extend(found.into_iter().map(|index| start + index));
+        start += count;
+    }
+    batch.messages.clear();
+    for (queue, how, held) in settles {
+        let (queue, machine, effects) = &mut locked[place_of(queue)];
+        queue.settle_all(machine, held, *how, effects);
+    }
+    for (queue, _, effects) in &mut locked {
+        queue.record_settled(effects, turn);
+    }
+    turn.end_transaction();
+    for (queue, machine, effects) in locked {
+        queue.after_push(machine, effects, turn);
     }
 }
 

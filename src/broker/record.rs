@@ -1,12 +1,14 @@
 //! What the broker would write to its log, as values, and the seam to whoever keeps them.
 //!
 //! Records of a queue are appended while that queue's lock is held, so that log order is queue
-//! order. Only durable things are recorded: durable queues and their persistent messages, durable
-//! exchanges, and the bindings between them.
+//! order; a queue, exchange or vhost is recorded before anybody can find it. Only durable things are
+//! recorded: durable queues and their persistent messages (all messages of a stream, whose offsets
+//! have no gaps), durable exchanges, and the bindings between them. What was decided is recorded,
+//! never what it was decided by: [`recovery`](super::recovery) only repeats.
 
 use std::sync::Arc;
 
-use super::{message::Message, time::Time, value::Table};
+use super::{message::Message, time::Time, value::Table, vhost::Metadata};
 
 /// Place in the log; larger is later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +31,8 @@ pub enum Record {
         message: Message,
         /// When it expires.
         deadline: Time,
+        /// When it came, which readers of a stream may ask for.
+        at: Time,
     },
     /// Messages left a queue for good.
     Settle {
@@ -46,21 +50,21 @@ pub enum Record {
     },
     /// One message left a queue and entered others (or none) in one step.
     Move {
-        /// Where it was.
-        from: QueueId,
-        /// Its identity there; zero when it was refused and never in that queue.
-        seq: u64,
+        /// Where it was, with its identity there; `None` when it was in no recorded queue.
+        from: Option<(QueueId, u64)>,
         /// Where it went, with its identity and deadline there.
         to: Vec<(QueueId, u64, Time)>,
-        /// The message as it went on.
+        /// The message as it went on; `None` when it went nowhere.
         message: Option<Message>,
+        /// When it moved.
+        at: Time,
     },
-    /// All ready messages up to a seq left a queue.
-    Purge {
-        /// The queue.
+    /// A stream gave up its oldest messages.
+    StreamTrimmed {
+        /// The stream.
         queue: QueueId,
-        /// The last seq that may have been removed.
-        up_to: u64,
+        /// The first offset that is left.
+        first: u64,
     },
     /// A queue was declared.
     QueueDeclared {
@@ -119,17 +123,20 @@ pub enum Record {
         /// Arguments.
         arguments: Table,
     },
-    /// A vhost was made or removed.
-    Vhost {
-        /// Made, or removed.
-        is_present: bool,
+    /// A vhost was made.
+    VhostAdded {
+        /// Its name.
+        name: Arc<str>,
+        /// What administration knows of it.
+        metadata: Metadata,
+    },
+    /// A vhost was removed, with everything in it.
+    VhostRemoved {
         /// Its name.
         name: Arc<str>,
     },
-    /// Records between these two took effect together, or not at all.
-    TransactionBegin,
-    /// See [`Record::TransactionBegin`].
-    TransactionEnd,
+    /// All of these took effect together. One record, so that no other can come between them.
+    Transaction(Vec<Record>),
 }
 
 /// Keeps records. Appending never waits: a reply waits for [`Journal::flushed`] instead.

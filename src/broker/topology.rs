@@ -152,17 +152,19 @@ impl Vhost {
         let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
         *queue.policies.lock() = effective.names;
         queue.set_dead_letter(dead_letter);
-        self.queues.insert(name.clone(), queue.clone());
-        turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
-        if queue.is_durable && queue.declaration.owner.is_none() {
-            turn.record(&Record::QueueDeclared {
+        // Before anybody can find it: the log knows a queue before its first message.
+        if queue.survives_restart() {
+            turn.record(Record::QueueDeclared {
                 queue: id,
                 vhost: self.name.clone(),
-                name,
+                name: name.clone(),
                 auto_delete: queue.declaration.is_auto_delete,
                 arguments: queue.declaration.arguments.clone(),
             });
+            queue.set_declared_at(turn.gate().unwrap_or_default());
         }
+        self.queues.insert(name, queue.clone());
+        turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
         queue.touch(turn);
         queue
     }
@@ -191,6 +193,7 @@ impl Vhost {
             return Err(self.locked(&existing.name));
         }
         existing.touch(turn);
+        turn.wait_for(existing.declared_at());
         Ok(existing.clone())
     }
 
@@ -205,15 +208,14 @@ impl Vhost {
             && self.queues.len() as u64 >= limit
         {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in vhost '{}' ({limit}) is reached",
-                self.name, self.name
+                "cannot declare queue '{name}': queue limit in vhost '{}' ({limit}) is reached",
+                self.name
             )));
         }
         let limit = turn.broker.options.queues_count_max;
         if turn.broker.queues_count().load(Ordering::Relaxed) >= limit {
             return Err(Error::LimitReached(format!(
-                "cannot declare queue '{name}' in vhost '{}': queue limit in node ({limit}) is reached",
-                self.name
+                "cannot declare queue '{name}': queue limit in node ({limit}) is reached"
             )));
         }
         Ok(())
@@ -234,13 +236,26 @@ impl Vhost {
             Err(error) => return Err(error),
         };
         let status = queue.status();
-        if if_empty && status.ready > 0 {
-            return Err(Error::NotEmpty { name: name.to_owned(), vhost: self.name.clone() });
+        match queue.declaration.parsed.queue_type {
+            QueueType::Quorum if if_unused || if_empty => {
+                let flag = if if_unused { "if-unused" } else { "if-empty" };
+                return Err(Error::NotImplemented(format!(
+                    "cannot delete queue '{name}' in vhost '{}'. queue.delete operations with {flag} flag set are not supported by quorum queues",
+                    self.name
+                )));
+            }
+            // What a stream keeps is not counted as waiting in it.
+            QueueType::Stream => {}
+            _ if if_empty && status.ready > 0 => {
+                return Err(Error::NotEmpty { name: name.to_owned(), vhost: self.name.clone() });
+            }
+            _ => {}
         }
         if if_unused && status.consumers > 0 {
             return Err(Error::InUse { kind: Kind::Queue, name: name.to_owned(), vhost: self.name.clone() });
         }
-        Ok(self.remove_queue(&queue, turn))
+        let ready = self.remove_queue(&queue, turn);
+        Ok(if queue.is_stream() { 0 } else { ready })
     }
 
     /// Deletes exactly this queue; returns the number of ready messages that went with it.
@@ -258,8 +273,8 @@ impl Vhost {
                 sources.push(source);
             }
         }
-        if queue.is_durable && queue.declaration.owner.is_none() {
-            turn.record(&Record::QueueDeleted { queue: queue.id });
+        if queue.survives_restart() {
+            turn.record(Record::QueueDeleted { queue: queue.id });
         }
         let ready = queue.close(turn);
         for source in sources {
@@ -276,6 +291,7 @@ impl Vhost {
         let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
         let _topology = self.topology.lock();
         if let Some(existing) = self.exchange(wanted.name) {
+            turn.wait_for(existing.declared_at());
             return self.redeclare_exchange(existing, wanted, &kind);
         }
         if wanted.name.starts_with("amq.") {
@@ -292,12 +308,22 @@ impl Vhost {
             && value.as_text().is_none()
         {
             return Err(Error::Argument(format!(
-                "invalid arg 'alternate-exchange' for exchange '{}' in vhost '{}': {{unacceptable_type,{}}}",
+                "invalid type '{}' for arg 'alternate-exchange' in exchange '{}' in vhost '{}'",
+                value.kind_name(),
                 wanted.name,
-                self.name,
-                value.kind_name()
+                self.name
             )));
         }
+        self.add_exchange(wanted, kind, turn)
+    }
+
+    /// Puts an exchange in place that does not exist. The caller holds the topology lock.
+    pub(in crate::broker) fn add_exchange(
+        &self,
+        wanted: &DeclareExchange<'_>,
+        kind: exchange::Kind,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
         let declaration = exchange::Declaration {
             kind,
             is_durable: wanted.durable,
@@ -307,9 +333,9 @@ impl Vhost {
         };
         let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration)?);
         turn.broker.apply_exchange_policy(self, &exchange);
-        self.exchanges.insert(exchange.name.clone(), exchange.clone());
+        // Before anybody can find it, as with queues.
         if wanted.durable {
-            turn.record(&Record::ExchangeDeclared {
+            turn.record(Record::ExchangeDeclared {
                 vhost: self.name.clone(),
                 name: exchange.name.clone(),
                 kind: wanted.kind.to_owned(),
@@ -317,7 +343,9 @@ impl Vhost {
                 internal: wanted.internal,
                 arguments: wanted.arguments.clone(),
             });
+            exchange.set_declared_at(turn.gate().unwrap_or_default());
         }
+        self.exchanges.insert(exchange.name.clone(), exchange.clone());
         Ok(exchange)
     }
 
@@ -374,7 +402,7 @@ impl Vhost {
         Ok(())
     }
 
-    fn remove_exchange(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+    pub(in crate::broker) fn remove_exchange(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
         if self.exchanges.remove_if(&exchange.name, |_, current| Arc::ptr_eq(current, exchange)).is_none() {
             return;
         }
@@ -391,7 +419,7 @@ impl Vhost {
         }
         exchange.mark_deleted();
         if exchange.declaration.is_durable {
-            turn.record(&Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
+            turn.record(Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
         }
         for source in sources {
             self.delete_if_abandoned(&source, turn);
@@ -399,7 +427,7 @@ impl Vhost {
     }
 
     fn delete_if_abandoned(&self, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
-        if exchange.declaration.is_auto_delete && exchange.bindings_count() == 0 {
+        if !turn.is_replay() && exchange.declaration.is_auto_delete && exchange.bindings_count() == 0 {
             self.remove_exchange(exchange, turn);
         }
     }
@@ -477,7 +505,7 @@ impl Vhost {
         turn: &mut Turn<'_>,
     ) {
         if source.declaration.is_durable && destination.is_durable() {
-            turn.record(&Record::Binding {
+            turn.record(Record::Binding {
                 is_bound,
                 vhost: self.name.clone(),
                 source: source.name.clone(),
@@ -524,9 +552,9 @@ pub fn random_name(prefix: &str) -> String {
 }
 
 impl Broker {
-    /// The type of queues whose declaration and vhost name none, if it is not what they are anyway:
-    /// a chosen type becomes an argument of the queue.
+    /// The type of queues whose declaration and vhost name none.
     fn default_queue_type(&self) -> Option<QueueType> {
-        QueueType::parse(self.options.default_queue_type.as_str()).filter(|kind| *kind != QueueType::Classic)
+        // A classic queue needs not be told so: its arguments stay as they were given.
+        QueueType::parse(self.options.default_queue_type.as_str()).filter(|&kind| kind != QueueType::Classic)
     }
 }

@@ -24,6 +24,10 @@ pub struct Turn<'a> {
     outlets: Vec<Arc<dyn Outlet>>,
     dead: VecDeque<(Arc<Queue>, Dead)>,
     gate: Option<Position>,
+    /// Records that are to be appended as one.
+    transaction: Option<Vec<Record>>,
+    /// It repeats what a log says, and so decides nothing.
+    is_replay: bool,
 }
 
 /// Dead letters that one call of [`Turn::drain`] works off: a chain of queues that feed each other
@@ -33,7 +37,27 @@ const DRAIN_MAX: usize = 100_000;
 impl<'a> Turn<'a> {
     /// Opens a turn.
     pub fn new(broker: &'a Broker, now: Time) -> Self {
-        Self { broker, now, outlets: Vec::new(), dead: VecDeque::new(), gate: None }
+        Self {
+            broker,
+            now,
+            outlets: Vec::new(),
+            dead: VecDeque::new(),
+            gate: None,
+            transaction: None,
+            is_replay: false,
+        }
+    }
+
+    /// Opens a turn that repeats what a log says.
+    pub(in crate::broker) fn replay(broker: &'a Broker, now: Time) -> Self {
+        let mut turn = Self::new(broker, now);
+        turn.is_replay = true;
+        turn
+    }
+
+    /// Whether it repeats what a log says: consequences are in the log, too, and not drawn again.
+    pub(in crate::broker) fn is_replay(&self) -> bool {
+        self.is_replay
     }
 
     /// Has `outlet` flushed when the turn ends.
@@ -59,20 +83,39 @@ impl<'a> Turn<'a> {
     }
 
     /// Appends a record; everything positive that is said in this turn waits for it.
-    pub fn record(&mut self, record: &Record) {
-        if let Some(journal) = self.broker.journal() {
-            self.gate = Some(journal.append(record));
+    pub fn record(&mut self, record: Record) {
+        if let Some(gathered) = &mut self.transaction {
+            gathered.push(record);
+        } else if let Some(journal) = self.broker.journal() {
+            self.gate = Some(journal.append(&record));
         }
     }
 
-    /// What is recorded until [`Self::end_transaction`] takes effect together.
-    pub fn begin_transaction(&mut self) {
-        self.record(&Record::TransactionBegin);
+    /// Has what is said next in this turn wait for `position`, too.
+    pub fn wait_for(&mut self, position: Position) {
+        self.gate = self.gate.max(Some(position));
+    }
+
+    /// The position of the last record of this turn whose gate nobody has taken.
+    pub(in crate::broker) fn gate(&self) -> Option<Position> {
+        self.gate
+    }
+
+    /// What is recorded until [`Self::end_transaction`] becomes one record. The caller holds the
+    /// locks of all queues concerned in between, so log order stays queue order.
+    pub(in crate::broker) fn begin_transaction(&mut self) {
+        debug_assert!(self.transaction.is_none(), "transactions do not nest");
+        self.transaction = Some(Vec::new());
     }
 
     /// Ends [`Self::begin_transaction`].
-    pub fn end_transaction(&mut self) {
-        self.record(&Record::TransactionEnd);
+    pub(in crate::broker) fn end_transaction(&mut self) {
+        let mut gathered = self.transaction.take().unwrap_or_default();
+        match gathered.len() {
+            0 => {}
+            1 => gathered.drain(..).for_each(|record| self.record(record)),
+            _ => self.record(Record::Transaction(gathered)),
+        }
     }
 
     /// Takes the position that replies to verbs since the last call have to wait for.

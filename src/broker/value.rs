@@ -262,6 +262,11 @@ impl Table {
         self.0.push((name.into(), value));
     }
 
+    /// Orders the entries by name.
+    pub fn sort(&mut self) {
+        self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+
     /// Removes an entry.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let at = self.0.iter().position(|(key, _)| key == name)?;

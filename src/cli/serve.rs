@@ -95,6 +95,7 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     log_to_stderr(&settings.server);
+    limits::keep_buffers_mapped();
     match limits::raise_open_files() {
         Ok(files) => tracing::debug!(before = files.before, now = files.now, "open-files limit"),
         Err(error) => tracing::warn!(%error, "the open-files limit could not be raised"),

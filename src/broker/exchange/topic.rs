@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(routed(&topic, "a.b"), [0]);
         assert_eq!(routed(&topic, "a"), [1]);
         assert_eq!(routed(&topic, "a.b.c"), [2]);
-        assert_eq!(routed(&topic, ""), []);
+        assert!(routed(&topic, "").is_empty());
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(routed(&topic, ""), [0]);
         assert_eq!(routed(&topic, "."), [1, 2]);
         assert_eq!(routed(&topic, "a."), [2, 3]);
-        assert_eq!(routed(&topic, ".."), []);
+        assert!(routed(&topic, "..").is_empty());
     }
 
     #[test]
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(topic.nodes.len() - topic.nodes_free.len(), 1);
         assert!(topic.words.by_text.is_empty());
         assert_eq!(topic.nested_free.len() as u32, topic.nested_count);
-        assert_eq!(routed(&topic, "a.b.c"), []);
+        assert!(routed(&topic, "a.b.c").is_empty());
     }
 
     #[test]

@@ -21,15 +21,16 @@ use super::{
 };
 use crate::broker::{
     connections::ConnectionId,
-    consumer::{Batch, ConsumerId, ConsumerOptions, Held, Outlet, Settle},
+    consumer::{Batch, ConsumerId, ConsumerOptions, Held, Outlet, Settle, SharedCredit},
     error::{Error, Kind},
     exchange::Exchange,
     message::Message,
-    record::{QueueId, Record},
+    record::{Position, QueueId, Record},
     time::Time,
     timers::Owner,
     turn::Turn,
     value::Table,
+    verb::Verb,
     vhost::Vhost,
 };
 
@@ -71,6 +72,8 @@ pub struct Queue {
     pub vhost: Weak<Vhost>,
     machine: Mutex<Machine>,
     is_deleted: AtomicBool,
+    /// Position of its declaration in the log, zero without one.
+    declared_at: AtomicU64,
     dead_letter: RwLock<DeadLetterTarget>,
     /// The appointment that its timer has; [`Time::NEVER`] for none.
     appointment: AtomicU64,
@@ -114,8 +117,14 @@ pub struct ConsumerStatus {
 
 /// Messages that one lock hold expires, purges or compacts.
 const CHUNK: usize = 256;
+/// Messages that pass through an empty queue before they are handed over.
+const PASSED_MAX: usize = 128;
+/// Bytes of bodies that pass through an empty queue before they are handed over.
+const PASSED_BYTES_MAX: u64 = 256 * 1024;
 /// Messages that one lock hold counts: cheaper each than what [`CHUNK`] is about.
 const SCAN: usize = 4_096;
+/// Segments that a stream gives up in one lock hold.
+const RETAINED_SEGMENTS_MAX: usize = 16;
 /// Milliseconds after which a held message may be copied out of the buffer it arrived in.
 const COMPACT_AFTER_MS: u64 = 2_000;
 
@@ -142,6 +151,7 @@ impl Queue {
             vhost: Arc::downgrade(vhost),
             machine: Mutex::new(machine),
             is_deleted: AtomicBool::new(false),
+            declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
             appointment: AtomicU64::new(Time::NEVER.0),
             inbound: Mutex::default(),
@@ -154,6 +164,15 @@ impl Queue {
         self.is_deleted.load(Ordering::Acquire)
     }
 
+    /// Where the log has its declaration: whoever is told that it exists waits for that.
+    pub fn declared_at(&self) -> Position {
+        Position(self.declared_at.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::broker) fn set_declared_at(&self, position: Position) {
+        self.declared_at.store(position.0, Ordering::Relaxed);
+    }
+
     /// It is a stream: consuming does not remove.
     pub fn is_stream(&self) -> bool {
         self.declaration.parsed.queue_type == QueueType::Stream
@@ -162,6 +181,12 @@ impl Queue {
     /// Whether deliveries say how often they failed before.
     pub fn reports_count(&self) -> bool {
         self.declaration.parsed.queue_type == QueueType::Quorum
+    }
+
+    /// A quorum queue with a single active consumer has no single gets, as with RabbitMQ.
+    pub fn refuses_get(&self) -> bool {
+        let parsed = &self.declaration.parsed;
+        parsed.queue_type == QueueType::Quorum && parsed.single_active_consumer
     }
 
     /// Where messages go that it gives up.
@@ -197,25 +222,73 @@ impl Queue {
         turn: &mut Turn<'_>,
         refused: &mut Vec<usize>,
     ) {
-        let mut effects = Effects::default();
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         if self.is_deleted() {
             return;
         }
+        self.push(&mut machine, messages, turn, &mut effects, refused);
+        self.after_push(machine, effects, turn);
+    }
+
+    /// Takes the lock, for verbs that need the locks of several queues.
+    pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock()
+    }
+
+    /// Room for what a verb leaves to be done after unlocking.
+    pub(in crate::broker) fn effects(&self, turn: &Turn<'_>) -> Effects {
+        Effects { wants_settled: self.is_logged(turn), ..Effects::default() }
+    }
+
+    /// Takes messages in and records them; [`Self::after_push`] is the rest of it.
+    pub(in crate::broker) fn push(
+        &self,
+        machine: &mut Machine,
+        messages: impl Iterator<Item = Message>,
+        turn: &mut Turn<'_>,
+        effects: &mut Effects,
+        refused: &mut Vec<usize>,
+    ) {
         let is_logged = self.is_logged(turn);
-        for (index, message) in messages.enumerate() {
-            let recorded = (is_logged && message.traits.persistent).then(|| message.clone());
-            match machine.push(message, turn.now, &mut effects) {
+        let (mut passed, mut passed_bytes) = (0, 0);
+        for (index, mut message) in messages.enumerate() {
+            if !is_logged && machine.is_open() {
+                let bytes = message.body_bytes();
+                match machine.pass(message, turn.now, effects) {
+                    Ok(_) => {
+                        (passed, passed_bytes) = (passed + 1, passed_bytes + bytes);
+                        if passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX {
+                            self.hand_over(machine, turn);
+                            (passed, passed_bytes) = (0, 0);
+                        }
+                        continue;
+                    }
+                    Err(refused) => message = refused,
+                }
+            }
+            let recorded = (is_logged && self.is_recorded(&message, turn)).then(|| message.clone());
+            match machine.push(message, turn.now, effects) {
                 Pushed::Accepted(seq) => {
                     if let Some(message) = recorded {
                         let deadline = machine.deadline_of(&message, turn.now);
-                        turn.record(&Record::Enqueue { queue: self.id, seq, message, deadline });
+                        turn.record(Record::Enqueue { queue: self.id, seq, message, deadline, at: turn.now });
                     }
                 }
                 Pushed::Refused => refused.push(index),
                 Pushed::Duplicate => {}
             }
         }
+    }
+
+    /// Delivers and unlocks after messages were taken in.
+    pub(in crate::broker) fn after_push(
+        self: &Arc<Self>,
+        mut machine: MutexGuard<'_, Machine>,
+        mut effects: Effects,
+        turn: &mut Turn<'_>,
+    ) {
+        self.retain(&mut machine, turn);
         self.run(&mut machine, turn, &mut effects);
         if machine.ready.next_deadline() <= turn.now {
             machine.expire(turn.now, CHUNK, &mut effects);
@@ -224,55 +297,136 @@ impl Queue {
         self.finish(machine, effects, turn);
     }
 
-    /// Takes one dead-lettered message in, under a lock that the caller holds on several queues.
-    pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock()
-    }
-
-    /// The rest of taking a message in that the caller has pushed itself.
-    pub(in crate::broker) fn after_push(
-        self: &Arc<Self>,
-        mut machine: MutexGuard<'_, Machine>,
-        mut effects: Effects,
-        turn: &mut Turn<'_>,
-    ) {
-        self.run(&mut machine, turn, &mut effects);
-        self.appoint_next(&machine, turn);
-        self.finish(machine, effects, turn);
+    /// Has a stream give up what its limits no longer allow, a bounded part of it.
+    fn retain(&self, machine: &mut Machine, turn: &mut Turn<'_>) -> bool {
+        let Some(stream) = &mut machine.stream else { return false };
+        let before = stream.first_offset();
+        let has_more = (0..RETAINED_SEGMENTS_MAX).all(|_| stream.retain(turn.now) > 0);
+        let first = stream.first_offset();
+        if first != before && self.is_logged(turn) {
+            turn.record(Record::StreamTrimmed { queue: self.id, first });
+        }
+        has_more
     }
 
     /// Whether changes of this queue are recorded.
     pub(in crate::broker) fn is_logged(&self, turn: &Turn<'_>) -> bool {
-        self.is_durable && self.declaration.owner.is_none() && turn.broker.is_logged()
+        self.survives_restart() && turn.broker.is_logged()
+    }
+
+    /// Whether it is in the log: durable, and not to go with its connection.
+    pub(in crate::broker) fn survives_restart(&self) -> bool {
+        self.is_durable && self.declaration.owner.is_none()
+    }
+
+    /// Whether that message's way through this queue is recorded. A stream keeps all of its
+    /// messages, so that no offset is missing.
+    pub(in crate::broker) fn is_recorded(&self, message: &Message, turn: &Turn<'_>) -> bool {
+        self.is_logged(turn) && (message.traits.persistent || self.is_stream())
     }
 
     /// Takes one message out; `None` when there is none.
-    pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Option<Got> {
-        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+    pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Verb<Option<Got>> {
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
+        if let Some(pages) = turn.broker.cold_pages()
+            && let Some(front) = machine.ready.front()
+            && let Some(ticket) = pages.fetch(self.id, front.seq)
+        {
+            return Verb::Pending(ticket);
+        }
         let got = machine.get(no_ack, turn.now, &mut effects);
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
-        got
+        Verb::Done(got)
     }
 
     /// Settles deliveries, in the order given.
     pub fn settle(self: &Arc<Self>, held: &[Held], how: Settle, turn: &mut Turn<'_>) {
-        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
-        if matches!(how, Settle::Requeued | Settle::Returned) {
-            // Newest first, so that each goes in front of what was requeued before it.
-            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, &mut effects));
-        } else {
-            held.iter().for_each(|&held| _ = machine.settle(held, how, &mut effects));
-        }
-        if effects.wants_settled && how == Settle::Requeued {
-            let seqs = held.iter().map(|held| held.seq).collect();
-            turn.record(&Record::Requeue { queue: self.id, seqs });
-        }
+        self.settle_all(&mut machine, held, how, &mut effects);
+        self.record_settled(&mut effects, turn);
         self.run(&mut machine, turn, &mut effects);
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
+    }
+
+    /// Settles deliveries under the lock; nothing is recorded or delivered yet.
+    pub(in crate::broker) fn settle_all(
+        &self,
+        machine: &mut Machine,
+        held: &[Held],
+        how: Settle,
+        effects: &mut Effects,
+    ) {
+        if matches!(how, Settle::Requeued | Settle::Returned) {
+            // Newest first, so that each goes in front of what was requeued before it.
+            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, effects));
+        } else {
+            held.iter().for_each(|&held| _ = machine.settle(held, how, effects));
+        }
+        if self.is_deleted() {
+            // Its messages went with it; only credit was to be given back.
+            effects.dead.clear();
+            machine.clear();
+        }
+    }
+
+    /// Records what was settled under the lock so far.
+    pub(in crate::broker) fn record_settled(&self, effects: &mut Effects, turn: &mut Turn<'_>) {
+        if !effects.requeued.is_empty() {
+            let seqs = std::mem::take(&mut effects.requeued);
+            turn.record(Record::Requeue { queue: self.id, seqs });
+        }
+        if !effects.settled.is_empty() {
+            let seqs = std::mem::take(&mut effects.settled);
+            turn.record(Record::Settle { queue: self.id, seqs });
+        }
+    }
+
+    /// Ends consumers and takes back what their channel held, in one step: whoever is served next
+    /// gets the messages in their order. Returns whether the queue has to be deleted because these
+    /// were the last consumers.
+    pub fn leave(
+        self: &Arc<Self>,
+        consumers: &[ConsumerId],
+        requeued: &[Held],
+        returned: &[Held],
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let mut effects = self.effects(turn);
+        let mut machine = self.machine.lock();
+        for &id in consumers {
+            if let Some(slot) = machine.consumers.slot_of(id) {
+                machine.consumers.close(slot);
+                machine.used_at = turn.now;
+            }
+        }
+        machine.elect();
+        self.settle_all(&mut machine, requeued, Settle::Requeued, &mut effects);
+        self.settle_all(&mut machine, returned, Settle::Returned, &mut effects);
+        self.record_settled(&mut effects, turn);
+        let is_over = !consumers.is_empty() && self.declaration.is_auto_delete && machine.consumers.is_empty();
+        if !is_over {
+            self.run(&mut machine, turn, &mut effects);
+        }
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+        is_over
+    }
+
+    /// Has a consumer share the credit of its channel from now on.
+    pub fn share_credit(&self, id: ConsumerId, credit: &Arc<SharedCredit>) {
+        let mut machine = self.machine.lock();
+        if let Some(slot) = machine.consumers.slot_of(id)
+            && let Some(consumer) = machine.consumers.get_mut(slot)
+            && consumer.options.shared_credit.is_none()
+            && !consumer.options.no_ack
+        {
+            credit.charge(consumer.unsettled);
+            consumer.options.shared_credit = Some(credit.clone());
+        }
     }
 
     /// Starts a consumer.
@@ -282,7 +436,7 @@ impl Queue {
         options: ConsumerOptions,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         self.check(&machine, &options)?;
         let cursor = self.cursor(&machine, &options, turn.now)?;
@@ -331,7 +485,7 @@ impl Queue {
     /// Ends a consumer; what it holds stays unsettled. Returns whether the queue has to be deleted
     /// because this was the last one.
     pub fn cancel(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) -> bool {
-        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         let Some(slot) = machine.consumers.slot_of(id) else { return false };
         machine.consumers.close(slot);
@@ -350,7 +504,7 @@ impl Queue {
 
     /// The consumer's outlet has room again, or its credit has grown.
     pub fn resume(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) {
-        let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+        let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         let Some(slot) = machine.consumers.slot_of(id) else { return };
         if let Some(consumer) = machine.consumers.get_mut(slot) {
@@ -366,7 +520,7 @@ impl Queue {
     pub fn purge(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
         let mut total = 0;
         loop {
-            let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+            let mut effects = self.effects(turn);
             let mut machine = self.machine.lock();
             let done = machine.purge(CHUNK, &mut effects);
             self.finish(machine, effects, turn);
@@ -390,10 +544,7 @@ impl Queue {
             machine.consumers.close(slot);
         }
         let ready = machine.ready_count();
-        machine.ready = super::ready::Ready::new(machine.ready.priority_max());
-        if let Some(stream) = &mut machine.stream {
-            stream.clear();
-        }
+        machine.clear();
         drop(machine);
         for (outlet, key) in told {
             outlet.cancelled(key);
@@ -448,7 +599,7 @@ impl Queue {
     pub fn tick(self: &Arc<Self>, turn: &mut Turn<'_>) -> bool {
         self.appointment.store(Time::NEVER.0, Ordering::Release);
         loop {
-            let mut effects = Effects { wants_settled: self.is_logged(turn), ..Effects::default() };
+            let mut effects = self.effects(turn);
             let mut machine = self.machine.lock();
             if self.is_deleted() {
                 return false;
@@ -461,9 +612,7 @@ impl Queue {
             let mut has_more = machine.expire(turn.now, CHUNK, &mut effects);
             has_more |= machine.enforce_limits(CHUNK, &mut effects);
             has_more |= machine.compact(CHUNK);
-            if let Some(stream) = &mut machine.stream {
-                stream.retain(turn.now);
-            }
+            has_more |= self.retain(&mut machine, turn);
             if !has_more {
                 self.run(&mut machine, turn, &mut effects);
                 self.appoint_next(&machine, turn);
@@ -474,11 +623,6 @@ impl Queue {
                 return false;
             }
         }
-    }
-
-    /// Puts a message back that a log says is in the queue.
-    pub(in crate::broker) fn restore(&self, entry: super::ready::Entry) {
-        self.machine.lock().restore(entry);
     }
 
     /// Its ready messages with their identity, in delivery order.
@@ -533,31 +677,33 @@ impl Queue {
                 }
                 return;
             }
-            let assigned = machine.take_assigned();
-            for &slot in &assigned {
-                let Machine { consumers, unsettled, .. } = machine;
-                let Some(consumer) = consumers.get_mut(slot) else { continue };
-                let items = std::mem::take(&mut consumer.assigned);
-                let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
-                let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
-                consumer.is_parked |= handed.is_full;
-                if handed.needs_flush {
-                    turn.flush_later(consumer.options.outlet.clone());
-                }
-                consumers::keep_list(items);
-            }
-            machine.reuse_assigned(assigned);
+            self.hand_over(machine, turn);
             if !machine.has_more() {
                 return;
             }
         }
     }
 
-    fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {
-        if !effects.settled.is_empty() {
-            let seqs = std::mem::take(&mut effects.settled);
-            turn.record(&Record::Settle { queue: self.id, seqs });
+    /// Hands assigned deliveries to their outlets.
+    fn hand_over(&self, machine: &mut Machine, turn: &mut Turn<'_>) {
+        let assigned = machine.take_assigned();
+        for &slot in &assigned {
+            let Machine { consumers, unsettled, .. } = machine;
+            let Some(consumer) = consumers.get_mut(slot) else { continue };
+            let items = std::mem::take(&mut consumer.assigned);
+            let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+            let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
+            consumer.is_parked |= handed.is_full;
+            if handed.needs_flush {
+                turn.flush_later(consumer.options.outlet.clone());
+            }
+            consumers::keep_list(items);
         }
+        machine.reuse_assigned(assigned);
+    }
+
+    fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {
+        self.record_settled(&mut effects, turn);
         drop(machine);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);

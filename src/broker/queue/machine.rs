@@ -94,16 +94,24 @@ pub struct Dead {
 pub struct Effects {
     /// Messages to dead-letter or to drop.
     pub dead: Vec<Dead>,
-    /// Whether `settled` is wanted.
+    /// Whether `settled` and `requeued` are wanted.
     pub wants_settled: bool,
     /// Seqs of persistent messages that left the queue for good.
     pub settled: Vec<u64>,
+    /// Seqs of persistent messages whose delivery failed.
+    pub requeued: Vec<u64>,
 }
 
 impl Effects {
     fn settle(&mut self, entry: &Entry) {
         if self.wants_settled && entry.message.traits.persistent {
             self.settled.push(entry.seq);
+        }
+    }
+
+    fn requeue(&mut self, entry: &Entry) {
+        if self.wants_settled && entry.message.traits.persistent {
+            self.requeued.push(entry.seq);
         }
     }
 }
@@ -260,19 +268,23 @@ impl Machine {
 
     /// Takes a message in.
     pub fn push(&mut self, message: Message, now: Time, effects: &mut Effects) -> Pushed {
-        if self.is_duplicate(&message, now) {
-            return Pushed::Duplicate;
-        }
         if let Some(stream) = &mut self.stream {
+            if self.dedup.as_mut().is_some_and(|window| window.is_duplicate_message(message.headers(), now)) {
+                return Pushed::Duplicate;
+            }
             self.counters.published += 1;
             return Pushed::Accepted(stream.append(message, now));
         }
+        // Before the message is remembered: what was refused may come again.
         if self.limits.overflow != Overflow::DropHead && self.has_length_limit() && self.is_full(now, effects) {
             if self.limits.overflow == Overflow::RejectPublishDlx {
                 let entry = Entry { seq: 0, message, deadline: Time::NEVER, delivery_count: 0, redelivered: false };
                 effects.dead.push(Dead { entry, reason: Reason::MaxLen });
             }
             return Pushed::Refused;
+        }
+        if self.is_duplicate(&message, now) {
+            return Pushed::Duplicate;
         }
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -285,6 +297,27 @@ impl Machine {
         Pushed::Accepted(seq)
     }
 
+    /// Whether a message that comes now may go straight to a consumer: nothing waits before it,
+    /// and nothing has to be looked at first.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none()
+    }
+
+    /// Takes a message in and assigns it at once; gives it back when no consumer can take it.
+    /// The caller has asked [`Self::is_open`].
+    #[inline]
+    pub fn pass(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<u64, Message> {
+        let Some(slot) = self.consumers.choose() else { return Err(message) };
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.counters.published += 1;
+        let deadline = self.deadline_of(&message, now);
+        let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+        self.assign(entry, slot, effects);
+        Ok(seq)
+    }
+
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
         let ttl_ms = match (message.traits.ttl_ms, self.limits.message_ttl_ms) {
@@ -294,10 +327,48 @@ impl Machine {
         ttl_ms.map_or(Time::NEVER, |ms| now.after_ms(ms))
     }
 
-    /// Puts a message back that a log says is in the queue.
-    pub fn restore(&mut self, entry: Entry) {
+    /// Puts a message back that a log says is in the queue. Limits are not looked at: what they
+    /// led to is in the log, too.
+    pub fn restore(&mut self, entry: Entry, at: Time) {
+        if let Some(stream) = &mut self.stream {
+            if stream.is_empty() {
+                stream.start_at(entry.seq);
+            }
+            debug_assert_eq!(stream.next_offset(), entry.seq, "a stream's records have no gaps");
+            stream.append(entry.message, at);
+            return;
+        }
         self.next_seq = self.next_seq.max(entry.seq + 1);
         self.ready.push(entry);
+    }
+
+    /// Forgets a message that a log says has left the queue.
+    pub fn restore_gone(&mut self, seq: u64) -> Option<Entry> {
+        (0..=self.ready.priority_max()).find_map(|level| self.ready.take(level, seq))
+    }
+
+    /// Repeats a failed delivery that a log tells of.
+    pub fn restore_requeued(&mut self, seq: u64) {
+        if let Some(mut entry) = self.restore_gone(seq) {
+            entry.redelivered = true;
+            entry.delivery_count += 1;
+            self.ready.push(entry);
+        }
+    }
+
+    /// Repeats that a stream gave up everything before `first`.
+    pub fn restore_trimmed(&mut self, first: u64) {
+        if let Some(stream) = &mut self.stream {
+            stream.trim_to(first);
+        }
+    }
+
+    /// Forgets all messages, as a deleted queue does.
+    pub fn clear(&mut self) {
+        self.ready = Ready::new(self.ready.priority_max());
+        if let Some(stream) = &mut self.stream {
+            stream.clear();
+        }
     }
 
     fn has_length_limit(&self) -> bool {
@@ -323,7 +394,7 @@ impl Machine {
         }
         self.dispatch(now, effects);
         while self.is_too_long(0) {
-            let Some(entry) = self.ready.pop_head() else { break };
+            let Some(entry) = self.ready.pop() else { break };
             self.counters.dropped += 1;
             effects.dead.push(Dead { entry, reason: Reason::MaxLen });
         }
@@ -335,7 +406,7 @@ impl Machine {
             if self.limits.overflow != Overflow::DropHead || !self.is_too_long(0) {
                 return false;
             }
-            let Some(entry) = self.ready.pop_head() else { return false };
+            let Some(entry) = self.ready.pop() else { return false };
             self.counters.dropped += 1;
             effects.dead.push(Dead { entry, reason: Reason::MaxLen });
         }
@@ -378,6 +449,7 @@ impl Machine {
         }
     }
 
+    #[inline]
     fn assign(&mut self, entry: Entry, slot: u32, effects: &mut Effects) {
         let Some(consumer) = self.consumers.get_mut(slot) else { return };
         if consumer.assigned.is_empty() {
@@ -517,6 +589,7 @@ impl Machine {
             Settle::Requeued => {
                 entry.redelivered = true;
                 entry.delivery_count += 1;
+                effects.requeue(&entry);
                 if self.limits.delivery_limit.is_some_and(|limit| u64::from(entry.delivery_count) > limit) {
                     self.counters.rejected += 1;
                     effects.dead.push(Dead { entry, reason: Reason::DeliveryLimit });

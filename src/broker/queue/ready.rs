@@ -120,13 +120,6 @@ impl Ready {
         self.pop_level(level)
     }
 
-    /// Takes the message that is dropped first when the queue is too long: the oldest of the
-    /// lowest priority.
-    pub fn pop_head(&mut self) -> Option<Entry> {
-        let level = self.levels.iter().position(|slots| !slots.is_empty())?;
-        self.pop_level(level)
-    }
-
     fn pop_level(&mut self, level: usize) -> Option<Entry> {
         let slots = &mut self.levels[level];
         let entry = slots.pop_front()?.entry?;

@@ -226,6 +226,26 @@ impl Stream {
         dropped.entries.len()
     }
 
+    /// Gives an empty stream the offset of its first message.
+    pub(in crate::broker) fn start_at(&mut self, offset: u64) {
+        debug_assert!(self.is_empty());
+        self.next_offset = offset;
+        self.last_chunk_offset = offset;
+    }
+
+    /// Drops the segments that end before `first`, as [`Stream::retain`] did when it was logged.
+    pub(in crate::broker) fn trim_to(&mut self, first: u64) {
+        while let Some(front) = self.segments.front().filter(|front| front.base < first) {
+            // Limits may have changed since, and segments been cut otherwise: then the rest stays.
+            if front.end() > first {
+                return;
+            }
+            self.held_bytes -= front.held_bytes;
+            self.body_bytes -= front.body_bytes;
+            self.segments.pop_front();
+        }
+    }
+
     /// The moment from which [`Stream::retain`] will drop something for its age, if any.
     pub fn next_expiry(&self) -> Option<Time> {
         if self.segments.len() < 2 {

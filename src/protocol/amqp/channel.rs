@@ -2,7 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::codec::{hot, method::AMQPClass};
+use super::codec::{
+    frame::{FRAME_OVERHEAD, Frame},
+    hot,
+    method::AMQPClass,
+};
 use crate::broker::{
     block::{Block, Slice},
     consumer::{ConsumerId, Settle, SharedCredit, Taken},
@@ -23,6 +27,8 @@ pub(super) enum Content {
     /// A method frame.
     #[default]
     Method,
+    /// Nothing: what comes is kept in [`Channel::parked`] until an earlier verb has been answered.
+    Parked,
     /// The header of a publish.
     Header {
         /// Where the publish was read from.
@@ -111,6 +117,47 @@ pub(super) struct Consumer {
     pub(super) is_reply: bool,
 }
 
+impl Channel {
+    /// Whether something of it waits for the log or for a page.
+    pub(super) fn is_waiting(&self) -> bool {
+        let has_confirms = matches!(&self.mode, Mode::Confirm(confirms) if !confirms.waiting.is_empty());
+        has_confirms || !self.replies.is_empty() || self.pending.is_some() || !self.parked.is_empty()
+    }
+
+    /// Keeps a frame for later.
+    pub(super) fn park(&mut self, input: &Block, found: Frame) {
+        self.start_parking();
+        self.parked_bytes += found.payload_len + FRAME_OVERHEAD;
+        self.parked.push_back((input.clone(), found));
+    }
+
+    /// Keeps all further frames for later.
+    pub(super) fn start_parking(&mut self) {
+        if !matches!(self.content, Content::Parked) {
+            self.unparked = std::mem::replace(&mut self.content, Content::Parked);
+        }
+    }
+
+    /// The first parked frame, if the channel can go on; without one, it parks no more.
+    pub(super) fn unpark(&mut self) -> Option<(Block, Frame)> {
+        if !matches!(self.content, Content::Parked) || !self.replies.is_empty() || self.pending.is_some() {
+            return None;
+        }
+        self.content = std::mem::take(&mut self.unparked);
+        let (input, found) = self.parked.pop_front()?;
+        self.parked_bytes -= found.payload_len + FRAME_OVERHEAD;
+        Some((input, found))
+    }
+}
+
+/// A single get whose message is being fetched.
+pub(super) struct PendingGet {
+    /// From where.
+    pub(super) queue: Arc<Queue>,
+    /// It needs no settling.
+    pub(super) no_ack: bool,
+}
+
 /// An open channel.
 #[derive(Default)]
 pub(super) struct Channel {
@@ -132,6 +179,14 @@ pub(super) struct Channel {
     pub(super) reply_queue: Option<Arc<Queue>>,
     /// Replies that wait for the log, in order.
     pub(super) replies: VecDeque<(Option<Position>, AMQPClass)>,
+    /// Frames that came while an earlier verb was not answered, in order.
+    pub(super) parked: VecDeque<(Block, Frame)>,
+    /// Octets of those frames.
+    pub(super) parked_bytes: usize,
+    /// What it expected when the first of them came.
+    pub(super) unparked: Content,
+    /// The single get that waits for its message.
+    pub(super) pending: Option<PendingGet>,
     /// Marks for the delivery acknowledgement timeout: tags below the first were assigned before
     /// the second.
     pub(super) delivery_marks: VecDeque<(u64, crate::broker::time::Time)>,

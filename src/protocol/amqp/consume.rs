@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    channel::Consumer,
+    channel::{Consumer, PendingGet},
     codec::{
         hot,
         method::{self, AMQPClass, basic},
@@ -17,9 +17,11 @@ use super::{
 use crate::broker::{
     access::Access,
     consumer::{ConsumerOptions, SharedCredit},
+    queue::Queue,
     topology::random_name,
     turn::Turn,
     value::Table,
+    verb::Verb,
 };
 
 impl Session {
@@ -29,11 +31,12 @@ impl Session {
         }
         let count = u32::from(qos.prefetch_count);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
-        let mut resumed = Vec::new();
         if qos.global {
             let credit = channel.shared_credit.get_or_insert_with(|| Arc::new(SharedCredit::default()));
             credit.set_limit(count);
-            resumed.extend(channel.consumers.iter().map(|consumer| (consumer.queue.clone(), consumer.id)));
+            for consumer in &channel.consumers {
+                consumer.queue.share_credit(consumer.id, credit);
+            }
         } else {
             channel.prefetch = count;
         }
@@ -45,10 +48,20 @@ impl Session {
             }
         });
         self.reply(number, AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {})), turn);
-        for (queue, consumer) in resumed {
-            queue.resume(consumer, turn);
+        if qos.global {
+            self.resume_sharers(number, turn);
         }
         Ok(())
+    }
+
+    /// Credit that all consumers of a channel share has come back at one queue: the others may have
+    /// been waiting for it.
+    pub(super) fn resume_sharers(&mut self, number: u16, turn: &mut Turn<'_>) {
+        let Some(channel) = self.channels.get(&number) else { return };
+        let sharers: Vec<_> = channel.consumers.iter().map(|one| (one.queue.clone(), one.id)).collect();
+        for (queue, consumer) in sharers {
+            queue.resume(consumer, turn);
+        }
     }
 
     pub(super) fn consume(
@@ -64,6 +77,7 @@ impl Session {
             tag => tag.into(),
         };
         let is_reply = consume.queue.as_str() == REPLY_TO;
+        self.forget_cancelled(number);
         let Some(channel) = self.channels.get(&number) else { return Ok(()) };
         if channel.consumers.len() >= self.options.consumers_per_channel_max {
             return Err(Failure::connection(
@@ -113,9 +127,9 @@ impl Session {
         let prefetch = channel.prefetch;
         if queue.is_stream() {
             if consume.no_ack {
-                return Err(not_for_stream(&queue, "does not support no-ack"));
+                return Err(not_for_stream(&queue, "automatic acknowledgement"));
             }
-            if prefetch == 0 && channel.shared_credit.as_ref().is_none_or(|credit| credit.limit() == 0) {
+            if prefetch == 0 {
                 return Err(Failure::channel(
                     Code::PreconditionFailed,
                     format!("consumer prefetch count is not set for 'queue '{name}' in vhost '{}''", vhost.name),
@@ -173,7 +187,7 @@ impl Session {
         Ok(())
     }
 
-    fn forget_consumer(&mut self, number: u16, source: u32) {
+    pub(super) fn forget_consumer(&mut self, number: u16, source: u32) {
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.consumers.retain(|consumer| consumer.source != source);
         }
@@ -214,6 +228,17 @@ impl Session {
         }
     }
 
+    /// Forgets consumers of deleted queues, whose events may not have been looked at yet: their
+    /// tags are free.
+    fn forget_cancelled(&mut self, number: u16) {
+        let Some(channel) = self.channels.get(&number) else { return };
+        let cancelled: Vec<_> =
+            channel.consumers.iter().filter(|one| one.queue.is_deleted()).map(|one| one.source).collect();
+        for source in cancelled {
+            self.consumer_cancelled(number, source);
+        }
+    }
+
     /// The queue has cancelled a consumer, and told the client already.
     pub(super) fn consumer_cancelled(&mut self, number: u16, source: u32) {
         let is_known = self
@@ -231,25 +256,49 @@ impl Session {
         self.require(&name, Access::Read, "queue")?;
         let queue = self.vhost()?.find_queue(&name, Some(self.id))?;
         if queue.is_stream() {
-            return Err(not_for_stream(&queue, "does not support basic.get"));
+            return Err(not_for_stream(&queue, "basic.get"));
+        }
+        if queue.refuses_get() {
+            let vhost = queue.vhost_name();
+            return Err(crate::broker::error::Error::SingleActiveGet { name, vhost }.into());
         }
         if queue.is_exclusively_consumed() {
             let vhost = queue.vhost_name();
             return Err(crate::broker::error::Error::ExclusiveUse { name, vhost }.into());
         }
-        let Some(got) = queue.get(no_ack, turn) else {
+        self.get_from(number, &queue, no_ack, turn)
+    }
+
+    pub(super) fn get_from(
+        &mut self,
+        number: u16,
+        queue: &Arc<Queue>,
+        no_ack: bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Failure> {
+        let got = match queue.get(no_ack, turn) {
+            Verb::Done(got) => got,
+            Verb::Pending(_) => {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.start_parking();
+                    channel.pending = Some(PendingGet { queue: queue.clone(), no_ack });
+                }
+                return Ok(());
+            }
+        };
+        let Some(got) = got else {
             self.shared.output().encode(|out| hot::put_get_empty(out, number));
             return Ok(());
         };
         let mut output = self.shared.output();
         let Some(open) = output.channel(number) else { return Ok(()) };
         let tag = open.next_tag();
-        let source = open.ledger.get_source(&queue);
+        let source = open.ledger.get_source(queue);
         let message = &got.message;
         let method = |out: &mut Vec<u8>| {
             hot::put_get_ok(out, number, tag, got.redelivered, message.route_bytes(), got.remaining);
         };
-        let extra = Extra { delivery_count: got.reported_count(&queue), stream_offset: None };
+        let extra = Extra { delivery_count: got.reported_count(queue), stream_offset: None };
         output.put_content(number, message, method, extra);
         let sent_at = output.encoded_bytes();
         if let Some(held) = got.held

@@ -71,9 +71,8 @@ impl Session {
             (_, M::Close(_)) => {
                 self.settle_up(turn);
                 // Consumers stop before the answer goes out: nothing may follow it.
-                for channel in self.channels.keys().copied().collect::<Vec<_>>() {
-                    self.drop_channel(channel, turn);
-                }
+                // As RabbitMQ: whoever has seen the answer finds no exclusive queue any more.
+                self.drop_everything(turn);
                 self.send(0, &AMQPClass::Connection(M::CloseOk(connection::CloseOk {})));
                 self.set_stage(Stage::Over, Time::NEVER);
                 Ok(())
@@ -88,7 +87,7 @@ impl Session {
             }
             _ => {
                 let text = format!("unexpected method in connection state {}", self.stage_name());
-                Err(Failure { method: (0, 0), ..Failure::connection(Code::ChannelError, text) })
+                Err(Failure::connection(Code::ChannelError, text))
             }
         }
     }
@@ -142,7 +141,7 @@ impl Session {
                     wants_close,
                     wants_blocked,
                 }));
-                return Err(Failure { method: (0, 0), ..failure });
+                return Err(failure.at((0, 0)));
             }
         };
         self.login =

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use super::{
     channel::{Channel, Confirms, Mode, Transaction},
-    codec::{
-        hot,
-        method::{self, AMQPClass, access, basic, channel, confirm, exchange, queue, tx},
-    },
+    codec::method::{self, AMQPClass, access, basic, channel, confirm, exchange, queue, tx},
     publish::DEFAULT_EXCHANGE,
     reply::{Code, Failure},
     session::Session,
@@ -29,11 +26,8 @@ const CHANNEL_CLOSE_OK: (u16, u16) = (20, 41);
 
 impl Session {
     pub(super) fn handle_unopened(&mut self, number: u16, id: (u16, u16), payload: &[u8]) -> Result<(), Failure> {
-        if id == CHANNEL_CLOSE_OK || id == CHANNEL_CLOSE {
-            // Both sides closed at the same time; an answer to a close is always right.
-            if id == CHANNEL_CLOSE {
-                self.send(number, &AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
-            }
+        if id == CHANNEL_CLOSE_OK {
+            // Both sides closed at the same time.
             return Ok(());
         }
         if id != CHANNEL_OPEN {
@@ -103,15 +97,36 @@ impl Session {
     pub(super) fn drop_consumers_and_deliveries(&mut self, number: u16, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let consumers = std::mem::take(&mut channel.consumers);
+        // Each queue loses the consumers and gets the deliveries back in one step.
+        let mut leaving: Vec<_> = self
+            .take_deliveries(number)
+            .into_iter()
+            .map(|(queue, requeued, returned)| (queue, Vec::new(), requeued, returned))
+            .collect();
+        for consumer in consumers.iter().filter(|consumer| !consumer.is_reply) {
+            match leaving.iter_mut().find(|(queue, ..)| Arc::ptr_eq(queue, &consumer.queue)) {
+                Some((_, ids, ..)) => ids.push(consumer.id),
+                None => leaving.push((consumer.queue.clone(), vec![consumer.id], Vec::new(), Vec::new())),
+            }
+        }
+        for (queue, ids, requeued, returned) in leaving {
+            let is_over = queue.leave(&ids, &requeued, &returned, turn);
+            if is_over && let Some(vhost) = &self.vhost {
+                vhost.remove_queue(&queue, turn);
+            }
+        }
         for consumer in consumers {
-            self.end_consumer(number, consumer, turn);
+            if consumer.is_reply {
+                self.end_consumer(number, consumer, turn);
+            } else {
+                self.forget_consumer(number, consumer.source);
+            }
         }
         if let Some(queue) = self.channels.get_mut(&number).and_then(|open| open.reply_queue.take())
             && let Some(vhost) = &self.vhost
         {
             vhost.remove_hidden(&queue, turn);
         }
-        self.requeue_all(number, turn);
         if let Some(open) = self.shared.output().channel(number) {
             open.ledger = Default::default();
             open.status = Default::default();
@@ -189,19 +204,24 @@ impl Session {
                 (delete.nowait, M::DeleteOk(exchange::DeleteOk {}))
             }
             M::Bind(bind) => {
-                let (source, target) =
-                    self.exchange_binding(bind.source.as_str(), bind.destination.as_str(), bind.routing_key.as_str())?;
-                self.vhost()?.bind(&source, &target, bind.routing_key.as_str().as_bytes(), &arguments.table(), turn)?;
+                let key = bind.routing_key.as_str();
+                let (source, target) = self.exchange_binding(bind.source.as_str(), bind.destination.as_str(), key)?;
+                // RabbitMQ names the source when both are missing.
+                let vhost = self.vhost()?;
+                vhost.find_exchange(&source)?;
+                let target = Target::Exchange(vhost.find_exchange(&target)?);
+                vhost.bind(&source, &target, key.as_bytes(), &arguments.table(), turn)?;
                 (bind.nowait, M::BindOk(exchange::BindOk {}))
             }
             M::Unbind(unbind) => {
-                let (source, target) = self.exchange_binding(
-                    unbind.source.as_str(),
-                    unbind.destination.as_str(),
-                    unbind.routing_key.as_str(),
-                )?;
-                let key = unbind.routing_key.as_str().as_bytes();
-                self.vhost()?.unbind(&source, &target, key, &arguments.table(), turn)?;
+                let key = unbind.routing_key.as_str();
+                let (source, target) =
+                    self.exchange_binding(unbind.source.as_str(), unbind.destination.as_str(), key)?;
+                let vhost = self.vhost()?;
+                // What is not there is not bound, so all is well.
+                if let (Some(_), Some(target)) = (vhost.exchange(&source), vhost.exchange(&target)) {
+                    vhost.unbind(&source, &Target::Exchange(target), key.as_bytes(), &arguments.table(), turn)?;
+                }
                 (unbind.nowait, M::UnbindOk(exchange::UnbindOk {}))
             }
             _ => return Err(Failure::connection(Code::CommandInvalid, "unimplemented method")),
@@ -249,7 +269,7 @@ impl Session {
         Ok(())
     }
 
-    fn exchange_binding(&mut self, source: &str, destination: &str, key: &str) -> Result<(String, Target), Failure> {
+    fn exchange_binding(&mut self, source: &str, destination: &str, key: &str) -> Result<(String, String), Failure> {
         let vhost = self.vhost()?;
         let (source, destination) = (stripped(source), stripped(destination));
         if source.is_empty() || destination.is_empty() {
@@ -258,10 +278,7 @@ impl Session {
         self.require(&destination, Access::Write, "exchange")?;
         self.require(&source, Access::Read, "exchange")?;
         self.require_readable_topic(&vhost, &source, key)?;
-        let target = vhost.find_exchange(&destination);
-        // RabbitMQ names the source when both are missing.
-        vhost.find_exchange(&source)?;
-        Ok((source, Target::Exchange(target?)))
+        Ok((source, destination))
     }
 
     fn handle_queue(
@@ -284,14 +301,30 @@ impl Session {
             }
             M::Bind(bind) => {
                 let key = bind.routing_key.as_str();
-                let (target, key) = self.queue_binding(number, bind.queue.as_str(), bind.exchange.as_str(), key)?;
-                self.vhost()?.bind(&stripped(bind.exchange.as_str()), &target, &key, &arguments.table(), turn)?;
+                let exchange = stripped(bind.exchange.as_str());
+                let (name, key) = self.queue_binding(number, bind.queue.as_str(), &exchange, key)?;
+                // RabbitMQ names the exchange when both are missing.
+                let vhost = self.vhost()?;
+                vhost.find_exchange(&exchange)?;
+                let target = Target::Queue(vhost.find_queue(&name, Some(self.id))?);
+                vhost.bind(&exchange, &target, &key, &arguments.table(), turn)?;
                 (bind.nowait, M::BindOk(queue::BindOk {}))
             }
             M::Unbind(unbind) => {
                 let key = unbind.routing_key.as_str();
-                let (target, key) = self.queue_binding(number, unbind.queue.as_str(), unbind.exchange.as_str(), key)?;
-                self.vhost()?.unbind(&stripped(unbind.exchange.as_str()), &target, &key, &arguments.table(), turn)?;
+                let exchange = stripped(unbind.exchange.as_str());
+                let (name, key) = self.queue_binding(number, unbind.queue.as_str(), &exchange, key)?;
+                let vhost = self.vhost()?;
+                // What is not there is not bound, so all is well.
+                if let (Some(source), Some(queue)) = (vhost.exchange(&exchange), vhost.queue(&name)) {
+                    let owned = vhost.find_queue(&name, Some(self.id));
+                    let target = Target::Queue(queue);
+                    let mut bindings = source.bindings().into_iter();
+                    if bindings.any(|binding| *binding.key == *key && binding.target == target) {
+                        owned?;
+                    }
+                    vhost.unbind(&exchange, &target, &key, &arguments.table(), turn)?;
+                }
                 (false, M::UnbindOk(queue::UnbindOk {}))
             }
             M::Purge(purge) => {
@@ -299,7 +332,7 @@ impl Session {
                 self.require(&name, Access::Read, "queue")?;
                 let queue = self.vhost()?.find_queue(&name, Some(self.id))?;
                 if queue.is_stream() {
-                    return Err(not_for_stream(&queue, "does not support purge"));
+                    return Err(not_for_stream(&queue, "queue.purge"));
                 }
                 let message_count = queue.purge(turn) as u32;
                 (purge.nowait, M::PurgeOk(queue::PurgeOk { message_count }))
@@ -331,12 +364,8 @@ impl Session {
         let vhost = self.vhost()?;
         let name = stripped(declare.queue.as_str());
         if name.starts_with(super::publish::REPLY_TO) {
-            // Clients ask whether somebody still waits for a reply.
-            let is_alive = match self.channels.get(&number).map(|open| open.reply_queue.is_some()) {
-                Some(true) if name == super::publish::REPLY_TO => true,
-                _ => vhost.hidden(&name).is_some(),
-            };
-            if is_alive {
+            // Clients ask whether somebody still waits for a reply. The bare name always exists.
+            if name == super::publish::REPLY_TO || vhost.hidden(&name).is_some() {
                 return Ok((name.as_str().into(), (0, 1)));
             }
             return Err(vhost.find_queue(&name, None).err().map_or_else(
@@ -345,8 +374,9 @@ impl Session {
             ));
         }
         let queue = if declare.passive {
-            let name = self.queue_name(number, &name)?;
-            vhost.find_queue(&name, Some(self.id))?
+            let queue = vhost.find_queue(&name, Some(self.id))?;
+            turn.wait_for(queue.declared_at());
+            queue
         } else {
             if !name.is_empty() {
                 self.require(&name, Access::Configure, "queue")?;
@@ -389,26 +419,18 @@ impl Session {
         queue: &str,
         exchange: &str,
         key: &str,
-    ) -> Result<(Target, Vec<u8>), Failure> {
+    ) -> Result<(String, Vec<u8>), Failure> {
         let vhost = self.vhost()?;
         let name = self.queue_name(number, queue)?;
-        let exchange = stripped(exchange);
         // Without both names the key is the queue's name, too.
         let key = if queue.is_empty() && key.is_empty() { name.as_bytes().to_vec() } else { key.as_bytes().to_vec() };
         if exchange.is_empty() {
             return Err(crate::broker::error::Error::DefaultExchange.into());
         }
         self.require(&name, Access::Write, "queue")?;
-        self.require(&exchange, Access::Read, "exchange")?;
-        self.require_readable_topic(&vhost, &exchange, &String::from_utf8_lossy(&key))?;
-        let queue = vhost.find_queue(&name, Some(self.id));
-        if matches!(queue, Err(crate::broker::error::Error::Locked { .. })) {
-            queue?;
-            return Err(Failure::connection(Code::InternalError, ""));
-        }
-        let queue = queue?;
-        vhost.find_exchange(&exchange)?;
-        Ok((Target::Queue(queue), key))
+        self.require(exchange, Access::Read, "exchange")?;
+        self.require_readable_topic(&vhost, exchange, &String::from_utf8_lossy(&key))?;
+        Ok((name, key))
     }
 
     fn confirm_select(&mut self, number: u16, nowait: bool, turn: &mut Turn<'_>) -> Result<(), Failure> {
@@ -443,12 +465,8 @@ impl Session {
             }
             (M::Commit(_), Mode::Transaction(transaction)) => {
                 let Transaction { published, settled, .. } = std::mem::take(transaction);
-                turn.begin_transaction();
                 self.with_status(number, |status| status.uncommitted = 0);
-                self.publish_committed(number, published, turn)?;
-                self.finish_settles(number, settled, true);
-                self.settle_up(turn);
-                turn.end_transaction();
+                self.commit(number, published, settled, turn)?;
                 M::CommitOk(tx::CommitOk {})
             }
             (M::Rollback(_), Mode::Transaction(transaction)) => {
@@ -481,7 +499,7 @@ impl Session {
             M::Recover(recover) => self.recover(number, recover.requeue, true, turn),
             M::RecoverAsync(recover) => self.recover(number, recover.requeue, false, turn),
             M::CancelOk(_) => Ok(()),
-            _ => Err(Failure::connection(Code::CommandInvalid, "unimplemented method").at((hot::BASIC, 0))),
+            _ => Err(Failure::connection(Code::CommandInvalid, "unimplemented method")),
         }
     }
 
@@ -569,7 +587,8 @@ pub(super) fn stripped(name: &str) -> String {
 
 /// A stream refuses what only a queue can do.
 pub(super) fn not_for_stream(queue: &Queue, what: &str) -> Failure {
-    let text = format!("queue '{}' in vhost '{}' {what}", queue.name, queue.vhost_name());
+    let (name, vhost) = (&queue.name, queue.vhost_name());
+    let text = format!("{what} not supported by stream queues queue '{name}' in vhost '{vhost}'");
     Failure::connection(Code::NotImplemented, text)
 }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     broker::{
+        Broker,
         connections::{ChannelStatus, ConnectionHandle, Traffic},
         consumer::{Batch, ConsumerId, Delivery, Handed, Ledger, Outlet},
         message::Message,
@@ -56,6 +57,8 @@ pub enum Event {
     AlarmChanged,
     /// Output has drained: parked consumers can go on.
     Drained,
+    /// The log has been flushed further, or a page is there.
+    Proceed,
 }
 
 /// See the module's text.
@@ -64,6 +67,8 @@ pub struct Shared {
     link: OnceLock<Weak<dyn Link>>,
     events: Mutex<Vec<Event>>,
     has_events: AtomicBool,
+    /// It is registered with those who wait for the log or for a page.
+    is_waiting: AtomicBool,
     outbox_bytes_max: u64,
 }
 
@@ -128,6 +133,7 @@ impl Shared {
             link: OnceLock::new(),
             events: Mutex::default(),
             has_events: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
             outbox_bytes_max: outbox_bytes_max as u64,
         }
     }
@@ -176,6 +182,14 @@ impl Shared {
             self.tell(Event::Drained);
         }
         chunk
+    }
+
+    /// Has it told when the log is flushed further or a page is there. Whoever waits looks again
+    /// after this.
+    pub fn wait(self: &Arc<Self>, broker: &Broker) {
+        if !self.is_waiting.swap(true, Ordering::AcqRel) {
+            broker.waiting.register(self.clone());
+        }
     }
 
     /// Nothing waits to be written.
@@ -479,5 +493,10 @@ impl ConnectionHandle for Shared {
 
     fn alarm_changed(&self) {
         self.tell(Event::AlarmChanged);
+    }
+
+    fn proceed(&self) {
+        self.is_waiting.store(false, Ordering::Release);
+        self.tell(Event::Proceed);
     }
 }

@@ -17,12 +17,14 @@ use super::{
 use crate::broker::{
     access::Access,
     block::{Block, Slice},
+    consumer::{Settle, Taken},
     exchange::Kind,
     message::{Layout, Message, Traits},
+    publish::{self, Batch},
     record::Position,
     route::Route,
     turn::Turn,
-    value::{HeadersBuilder, ValueRef},
+    value::HeadersBuilder,
 };
 
 /// Name under which a client consumes, and addresses, replies to itself.
@@ -73,19 +75,25 @@ impl Session {
         }
         let mut incoming = incoming(input, &publish, input, &header);
         incoming.message = incoming.message.with_body_inline(body.0, body.1);
+        if incoming.notes == Notes::default() && self.has_published && !self.broker.has_alarm() {
+            let result = self.publish_plain(found.channel, incoming.message, publish.mandatory, turn);
+            return Some((next_at, result.map_err(|failure| failure.at((hot::BASIC, 40)))));
+        }
         Some((next_at, self.complete(found.channel, incoming, turn)))
     }
 
     pub(super) fn handle_content(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
         let Some(channel) = self.channels.get_mut(&found.channel) else {
-            return Err(Failure::connection(Code::ChannelError, "expected 'channel.open'"));
+            // RabbitMQ tells the method frame that it expected, of whatever type this one is.
+            let text = "expected method frame, got non method frame instead";
+            return Err(Failure::connection(Code::UnexpectedFrame, text));
         };
         if channel.is_closing {
             return Ok(());
         }
         let max = self.broker.options.max_message_bytes;
         match std::mem::take(&mut channel.content) {
-            Content::Method => {
+            Content::Method | Content::Parked => {
                 // RabbitMQ tells the method frame that it expected, of whatever type this one is.
                 let text = "expected method frame, got non method frame instead";
                 Err(Failure::connection(Code::UnexpectedFrame, text))
@@ -161,7 +169,7 @@ impl Session {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if matches!(channel.mode, Mode::Transaction(_)) {
-            let checked = self.check_publish(number, incoming)?;
+            let checked = self.check_publish(number, incoming).map_err(|failure| failure.at(BASIC_PUBLISH))?;
             let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|open| &mut open.mode) else {
                 return Ok(());
             };
@@ -171,21 +179,21 @@ impl Session {
             self.with_status(number, |status| status.uncommitted = count);
             return Ok(());
         }
-        let checked = if incoming.notes == Notes::default() { incoming } else { self.check_publish(number, incoming)? };
-        self.publish(number, checked, turn).map_err(|failure| failure.at((hot::BASIC, 40)))
+        let checked =
+            if incoming.notes == Notes::default() { Ok(incoming) } else { self.check_publish(number, incoming) };
+        checked.and_then(|checked| self.publish(number, checked, turn)).map_err(|failure| failure.at(BASIC_PUBLISH))
     }
 
     /// The rare properties: what they forbid, and what they change.
     fn check_publish(&mut self, number: u16, mut incoming: Incoming) -> Result<Incoming, Failure> {
-        let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text).at((hot::BASIC, 40)));
+        let precondition = |text: String| Err(Failure::channel(Code::PreconditionFailed, text));
         // The exchange comes first in RabbitMQ's checks.
-        self.find_route_exchange(&incoming.message)?;
+        self.find_route_exchange(&incoming.message).map_err(|failure| failure.at((hot::BASIC, 40)))?;
         if incoming.notes.is_immediate {
-            return Err(Failure::connection(Code::NotImplemented, "immediate=true").at((hot::BASIC, 40)));
+            return Err(Failure::connection(Code::NotImplemented, "immediate=true"));
         }
         if incoming.notes.is_malformed {
-            let failure = Failure::connection(Code::SyntaxError, "malformed message properties");
-            return Err(failure.at((hot::BASIC, 40)));
+            return Err(Failure::connection(Code::SyntaxError, "malformed message properties"));
         }
         if !incoming.notes.is_special {
             return Ok(incoming);
@@ -210,15 +218,19 @@ impl Session {
         }
         let raw = incoming.message.properties();
         let scan = properties::scan(raw).unwrap_or_default();
+        if let Some(mode) = scan.delivery_mode.filter(|mode| !matches!(mode, 1 | 2)) {
+            return precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}"));
+        }
         let mut without_bcc = None;
         if scan.headers.1 > 0 {
             let headers = incoming.message.headers();
             for name in ["CC", "BCC"] {
                 if let Some(value) = headers.get(name)
-                    && let Err(reason) = check_copies(value)
+                    && value.as_array().is_none()
                 {
                     return precondition(format!(
-                        "invalid message: {{unacceptable_type_in_header,\"{name}\",{reason}}}"
+                        "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
+                        value.to_value().kind_name()
                     ));
                 }
             }
@@ -265,6 +277,30 @@ impl Session {
             self.require_topic(&exchange, message.key(), Access::Write)?;
         }
         Ok(exchange)
+    }
+
+    /// [`Self::publish`] for a message without anything special, on a channel that is not
+    /// transactional.
+    #[inline]
+    fn publish_plain(
+        &mut self,
+        number: u16,
+        message: Message,
+        mandatory: bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Failure> {
+        if self.broker.access.generation() == self.routes_generation
+            && let Some(route) = self.routes.get(message.route_bytes())
+            && !(mandatory && route.queues.is_empty())
+        {
+            if let Some(Mode::Confirm(confirms)) = self.channels.get_mut(&number).map(|open| &mut open.mode) {
+                confirms.last += 1;
+                self.batch_confirms.push((self.batch.len() as u32, number, confirms.last));
+            }
+            self.batch.push(message, route);
+            return Ok(());
+        }
+        self.publish(number, Incoming { message, notes: Notes::default(), mandatory, copies: Vec::new() }, turn)
     }
 
     /// Routes a checked message and adds it to the batch.
@@ -359,16 +395,29 @@ impl Session {
         }
     }
 
-    /// Publishes what a transaction gathered.
-    pub(super) fn publish_committed(
+    /// Publishes and settles what a transaction gathered, all of it or nothing.
+    pub(super) fn commit(
         &mut self,
         number: u16,
         published: Vec<Incoming>,
+        settled: Vec<(Vec<Taken>, Settle)>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Failure> {
+        debug_assert!(self.batch.is_empty() && self.settles.is_empty());
         for incoming in published {
-            self.publish(number, incoming, turn)?;
+            if let Err(failure) = self.publish(number, incoming, turn) {
+                // An exchange or a permission has gone since.
+                self.batch = Batch::default();
+                self.batch_confirms.clear();
+                return Err(failure);
+            }
         }
+        self.finish_settles(number, settled, true);
+        self.batch_confirms.clear();
+        let settles = self.settles.take();
+        publish::commit(&mut self.batch, &settles, turn, &mut Vec::new());
+        self.settles.give_back(settles);
+        turn.drain();
         Ok(())
     }
 }
@@ -379,6 +428,7 @@ fn return_message(shared: &Shared, number: u16, message: &Message) {
     shared.output().put_content(number, message, method, Extra::default());
 }
 
+const BASIC_PUBLISH: (u16, u16) = (hot::BASIC, 40);
 /// Room for confirms that an idle connection keeps.
 const KEPT_CONFIRMS_MAX: usize = 256;
 
@@ -402,7 +452,8 @@ impl Channel {
 fn put_confirm(output: &mut Output, channel: u16, last: u64, is_multiple: bool, is_refused: bool) {
     output.encode(|out| {
         if is_refused {
-            hot::put_nack(out, channel, last, false, false);
+            // As RabbitMQ puts it: all before have had their answer, and `requeue` says nothing.
+            hot::put_nack(out, channel, last, true, true);
         } else {
             hot::put_ack(out, channel, last, is_multiple);
         }
@@ -410,6 +461,7 @@ fn put_confirm(output: &mut Output, channel: u16, last: u64, is_multiple: bool, 
 }
 
 /// The message without its body, from a publish and its header that may have come in two reads.
+#[inline]
 fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::ContentHeader) -> Incoming {
     let raw = &input[header.properties_at..][..header.properties_len];
     let scanned = properties::scan(raw);
@@ -417,6 +469,7 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
     let notes = Notes {
         is_special: scan.user_id.is_some()
             || scan.expiration.is_some()
+            || scan.delivery_mode.is_some_and(|mode| !matches!(mode, 1 | 2))
             || scan.reply_to == Some(REPLY_TO.as_bytes())
             || scan.headers.1 > 0 && has_copies(raw, &scan),
         is_malformed: scanned.is_none(),
@@ -444,17 +497,6 @@ fn has_copies(raw: &[u8], scan: &Scan<'_>) -> bool {
     headers.iter().any(|(name, _)| name == b"CC" || name == b"BCC")
 }
 
-/// Copies must be an array of long strings.
-fn check_copies(value: ValueRef<'_>) -> Result<(), &'static str> {
-    match value.as_array() {
-        None => Err(value.to_value().kind_name()),
-        Some(items) => match items.into_iter().find(|item| item.as_text_bytes().is_none()) {
-            Some(item) => Err(item.to_value().kind_name()),
-            None => Ok(()),
-        },
-    }
-}
-
 fn blind_copies(message: &Message) -> Vec<Vec<u8>> {
     let copies = message.headers().get("BCC").and_then(|value| value.as_array());
     copies.into_iter().flatten().filter_map(|item| item.as_text_bytes().map(<[u8]>::to_vec)).collect()
@@ -463,16 +505,33 @@ fn blind_copies(message: &Message) -> Vec<Vec<u8>> {
 /// Milliseconds, in decimal digits.
 fn parse_expiration(text: &[u8]) -> Result<u64, String> {
     let text = String::from_utf8_lossy(text);
-    match text.parse::<i128>() {
-        Err(_) => Err(format!("invalid expiration '{text}': no_integer")),
-        Ok(ms) if ms < 0 => Err(format!("invalid expiration '{text}': {{value_negative,{ms}}}")),
-        Ok(ms) if ms > EXPIRATION_MS_MAX => Err(format!("invalid expiration '{text}': {{value_too_large,{ms}}}")),
-        Ok(ms) => Ok(ms as u64),
+    let refused = |why: &str| Err(format!("invalid expiration '{text}': {why}"));
+    let signs = usize::from(text.starts_with(['-', '+']));
+    let end = text[signs..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |at| signs + at);
+    let (number, rest) = text.split_at(end);
+    if number.len() == signs {
+        return refused("no_integer");
+    }
+    if !rest.is_empty() {
+        return refused(&format!("{{leftover_string,{rest:?}}}"));
+    }
+    match number.parse::<u64>() {
+        Ok(ms) if ms <= EXPIRATION_MS_MAX => Ok(ms),
+        _ if number.starts_with('-') && number[1..].bytes().all(|digit| digit == b'0') => Ok(0),
+        _ if number.starts_with('-') => refused(&format!("{{value_negative,{number}}}")),
+        _ => {
+            let number = number.trim_start_matches('+');
+            // Erlang begins a new line, indented to the tuple, where 80 columns do not suffice.
+            let column = "invalid expiration '': ".len() + text.len();
+            let is_long = column + "{value_too_large,}".len() + number.len() > 80;
+            let line = if is_long { format!("\n{:column$} ", "") } else { String::new() };
+            refused(&format!("{{value_too_large,{line}{number}}}"))
+        }
     }
 }
 
 /// As RabbitMQ: timers of ten years.
-const EXPIRATION_MS_MAX: i128 = 315_360_000_000;
+const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
 fn property_of(message: &Message, name: &str) -> Option<Vec<u8>> {
     let decoded = Properties::decode(message.properties())?;

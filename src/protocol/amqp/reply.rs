@@ -90,27 +90,26 @@ pub struct Failure {
     pub code: Code,
     /// Reply text, without the code's name in front.
     pub text: String,
-    /// Class and method of the offending frame; zeros when there is none.
-    pub method: (u16, u16),
+    /// Class and method of the offending frame, if they are known yet; zeros tell the client that
+    /// it is none in particular.
+    pub method: Option<(u16, u16)>,
 }
 
 impl Failure {
     /// Closes the channel.
     pub fn channel(code: Code, text: impl Into<String>) -> Self {
-        Self { is_connection: false, code, text: text.into(), method: (0, 0) }
+        Self { is_connection: false, code, text: text.into(), method: None }
     }
 
     /// Closes the connection.
     pub fn connection(code: Code, text: impl Into<String>) -> Self {
-        Self { is_connection: true, code, text: text.into(), method: (0, 0) }
+        Self { is_connection: true, code, text: text.into(), method: None }
     }
 
     /// Names the offending method, unless one is named.
     #[must_use]
     pub fn at(mut self, method: (u16, u16)) -> Self {
-        if self.method == (0, 0) {
-            self.method = method;
-        }
+        self.method = self.method.or(Some(method));
         self
     }
 }
@@ -120,7 +119,7 @@ impl From<Error> for Failure {
         let text = error.to_string();
         match error {
             Error::NotFound { .. } => Self::channel(Code::NotFound, text),
-            Error::Locked { .. } => Self::channel(Code::ResourceLocked, text),
+            Error::Locked { .. } | Error::SingleActiveGet { .. } => Self::channel(Code::ResourceLocked, text),
             Error::Inequivalent(_)
             | Error::Argument(_)
             | Error::InUse { .. }
@@ -130,8 +129,10 @@ impl From<Error> for Failure {
             | Error::DefaultExchange
             | Error::SystemExchange { .. }
             | Error::ExclusiveUse { .. } => Self::channel(Code::AccessRefused, text),
-            Error::UnknownExchangeType(_) => Self::connection(Code::CommandInvalid, text),
-            Error::NotForStreams(_) => Self::connection(Code::NotImplemented, text),
+            Error::UnknownExchangeType(_) | Error::InvalidExchangeType(_) => {
+                Self::connection(Code::CommandInvalid, text)
+            }
+            Error::NotImplemented(_) => Self::connection(Code::NotImplemented, text),
         }
     }
 }

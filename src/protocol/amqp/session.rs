@@ -16,7 +16,7 @@ use super::{
         frame::{self, Frame, FrameKind},
         header::Greeting,
         hot,
-        method::{self, AMQPClass, MethodError},
+        method::{self, AMQPClass, Fault, MethodError},
     },
     options::Options,
     output::{Event, Shared},
@@ -87,6 +87,8 @@ pub struct Session {
     pub(super) has_published: bool,
     is_alarm_told: bool,
     next_timeout_check: Time,
+    /// Octets of frames that wait on their channels.
+    parked_bytes: usize,
     /// Why the connection ended, for the log.
     pub(super) ended_by: Option<String>,
 }
@@ -154,6 +156,7 @@ impl Session {
             has_published: false,
             is_alarm_told: false,
             next_timeout_check: Time::NEVER,
+            parked_bytes: 0,
             ended_by: None,
             options,
         }
@@ -182,7 +185,9 @@ impl Session {
     /// Whether more input is welcome. It is not while an alarm is on and this connection
     /// publishes, and not while its own output piles up.
     pub fn wants_input(&self) -> bool {
-        !(self.has_published && self.broker.has_alarm() && self.stage == Stage::Running) && !self.shared.is_full()
+        !(self.has_published && self.broker.has_alarm() && self.stage == Stage::Running)
+            && self.parked_bytes <= PARKED_BYTES_MAX
+            && !self.shared.is_full()
     }
 
     /// Acts on received bytes, which are all of `input`.
@@ -244,6 +249,7 @@ impl Session {
             at = input.len();
         }
         self.settle_up(&mut turn);
+        self.proceed(&mut turn);
         self.note_output(now);
         turn.end();
         Progress { consumed: at, wanted }
@@ -270,9 +276,10 @@ impl Session {
                         queue.resume(consumer, &mut turn);
                     }
                 }
+                Event::Proceed => {}
             }
         }
-        self.release_gated();
+        self.proceed(&mut turn);
         self.note_output(now);
         turn.end();
     }
@@ -326,13 +333,8 @@ impl Session {
         let broker = self.broker.clone();
         let mut turn = Turn::new(&broker, now);
         self.settle_up(&mut turn);
-        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
-            self.drop_channel(channel, &mut turn);
-        }
+        self.drop_everything(&mut turn);
         if let Some(vhost) = self.vhost.take() {
-            for queue in std::mem::take(&mut self.exclusive_queues) {
-                vhost.remove_queue(&queue, &mut turn);
-            }
             vhost.connection_closed();
             self.broker.connections.remove(self.id);
         }
@@ -348,6 +350,18 @@ impl Session {
             self.fail(0, Failure::connection(Code::ConnectionForced, reason), &mut turn);
         } else if self.stage != Stage::Closing {
             self.stage = Stage::Over;
+        }
+    }
+
+    /// Ends all channels, and the queues that go with the connection.
+    pub(super) fn drop_everything(&mut self, turn: &mut Turn<'_>) {
+        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.drop_channel(channel, turn);
+        }
+        if let Some(vhost) = self.vhost.clone() {
+            for queue in std::mem::take(&mut self.exclusive_queues) {
+                vhost.remove_queue(&queue, turn);
+            }
         }
     }
 
@@ -403,11 +417,62 @@ impl Session {
             FrameKind::Heartbeat if found.channel == 0 => Ok(()),
             FrameKind::Heartbeat => Err(unexpected(found, input)),
             _ if found.channel == 0 => self.handle_connection_frame(input, found, turn),
-            _ if self.stage != Stage::Running => {
-                Err(Failure::connection(Code::ChannelError, "unexpected method in connection state starting"))
-            }
+            _ if self.stage != Stage::Running => Err(unexpected(found, input)),
+            _ => match self.channels.get_mut(&found.channel) {
+                Some(channel) if must_park(channel, input, found) => {
+                    channel.park(input, *found);
+                    Ok(())
+                }
+                _ => self.handle_channel_frame(input, found, turn),
+            },
+        }
+    }
+
+    fn handle_channel_frame(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        match found.kind {
             FrameKind::Method => self.handle_channel_method(input, found, turn),
-            FrameKind::Header | FrameKind::Body => self.handle_content(input, found, turn),
+            _ => self.handle_content(input, found, turn),
+        }
+    }
+
+    /// Lets go what waited for the log or for a page, as far as that has come.
+    fn proceed(&mut self, turn: &mut Turn<'_>) {
+        self.parked_bytes = 0;
+        if !self.broker.is_logged() && self.broker.cold_pages().is_none() {
+            return;
+        }
+        if !self.channels.values().any(|channel| channel.is_waiting()) {
+            return;
+        }
+        // Registered first: what comes after this look wakes the connection again.
+        self.shared.wait(&self.broker);
+        self.release_gated();
+        for number in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.unpark(number, turn);
+        }
+        self.settle_up(turn);
+        self.parked_bytes = self.channels.values().map(|channel| channel.parked_bytes).sum();
+    }
+
+    /// Goes on with a channel whose frames wait, as far as its verbs are answered at once.
+    fn unpark(&mut self, number: u16, turn: &mut Turn<'_>) {
+        while self.stage == Stage::Running {
+            let Some(channel) = self.channels.get_mut(&number) else { return };
+            let result = if let Some(get) = channel.pending.take() {
+                self.get_from(number, &get.queue, get.no_ack, turn)
+            } else {
+                let Some((input, found)) = channel.unpark() else { return };
+                self.handle_channel_frame(&input, &found, turn)
+            };
+            if let Err(failure) = result {
+                self.fail(number, failure, turn);
+                return;
+            }
+            match self.channels.get_mut(&number) {
+                Some(channel) if channel.pending.is_some() => return,
+                Some(channel) if !channel.parked.is_empty() => channel.start_parking(),
+                _ => {}
+            }
         }
     }
 
@@ -420,11 +485,10 @@ impl Session {
         let decoded = method::decode(payload).map_err(|error| decode_failure(&error))?;
         let result = match decoded {
             AMQPClass::Connection(method) => self.handle_connection(method, payload, turn),
-            _ => Err(Failure::connection(
-                Code::ChannelError,
-                format!("unexpected method in connection state {}", self.stage_name()),
-            )
-            .at((0, 0))),
+            _ => {
+                let text = format!("unexpected method in connection state {}", self.stage_name());
+                Err(Failure::connection(Code::ChannelError, text))
+            }
         };
         result.map_err(|failure| failure.at(id))
     }
@@ -453,9 +517,10 @@ impl Session {
             return self.handle_closing_channel(found.channel, id);
         }
         if !matches!(channel.content, Content::Method) {
-            channel.content = Content::Method;
-            let text =
-                format!("expected content header for class {}, got non content header frame instead", hot::BASIC);
+            let text = match std::mem::take(&mut channel.content) {
+                Content::Body { .. } => "expected content body, got non content body frame instead",
+                _ => "expected content header for class 60, got non content header frame instead",
+            };
             return Err(Failure::connection(Code::UnexpectedFrame, text).at((hot::BASIC, 40)));
         }
         match id {
@@ -479,10 +544,13 @@ impl Session {
             (hot::BASIC, 10) => {
                 let qos = hot::qos(input, found).ok_or_else(|| cannot_decode(payload))?;
                 self.settle_up(turn);
+                turn.take_gate();
                 self.qos(found.channel, qos, turn)
             }
             _ => {
                 self.settle_up(turn);
+                // The answer waits for what this verb does, not for settles that nobody confirms.
+                turn.take_gate();
                 let decoded = method::decode(payload).map_err(|error| decode_failure(&error))?;
                 self.handle_method(found.channel, decoded, payload, turn)
             }
@@ -498,6 +566,9 @@ impl Session {
         if !self.settles.is_empty() {
             self.settles.apply(turn);
         }
+        for number in self.settles.take_credited() {
+            self.resume_sharers(number, turn);
+        }
         turn.drain();
     }
 
@@ -505,7 +576,7 @@ impl Session {
     pub(super) fn fail(&mut self, channel: u16, failure: Failure, turn: &mut Turn<'_>) {
         self.settle_up(turn);
         let text = format!("{} - {}", failure.code.name(), failure.text);
-        let (class_id, method_id) = failure.method;
+        let (class_id, method_id) = failure.method.unwrap_or_default();
         let is_channel = !failure.is_connection && channel != 0 && self.stage == Stage::Running;
         tracing::debug!(connection = self.id.0, channel, %text, "closed by a fault");
         if is_channel {
@@ -527,9 +598,7 @@ impl Session {
             self.stage = Stage::Over;
             return;
         }
-        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
-            self.drop_channel(channel, turn);
-        }
+        self.drop_everything(turn);
         let close = method::connection::AMQPMethod::Close(method::connection::Close {
             reply_code: failure.code.number(),
             reply_text: method::reply_text(failure.code.name(), &failure.text),
@@ -676,6 +745,19 @@ fn check_interval_ms(timeout: u64) -> u64 {
 /// Milliseconds for which the answer to `connection.close` is awaited.
 const CLOSE_OK_TIMEOUT_MS: u64 = 10_000;
 const CONNECTION_CLOSE_OK: (u16, u16) = (10, 51);
+/// Octets of parked frames of one connection. Full: it is not read from until they are done.
+const PARKED_BYTES_MAX: usize = 256 * 1024;
+
+/// Whether a frame has to wait because an earlier verb of its channel has not been answered:
+/// answers keep their order, and no delivery comes before the answer to its consumer.
+fn must_park(channel: &Channel, input: &Block, found: &Frame) -> bool {
+    if matches!(channel.content, Content::Parked) {
+        return true;
+    }
+    // Publishes and settles are not answered (a confirm goes apart from the other answers).
+    let is_unanswered = || matches!(hot::method_id(found.payload(input)), Some((hot::BASIC, 40 | 80 | 90 | 120)));
+    !channel.replies.is_empty() && found.kind == FrameKind::Method && !is_unanswered()
+}
 
 fn unexpected(found: &Frame, input: &Block) -> Failure {
     let text = frame::unexpected_text(found.kind, found.payload(input));
@@ -694,6 +776,10 @@ pub(super) fn decode_failure(error: &MethodError) -> Failure {
     let code = match error {
         MethodError::Unknown { .. } => Code::CommandInvalid,
         MethodError::Truncated { .. } => Code::FrameError,
+        // RabbitMQ finds such a string before it knows the method.
+        MethodError::Malformed { fault: Fault::ShortString, .. } => {
+            return Failure::connection(Code::FrameError, error.text()).at((0, 0));
+        }
         MethodError::Malformed { .. } => Code::SyntaxError,
     };
     Failure::connection(code, error.text()).at(error.id())

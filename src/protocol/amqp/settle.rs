@@ -8,6 +8,7 @@ use super::{
         hot,
         method::{AMQPClass, basic},
     },
+    methods::not_for_stream,
     reply::{Code, Failure},
     session::Session,
 };
@@ -22,6 +23,8 @@ use crate::broker::{
 pub(super) struct Settles {
     runs: Vec<(Arc<Queue>, Settle, Vec<Held>)>,
     spare: Vec<Vec<Held>>,
+    /// Channels whose shared credit has grown.
+    credited: Vec<u16>,
 }
 
 impl Settles {
@@ -43,13 +46,48 @@ impl Settles {
     }
 
     pub(super) fn apply(&mut self, turn: &mut Turn<'_>) {
-        for (queue, how, mut list) in self.runs.drain(..) {
-            queue.settle(&list, how, turn);
+        let runs = self.take();
+        for (queue, how, list) in &runs {
+            queue.settle(list, *how, turn);
+        }
+        self.give_back(runs);
+    }
+
+    /// Notes that a channel's shared credit will have grown.
+    pub(super) fn credit(&mut self, channel: u16) {
+        if !self.credited.contains(&channel) {
+            self.credited.push(channel);
+        }
+    }
+
+    /// The channels whose shared credit has grown.
+    pub(super) fn take_credited(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.credited)
+    }
+
+    /// What is to be settled; [`Self::give_back`] returns the lists for reuse.
+    pub(super) fn take(&mut self) -> Vec<(Arc<Queue>, Settle, Vec<Held>)> {
+        std::mem::take(&mut self.runs)
+    }
+
+    pub(super) fn give_back(&mut self, mut runs: Vec<(Arc<Queue>, Settle, Vec<Held>)>) {
+        for (_, _, mut list) in runs.drain(..) {
             list.clear();
             if self.spare.len() < SPARE_MAX && list.capacity() <= SPARE_CAPACITY_MAX {
                 self.spare.push(list);
             }
         }
+        if self.runs.is_empty() {
+            self.runs = runs;
+        }
+    }
+}
+
+/// A stream keeps its messages: they can be neither refused nor put back.
+fn refuse_stream(queue: Option<&Arc<Queue>>) -> Result<(), Failure> {
+    match queue {
+        Some(queue) if queue.is_stream() => Err(not_for_stream(queue, "basic.nack and basic.reject")),
+        _ => Ok(()),
     }
 }
 
@@ -72,9 +110,15 @@ impl Session {
         let mut output = shared.output();
         let open = output.channel(number).ok_or_else(unknown)?;
         let Some(channel) = self.channels.get_mut(&number) else { return Err(unknown()) };
+        if channel.shared_credit.is_some() && channel.consumers.len() > 1 {
+            self.settles.credit(number);
+        }
         let mut taken = Vec::new();
         if !multiple {
             let one = open.ledger.take(tag).ok_or_else(unknown)?;
+            if how != Settle::Accepted {
+                refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
+            }
             if !matches!(channel.mode, Mode::Transaction(_)) {
                 if let Some(source) = open.ledger.source(one.source) {
                     self.settles.add(&source.queue, how, one.held);
@@ -88,6 +132,11 @@ impl Session {
                 return Err(unknown());
             }
             open.ledger.take_up_to(tag, &mut taken);
+            if how != Settle::Accepted {
+                for one in &taken {
+                    refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
+                }
+            }
         }
         match &mut channel.mode {
             Mode::Transaction(transaction) => {
@@ -141,40 +190,45 @@ impl Session {
             let ok = basic::AMQPMethod::RecoverOk(basic::RecoverOk {});
             self.reply(number, AMQPClass::Basic(ok), turn);
         }
-        self.requeue_all(number, turn);
+        for (queue, requeued, returned) in self.take_deliveries(number) {
+            queue.leave(&[], &requeued, &returned, turn);
+        }
+        if self.channels.get(&number).is_some_and(|channel| channel.shared_credit.is_some()) {
+            self.resume_sharers(number, turn);
+        }
         Ok(())
     }
 
-    /// Gives everything that a channel holds back to its queues. What was never transmitted goes
-    /// back as if it had not left.
-    pub(super) fn requeue_all(&mut self, number: u16, turn: &mut Turn<'_>) {
+    /// Takes everything that a channel holds out of its ledger, by queue: what was transmitted, and
+    /// what never was and goes back as if it had not left.
+    pub(super) fn take_deliveries(&mut self, number: u16) -> Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> {
         let shared = self.shared.clone();
-        let mut returned: Vec<(Arc<Queue>, Settle, Vec<Held>)> = Vec::new();
-        {
-            let mut output = shared.output();
-            let sent_bytes = output.sent_bytes();
-            let Some(open) = output.channel(number) else { return };
-            let mut taken = Vec::new();
-            open.ledger.take_up_to(0, &mut taken);
-            if let Some(Mode::Transaction(transaction)) =
-                self.channels.get_mut(&number).map(|channel| &mut channel.mode)
-            {
-                let settled = std::mem::take(&mut transaction.settled);
-                taken.extend(settled.into_iter().flat_map(|(taken, _)| taken));
-                taken.sort_unstable_by_key(|one| one.tag);
-            }
-            for one in taken {
-                let Some(source) = open.ledger.source(one.source) else { continue };
-                let how = if one.sent_at <= sent_bytes { Settle::Requeued } else { Settle::Returned };
-                match returned.iter_mut().find(|(queue, known, _)| *known == how && Arc::ptr_eq(queue, &source.queue)) {
-                    Some((.., list)) => list.push(one.held),
-                    None => returned.push((source.queue.clone(), how, vec![one.held])),
+        let mut output = shared.output();
+        let sent_bytes = output.sent_bytes();
+        let Some(open) = output.channel(number) else { return Vec::new() };
+        let mut taken = Vec::new();
+        open.ledger.take_up_to(0, &mut taken);
+        if let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|channel| &mut channel.mode) {
+            let settled = std::mem::take(&mut transaction.settled);
+            let settled: Vec<_> = settled.into_iter().flat_map(|(taken, _)| taken).collect();
+            open.ledger.release_sources(&settled);
+            taken.extend(settled);
+            taken.sort_unstable_by_key(|one| one.tag);
+        }
+        let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
+        for one in taken {
+            let Some(source) = open.ledger.source(one.source) else { continue };
+            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
+                Some(at) => at,
+                None => {
+                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
+                    by_queue.len() - 1
                 }
-            }
-            open.ledger.sweep();
+            };
+            let (_, requeued, returned) = &mut by_queue[at];
+            if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
         }
-        for (queue, how, held) in returned {
-            queue.settle(&held, how, turn);
-        }
+        open.ledger.sweep();
+        by_queue
     }
 }

@@ -1,0 +1,256 @@
+//! Durable state out of records: what a broker does once, before it serves anybody, and a standby
+//! all the time.
+//!
+//! Replay repeats and decides nothing: limits, times to live, cycles and abandoned exchanges were
+//! looked at when the records were written, and what came of that is in the records. Afterwards the
+//! queues have their appointments, so what became due meanwhile happens at the next tick.
+//!
+//! What comes back: vhosts, durable exchanges, their bindings to durable destinations, durable
+//! queues under their identity with their persistent messages, delivery counts and deadlines.
+//! What was delivered and not settled is ready again, in its place.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Broker,
+    exchange::{Kind, Target},
+    message::Message,
+    queue::{
+        Queue, QueueDeclaration,
+        arguments::{self, Declaration},
+        ready::Entry,
+    },
+    record::{QueueId, Record},
+    time::Time,
+    topology::DeclareExchange,
+    turn::Turn,
+};
+
+/// What a replay came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Records, those inside of transactions counted one by one.
+    pub records: u64,
+    /// Queues that are there now because of them.
+    pub queues: u64,
+    /// Messages that are there now because of them.
+    pub messages: u64,
+}
+
+/// Why records could not be repeated. The log was written by a broker that knew better, or it is
+/// not this broker's: nothing may be served from it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A record names a queue that no record declared.
+    #[error("the log names queue {0} before it declares it")]
+    UnknownQueue(u64),
+    /// Two queues have one identity.
+    #[error("the log declares queue {0} twice")]
+    DeclaredTwice(u64),
+    /// A declaration is refused that was once accepted.
+    #[error("the log declares {what} '{name}' in vhost '{vhost}', which is refused now: {reason}")]
+    Refused {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Its vhost.
+        vhost: String,
+        /// Why it is refused.
+        reason: String,
+    },
+}
+
+/// Queues by their identity; `None` for one that is gone, whose late records mean nothing.
+type Queues = HashMap<QueueId, Option<Arc<Queue>>, foldhash::fast::RandomState>;
+
+impl Broker {
+    /// Repeats `records`, oldest first.
+    ///
+    /// # Panics
+    /// When a journal is attached: it would be told everything a second time.
+    pub fn replay(&self, records: impl Iterator<Item = Record>, now: Time) -> Result<Replayed, ReplayError> {
+        assert!(!self.is_logged(), "records are replayed before a journal is attached");
+        let mut replay = Replay { turn: Turn::replay(self, now), queues: Queues::default(), count: 0 };
+        for record in records {
+            replay.apply(record)?;
+        }
+        let mut replayed = Replayed { records: replay.count, ..Replayed::default() };
+        for queue in replay.queues.values().flatten() {
+            queue.touch(&replay.turn);
+            replayed.queues += 1;
+            replayed.messages += queue.status().ready;
+        }
+        Ok(replayed)
+    }
+}
+
+struct Replay<'a> {
+    turn: Turn<'a>,
+    queues: Queues,
+    count: u64,
+}
+
+impl Replay<'_> {
+    fn apply(&mut self, record: Record) -> Result<(), ReplayError> {
+        self.count += 1;
+        match record {
+            Record::Enqueue { queue, seq, message, deadline, at } => {
+                if let Some(queue) = self.queue(queue)? {
+                    restore(queue, seq, message, deadline, at);
+                }
+            }
+            Record::Settle { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    let mut machine = queue.lock();
+                    seqs.iter().for_each(|&seq| drop(machine.restore_gone(seq)));
+                }
+            }
+            Record::Requeue { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    let mut machine = queue.lock();
+                    seqs.iter().for_each(|&seq| machine.restore_requeued(seq));
+                }
+            }
+            Record::Move { from, to, message, at } => {
+                if let Some((queue, seq)) = from
+                    && let Some(queue) = self.queue(queue)?
+                {
+                    queue.lock().restore_gone(seq);
+                }
+                for (queue, seq, deadline) in to {
+                    if let Some(queue) = self.queue(queue)?
+                        && let Some(message) = &message
+                    {
+                        restore(queue, seq, message.clone(), deadline, at);
+                    }
+                }
+            }
+            Record::StreamTrimmed { queue, first } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_trimmed(first);
+                }
+            }
+            Record::Transaction(records) => {
+                self.count -= 1;
+                for record in records {
+                    self.apply(record)?;
+                }
+            }
+            definition => self.apply_definition(definition)?,
+        }
+        Ok(())
+    }
+
+    fn apply_definition(&mut self, record: Record) -> Result<(), ReplayError> {
+        let broker = self.turn.broker;
+        match record {
+            Record::QueueDeclared { queue: id, vhost, name, auto_delete, arguments } => {
+                let queue = self.declare_queue(id, &vhost, &name, auto_delete, arguments)?;
+                if self.queues.insert(id, queue).is_some() {
+                    return Err(ReplayError::DeclaredTwice(id.0));
+                }
+                broker.reserve_queue_id(id);
+            }
+            Record::QueueDeleted { queue: id } => {
+                self.queue(id)?;
+                if let Some(Some(queue)) = self.queues.insert(id, None)
+                    && let Some(vhost) = queue.vhost.upgrade()
+                {
+                    vhost.remove_queue(&queue, &mut self.turn);
+                }
+            }
+            Record::ExchangeDeclared { vhost, name, kind, auto_delete, internal, arguments } => {
+                let Some(vhost) = broker.vhost(&vhost) else { return Ok(()) };
+                let wanted =
+                    DeclareExchange { name: &name, kind: &kind, durable: true, auto_delete, internal, arguments };
+                let added = Kind::parse(&kind, &wanted.arguments)
+                    .map_err(|error| error.to_string())
+                    .and_then(|kind| vhost.add_exchange(&wanted, kind, &mut self.turn).map_err(|e| e.to_string()));
+                added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
+            }
+            Record::ExchangeDeleted { vhost, name } => {
+                if let Some(vhost) = broker.vhost(&vhost)
+                    && let Some(exchange) = vhost.exchange(&name)
+                {
+                    vhost.remove_exchange(&exchange, &mut self.turn);
+                }
+            }
+            Record::Binding { is_bound, vhost, source, destination, to_queue, key, arguments } => {
+                let Some(vhost) = broker.vhost(&vhost) else { return Ok(()) };
+                let target = if to_queue {
+                    vhost.queue(&destination).map(Target::Queue)
+                } else {
+                    vhost.exchange(&destination).map(Target::Exchange)
+                };
+                // One end may have been deleted while the other was being bound.
+                let (Some(target), Some(_)) = (target, vhost.exchange(&source)) else { return Ok(()) };
+                let done = if is_bound {
+                    vhost.bind(&source, &target, &key, &arguments, &mut self.turn)
+                } else {
+                    vhost.unbind(&source, &target, &key, &arguments, &mut self.turn)
+                };
+                done.map_err(|error| refused("a binding of exchange", &source, &vhost.name, error.to_string()))?;
+            }
+            Record::VhostAdded { name, metadata } => drop(broker.add_vhost(&name, metadata)),
+            Record::VhostRemoved { name } => {
+                broker.delete_vhost(&name, &mut self.turn);
+                for queue in self.queues.values_mut() {
+                    queue.take_if(|queue| queue.is_deleted());
+                }
+            }
+            Record::Enqueue { .. }
+            | Record::Settle { .. }
+            | Record::Requeue { .. }
+            | Record::Move { .. }
+            | Record::StreamTrimmed { .. }
+            | Record::Transaction(_) => unreachable!("`apply` handles what is about messages"),
+        }
+        Ok(())
+    }
+
+    /// The queue of that identity, unless it is gone.
+    fn queue(&self, id: QueueId) -> Result<Option<&Arc<Queue>>, ReplayError> {
+        self.queues.get(&id).map(Option::as_ref).ok_or(ReplayError::UnknownQueue(id.0))
+    }
+
+    /// `None` when its vhost was removed while it was being declared.
+    fn declare_queue(
+        &mut self,
+        id: QueueId,
+        vhost: &str,
+        name: &Arc<str>,
+        auto_delete: bool,
+        arguments: super::value::Table,
+    ) -> Result<Option<Arc<Queue>>, ReplayError> {
+        let Some(vhost) = self.turn.broker.vhost(vhost) else { return Ok(None) };
+        let declaration = Declaration {
+            name,
+            vhost: &vhost.name,
+            durable: true,
+            exclusive: false,
+            auto_delete,
+            server_named: false,
+            arguments: &arguments,
+            // The arguments in the log are those in force.
+            default_queue_type: None,
+        };
+        let parsed =
+            arguments::parse(&declaration).map_err(|error| refused("queue", name, &vhost.name, error.to_string()))?;
+        let declaration =
+            QueueDeclaration { is_durable: true, is_auto_delete: auto_delete, owner: None, arguments, parsed };
+        Ok(Some(vhost.add_queue(id, name.clone(), declaration, &mut self.turn)))
+    }
+}
+
+fn restore(queue: &Queue, seq: u64, message: Message, deadline: Time, at: Time) {
+    let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+    queue.lock().restore(entry, at);
+}
+
+fn refused(what: &'static str, name: &str, vhost: &str, reason: String) -> ReplayError {
+    ReplayError::Refused { what, name: name.to_owned(), vhost: vhost.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests;

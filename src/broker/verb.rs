@@ -1,0 +1,54 @@
+//! How a verb answers that may have to wait for something outside of memory, and who is told when
+//! that something has come.
+//!
+//! A verb never waits itself. What waits for the log is a finished reply with a gate; what waits
+//! for a page is the verb, and its caller asks again. Either way the connection registers with
+//! [`Waiting`] *before* it looks a last time, so that no arrival is missed.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{connections::ConnectionHandle, record::QueueId};
+
+/// What a verb came to.
+#[derive(Debug)]
+pub enum Verb<T> {
+    /// It is done.
+    Done(T),
+    /// It cannot be done yet and has changed nothing: ask again when the ticket is served.
+    Pending(Ticket),
+}
+
+/// Something that is being fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Who knows which messages are not in memory.
+pub trait ColdPages: Send + Sync {
+    /// `None` when the message can be taken; otherwise it is being fetched, and whoever fetches it
+    /// calls [`Waiting::proceed`]. Called under the queue's lock: it reads no file.
+    fn fetch(&self, queue: QueueId, seq: u64) -> Option<Ticket>;
+}
+
+/// Connections with replies or verbs that wait.
+#[derive(Default)]
+pub struct Waiting {
+    connections: Mutex<Vec<Arc<dyn ConnectionHandle>>>,
+}
+
+impl Waiting {
+    /// Has the connection told once when something has come. It registers again if that was not
+    /// what it waited for.
+    pub fn register(&self, connection: Arc<dyn ConnectionHandle>) {
+        self.connections.lock().push(connection);
+    }
+
+    /// The log has been flushed further, or a page is there.
+    pub fn proceed(&self) {
+        let waiting = std::mem::take(&mut *self.connections.lock());
+        for connection in waiting {
+            connection.proceed();
+        }
+    }
+}

@@ -219,7 +219,7 @@ impl Story {
         let mut batch = Batch::default();
         for (message, exchange) in messages {
             let route = vhost.route(&exchange, &message, &[], None, &mut turn);
-            batch.push(message, Arc::new(route));
+            batch.push(message, &Arc::new(route));
         }
         batch
     }

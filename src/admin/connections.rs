@@ -87,8 +87,8 @@ fn channel_cell(connection: &Connection, channel: &ChannelStatus, column: &str, 
         "confirm" => json!(channel.is_confirming),
         "consumer_count" => json!(channel.consumers),
         "messages_unacknowledged" => json!(channel.unsettled),
-        // Settles in a transaction are counted together with its publishes.
         "messages_uncommitted" => json!(channel.uncommitted),
+        // Settles in a transaction are not counted.
         "acks_uncommitted" => json!(0),
         "messages_unconfirmed" => json!(channel.unconfirmed),
         "prefetch_count" => json!(channel.prefetch),
@@ -122,4 +122,71 @@ pub(super) fn close_all_of_user(call: &Call<'_>, user: &str, reason: &str) -> Re
         }
     }
     Reply::DONE
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use crate::admin::{
+        control::Reply,
+        testing::{Desk, columns},
+        wire::Verb,
+    };
+
+    #[test]
+    fn connections_and_channels_of_all_vhosts_are_listed() {
+        let desk = Desk::new();
+        desk.connect("guest", "/");
+        desk.connect("bob", "v");
+        let wanted = columns(&["user", "vhost", "peer_host", "port", "state", "channels", "protocol", "timeout"]);
+        assert_eq!(
+            desk.rows(Verb::ListConnections(wanted)),
+            [
+                json!(["guest", "/", "127.0.0.1", 5672, "running", 1, [0, 9, 1], 60]),
+                json!(["bob", "v", "127.0.0.1", 5672, "running", 1, [0, 9, 1], 60])
+            ]
+        );
+        let channels = desk.rows(Verb::ListChannels(columns(&["name", "number", "prefetch_count", "connection"])));
+        let pids = desk.rows(Verb::ListConnections(columns(&["pid"])));
+        assert_eq!(channels[0], json!(["127.0.0.1:50001 -> 127.0.0.1:5672 (1)", 1, 7, pids[0][0]]));
+        assert_eq!(channels.len(), 2);
+    }
+
+    #[test]
+    fn connection_is_closed_by_its_pid() {
+        let desk = Desk::new();
+        let (first, second) = (desk.connect("guest", "/"), desk.connect("guest", "/"));
+        let pids = desk.rows(Verb::ListConnections(columns(&["pid"])));
+        let close = |pid: &str| Verb::CloseConnection { pid: pid.into(), reason: "why".into() };
+        desk.done(close(pids[1][0].as_str().unwrap()));
+        assert_eq!((first.reason(), second.reason()), (None, Some("why".to_owned())));
+        desk.done(close("<tern@localhost.1.4000001.0>"));
+        let refusal = desk.refusal(close("nonsense"));
+        assert_eq!(refusal, ("Error:\n{:invalid_pid_syntax, \"nonsense\"}".into(), 69));
+    }
+
+    #[test]
+    fn connections_of_one_vhost_up_to_a_limit_are_closed() {
+        let desk = Desk::new();
+        for vhost in ["/", "v", "/"] {
+            desk.connect("guest", vhost);
+        }
+        let count = |global, limit| {
+            let verb = Verb::CloseAllConnections { reason: "why".into(), global, limit, delay_ms: 5 };
+            match desk.ask(verb).unwrap() {
+                Reply::Close { connections, delay_ms: 5, .. } => connections.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((count(true, 0), count(false, 0), count(false, 1)), (3, 2, 1));
+    }
+
+    #[test]
+    fn all_connections_of_a_user_are_closed() {
+        let desk = Desk::new();
+        let (guest, bob) = (desk.connect("guest", "/"), desk.connect("bob", "v"));
+        assert_eq!(desk.done(Verb::CloseAllUserConnections { user: "bob".into(), reason: "gone".into() }), Json::Null);
+        assert_eq!((guest.reason(), bob.reason().as_deref()), (None, Some("gone")));
+    }
 }

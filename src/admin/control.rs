@@ -254,3 +254,70 @@ pub(super) fn nothing() -> Json {
 pub(super) fn text(bytes: &[u8]) -> Json {
     Json::String(String::from_utf8_lossy(bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use futures_lite::future::block_on;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{admin::testing::Desk, broker::value::Table};
+
+    fn later(desk: &Desk, verb: Verb) {
+        match desk.ask(verb).unwrap() {
+            Reply::Later(change) => block_on(change).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn stopped_broker_answers_only_what_starts_it_again() {
+        let desk = Desk::new();
+        later(&desk, Verb::StopApp {});
+        assert_eq!(desk.done(Verb::Ping {}), json!({"running": false}));
+        let (message, exit) = desk.refusal(Verb::ListUsers {});
+        assert!(message.contains("to be running on the target node"), "{message}");
+        assert_eq!(exit, 64);
+        later(&desk, Verb::StartApp {});
+        assert_eq!(desk.done(Verb::Ping {}), json!({"running": true}));
+        assert_eq!(desk.rows(Verb::ListUsers {}).len(), 1);
+    }
+
+    #[test]
+    fn reset_leaves_a_broker_as_at_its_first_start() {
+        let desk = Desk::new();
+        desk.done(Verb::AddUser { name: "bob".into(), password: "x".into() });
+        desk.done(Verb::ChangePassword { name: "guest".into(), password: "x".into() });
+        desk.done(Verb::SetGlobalParameter { name: "g".into(), value: "1".into() });
+        desk.done(Verb::SetVhostLimits { definition: "{}".into() });
+        desk.queue("q", Table::new());
+        assert!(desk.refusal(Verb::Reset {}).0.contains("to be stopped on the target node"));
+        later(&desk, Verb::StopApp {});
+        desk.done(Verb::Reset {});
+        later(&desk, Verb::StartApp {});
+        assert_eq!(desk.rows(Verb::ListUsers {}), [json!(["guest", ["administrator"]])]);
+        assert!(desk.broker.access.authenticate("guest", b"guest").is_ok());
+        assert_eq!(desk.rows(Verb::ListPermissions {}), [json!(["guest", ".*", ".*", ".*"])]);
+        assert_eq!(desk.vhost().queues_count(), 0);
+        assert_eq!(desk.rows(Verb::ListGlobalParameters {}).len(), 1);
+        assert_eq!(desk.done(Verb::ListVhostLimits { global: false }), Json::Null);
+    }
+
+    #[test]
+    fn limits_of_memory_and_disk_go_to_the_node() {
+        let desk = Desk::new();
+        desk.done(Verb::SetVmMemoryHighWatermark(MemoryLimit::Relative(0.5)));
+        desk.done(Verb::SetDiskFreeLimit(DiskLimit::Absolute(7)));
+        assert_eq!(*desk.node.watermark.lock(), MemoryShare::Relative(0.5));
+        assert_eq!(*desk.node.disk_limit.lock(), MemoryShare::Bytes(7));
+    }
+
+    #[test]
+    fn stop_is_answered_before_it_happens() {
+        let desk = Desk::new();
+        assert!(matches!(desk.ask(Verb::Stop {}), Ok(Reply::Stop)));
+        assert!(!desk.node.is_stopping.load(Ordering::Relaxed));
+    }
+}

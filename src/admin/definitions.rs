@@ -457,3 +457,145 @@ pub(super) fn import_verb(call: &Call<'_>, definitions: &Json) -> Result<Reply, 
         Err(error) => Err(Failure::new(Kind::Invalid, error.to_string(), EXIT_DATA)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        admin::{testing::Desk, wire::Verb},
+        broker::value::{Table, Value},
+    };
+
+    /// An export of RabbitMQ 3.10.8, as it came.
+    const EXPORT: &str = include_str!("../broker/definitions/testdata/rabbitmq-3.10.8.json");
+
+    fn apply(desk: &Desk, json: Json) -> Result<Summary, ImportError> {
+        import(&desk.broker, Time(10_000), &Definitions::from_json(json).unwrap())
+    }
+
+    #[test]
+    fn export_of_an_import_has_everything_that_was_imported() {
+        let desk = Desk::new();
+        let read = Definitions::parse(EXPORT.as_bytes()).unwrap();
+        let summary = import(&desk.broker, Time(10_000), &read).unwrap();
+        assert_eq!(summary.differing, Vec::<String>::new());
+        let written = export(&desk.broker, "3.10.8");
+        let names = |of: &Definitions| {
+            let mut names: Vec<String> = of.queues.iter().map(|of| format!("queue {}", of.name)).collect();
+            names.extend(of.exchanges.iter().map(|of| format!("exchange {} {}", of.name, of.kind)));
+            names.extend(
+                of.bindings.iter().map(|of| format!("binding {} {} {}", of.source, of.destination, of.routing_key)),
+            );
+            names.extend(of.policies.iter().map(|of| format!("policy {} {}", of.name, of.definition)));
+            names.extend(of.permissions.iter().map(|of| format!("permission {} {}", of.user, of.vhost)));
+            names.sort();
+            names
+        };
+        assert_eq!(names(&written), names(&read));
+        assert_eq!(written.users, read.users);
+        // Applied to another broker, it makes the same once more.
+        let other = Desk::new();
+        import(&other.broker, Time(10_000), &Definitions::from_json(written.to_json()).unwrap()).unwrap();
+        assert_eq!(export(&other.broker, "3.10.8"), written);
+    }
+
+    #[test]
+    fn what_exists_is_kept_and_a_difference_is_told_with_its_place() {
+        let desk = Desk::new();
+        desk.queue("q", Table::from_iter([("x-max-length", Value::I64(5))]));
+        let definitions = json!({"queues": [{"name": "new", "vhost": "/"}, {"name": "q", "vhost": "/"}]});
+        let summary = apply(&desk, definitions.clone()).unwrap();
+        assert_eq!(summary.applied_count, 2);
+        assert_eq!(
+            summary.differing,
+            ["queues[1] \"q\": inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current \
+              is the value '5' of type 'long'"]
+        );
+        assert!(desk.vhost().queue("q").unwrap().declaration.arguments.get("x-max-length").is_some());
+        assert_eq!(apply(&desk, definitions).unwrap(), summary);
+    }
+
+    #[test]
+    fn fault_is_told_with_its_place_and_what_came_before_stays() {
+        let desk = Desk::new();
+        let error = apply(
+            &desk,
+            json!({"vhosts": [{"name": "v"}], "queues": [
+                {"name": "ok", "vhost": "v"},
+                {"name": "bad", "vhost": "v", "arguments": {"x-max-length": -1}},
+            ]}),
+        )
+        .unwrap_err();
+        assert!(error.to_string().starts_with("queues[1] \"bad\": "), "{error}");
+        assert!(desk.broker.vhost("v").unwrap().queue("ok").is_some());
+    }
+
+    #[test]
+    fn object_without_a_vhost_is_in_one_that_does_not_exist() {
+        let desk = Desk::new();
+        let definitions = json!({"queues": [{"name": "q"}]});
+        let refusal = desk.refusal(Verb::ImportDefinitions { definitions });
+        assert_eq!(refusal, ("Virtual host 'undefined' does not exist".into(), 65));
+        let refusal = desk.refusal(Verb::ImportDefinitions { definitions: json!({"queues": 1}) });
+        assert_eq!(refusal, ("queues must be a list".into(), 65));
+    }
+
+    #[test]
+    fn policies_are_in_force_on_what_was_there_before() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        let policy = json!({"vhost": "/", "name": "p", "pattern": "^q", "definition": {"max-length": 1}});
+        apply(&desk, json!({ "policies": [policy] })).unwrap();
+        let queue = desk.vhost().queue("q").unwrap();
+        assert_eq!(queue.policies.lock().0.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn metadata_and_limits_of_a_vhost_are_applied() {
+        let desk = Desk::new();
+        let vhost = json!({
+            "name": "v", "metadata": {"description": "d", "tags": ["t"], "default_queue_type": "quorum"},
+            "limits": {"max-queues": 3}, "tracing": true,
+        });
+        apply(&desk, json!({ "vhosts": [vhost] })).unwrap();
+        let vhost = desk.broker.vhost("v").unwrap();
+        let metadata = vhost.metadata.read().clone();
+        assert_eq!((metadata.description.as_str(), metadata.default_queue_type.as_deref()), ("d", Some("quorum")));
+        assert_eq!(desk.broker.vhost_limits.get("v").queues(), Some(3));
+        assert!(vhost.is_traced.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn queues_of_one_connection_are_not_exported() {
+        let desk = Desk::new();
+        let owner = desk.connect("guest", "/").id;
+        let wanted = DeclareQueue { name: "mine", exclusive: true, ..DeclareQueue::default() };
+        desk.vhost().declare_queue(&wanted, Some(owner), &mut desk.turn()).unwrap();
+        desk.exchange("x", "fanout");
+        let target = Target::Queue(desk.vhost().queue("mine").unwrap());
+        desk.vhost().bind("x", &target, b"", &Table::new(), &mut desk.turn()).unwrap();
+        let written = export(&desk.broker, "3.13.7");
+        assert!(written.queues.is_empty() && written.bindings.is_empty());
+        assert_eq!(written.exchanges.len(), 1);
+        assert!(written.global_parameters.is_empty());
+    }
+
+    #[test]
+    fn exported_objects_have_their_keys_in_order() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        let exported = desk.done(Verb::ExportDefinitions {});
+        assert_eq!(
+            exported["queues"][0].to_string(),
+            r#"{"arguments":{},"auto_delete":false,"durable":true,"name":"q","type":"classic","vhost":"/"}"#
+        );
+        assert_eq!(
+            exported["vhosts"][0].to_string(),
+            r#"{"limits":{},"metadata":{"description":"Default virtual host","tags":[]},"name":"/"}"#
+        );
+        let keys: Vec<_> = exported.as_object().unwrap().keys().cloned().collect();
+        assert!(keys.is_sorted(), "{keys:?}");
+    }
+}

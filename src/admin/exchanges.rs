@@ -74,3 +74,47 @@ fn sorted(arguments: &Table) -> Table {
     entries.sort_by_key(|(name, _)| *name);
     entries.into_iter().map(|(name, value)| (name, value.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        admin::{
+            testing::{Desk, columns},
+            wire::Verb,
+        },
+        broker::{
+            exchange::Target,
+            value::{Table, Value},
+        },
+    };
+
+    #[test]
+    fn exchanges_are_listed_with_the_predeclared_ones() {
+        let desk = Desk::new();
+        desk.exchange("x", "topic");
+        let listed = desk.rows(Verb::ListExchanges(columns(&["name", "type", "durable", "internal", "arguments"])));
+        assert_eq!(listed.len(), 8);
+        assert_eq!(listed[0], json!(["", "direct", true, false, []]));
+        assert_eq!(listed[7], json!(["x", "topic", true, false, []]));
+    }
+
+    #[test]
+    fn bindings_are_listed_with_those_of_the_default_exchange() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        desk.exchange("x", "headers");
+        let target = Target::Queue(desk.vhost().queue("q").unwrap());
+        let arguments = Table::from_iter([("x-match", Value::text("all")), ("a", Value::I32(1))]);
+        desk.vhost().bind("x", &target, b"k", &arguments, &mut desk.turn()).unwrap();
+        let wanted = columns(&["source_name", "destination_name", "destination_kind", "routing_key", "arguments"]);
+        assert_eq!(
+            desk.rows(Verb::ListBindings(wanted)),
+            [
+                json!(["", "q", "queue", "q", []]),
+                json!(["x", "q", "queue", "k", [["a", "signedint", 1], ["x-match", "longstr", "all"]]])
+            ]
+        );
+    }
+}

@@ -94,9 +94,7 @@ impl Failure {
     pub fn no_such_vhost(verb: &Verb, vhost: &str) -> Self {
         let kind = Kind::NoSuchVhost;
         match verb {
-            Verb::SetVhostTags { .. } | Verb::DeleteVhost { .. } => {
-                Self::new(kind, format!("Virtual host \"{vhost}\" does not exist"), EXIT_DATA)
-            }
+            Verb::SetVhostTags { .. } => Self::new(kind, format!("Virtual host \"{vhost}\" does not exist"), EXIT_DATA),
             Verb::SetPermissions { .. }
             | Verb::ClearPermissions { .. }
             | Verb::SetTopicPermissions { .. }

@@ -69,3 +69,38 @@ fn sorted(limits: Map<String, Json>) -> Map<String, Json> {
 fn as_text(limits: Map<String, Json>) -> Json {
     Json::String(Json::Object(limits).to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use crate::admin::{testing::Desk, wire::Verb};
+
+    #[test]
+    fn limits_of_a_vhost_are_set_shown_and_cleared() {
+        let desk = Desk::new();
+        let own = || desk.done(Verb::ListVhostLimits { global: false });
+        assert_eq!(own(), Json::Null);
+        desk.done(Verb::SetVhostLimits { definition: r#"{"max-queues":5}"#.into() });
+        assert_eq!(own(), json!({"max-queues": 5}));
+        assert_eq!(desk.rows(Verb::ListVhostLimits { global: true }), [json!(["/", r#"{"max-queues":5}"#])]);
+        desk.done(Verb::ClearVhostLimits {});
+        assert_eq!(desk.refusal(Verb::ClearVhostLimits {}), ("Parameter does not exist".into(), 69));
+        let faulty = desk.refusal(Verb::SetVhostLimits { definition: "{bad".into() });
+        assert_eq!(faulty, ("JSON decoding error. Reason: badarg".into(), 69));
+    }
+
+    #[test]
+    fn limits_of_a_user_are_listed_by_name() {
+        let desk = Desk::new();
+        let definition = r#"{"max-connections":64,"max-channels":512}"#.into();
+        desk.done(Verb::SetUserLimits { user: "guest".into(), definition });
+        let text = r#"{"max-channels":512,"max-connections":64}"#;
+        assert_eq!(desk.rows(Verb::ListUserLimits { user: None }), [json!(["guest", text])]);
+        assert_eq!(desk.done(Verb::ListUserLimits { user: Some("guest".into()) }).to_string(), text);
+        desk.done(Verb::ClearUserLimits { user: "guest".into(), limit: "all".into() });
+        assert!(desk.rows(Verb::ListUserLimits { user: None }).is_empty());
+        let refusal = desk.refusal(Verb::ListUserLimits { user: Some("nobody".into()) });
+        assert_eq!(refusal, ("{:no_such_user, \"nobody\"}".into(), 69));
+    }
+}

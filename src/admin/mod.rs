@@ -24,4 +24,4 @@ mod vhosts;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod testing;

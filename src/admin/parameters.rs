@@ -78,3 +78,49 @@ pub(super) fn list_global(call: &Call<'_>) -> Result<Reply, Failure> {
     let row = |(name, value): (String, std::sync::Arc<Json>)| vec![json!(name), Json::String(value.to_string())];
     Ok(all_columns(columns::GLOBAL_PARAMETERS, all.map(row)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::admin::{testing::Desk, wire::Verb};
+
+    fn set(component: &str, value: &str) -> Verb {
+        Verb::SetParameter { component: component.into(), name: "n".into(), value: value.into() }
+    }
+
+    #[test]
+    fn limits_and_operator_policies_may_be_set_as_parameters() {
+        let desk = Desk::new();
+        desk.done(set("vhost-limits", r#"{"max-queues":1}"#));
+        desk.done(set(
+            "operator_policy",
+            r#"{"pattern":"^","definition":{"expires":1},"priority":0,"apply-to":"all"}"#,
+        ));
+        assert_eq!(desk.done(Verb::ListVhostLimits { global: false }), json!({"max-queues": 1}));
+        let listed = desk.rows(Verb::ListParameters {});
+        assert_eq!(listed[1], json!(["vhost-limits", "limits", r#"{"max-queues":1}"#]));
+        assert_eq!(desk.rows(Verb::ListOperatorPolicies {}).len(), 1);
+    }
+
+    #[test]
+    fn unknown_components_and_policies_are_refused() {
+        let desk = Desk::new();
+        let unknown = desk.refusal_in("missing", set("shovel", "{}"));
+        assert_eq!(unknown, ("Validation failed\n\ncomponent shovel not found\n".into(), 69));
+        assert_eq!(desk.refusal(set("policy", "{}")), ("policies may not be set using this method".into(), 69));
+        let missing = Verb::ClearParameter { component: "shovel".into(), name: "n".into() };
+        assert_eq!(desk.refusal(missing), ("Parameter does not exist".into(), 69));
+    }
+
+    #[test]
+    fn global_parameters_are_set_listed_and_cleared() {
+        let desk = Desk::new();
+        desk.done(Verb::SetGlobalParameter { name: "motto".into(), value: "\"all well\"".into() });
+        let listed = desk.rows(Verb::ListGlobalParameters {});
+        assert!(listed.contains(&json!(["motto", "\"all well\""])), "{listed:?}");
+        desk.done(Verb::ClearGlobalParameter { name: "motto".into() });
+        let again = desk.refusal(Verb::ClearGlobalParameter { name: "motto".into() });
+        assert_eq!(again, ("Parameter does not exist".into(), 69));
+    }
+}

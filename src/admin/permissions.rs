@@ -99,3 +99,62 @@ fn check_both(call: &Call<'_>, user: &str) -> Result<(), Failure> {
     check(call, user)?;
     call.vhost().map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::admin::{testing::Desk, wire::Verb};
+
+    fn set(user: &str, configure: &str) -> Verb {
+        Verb::SetPermissions { user: user.into(), configure: configure.into(), write: "w".into(), read: "r".into() }
+    }
+
+    fn set_topic(user: &str, write: &str) -> Verb {
+        Verb::SetTopicPermissions { user: user.into(), exchange: "e".into(), write: write.into(), read: "r".into() }
+    }
+
+    #[test]
+    fn permissions_are_set_listed_and_cleared() {
+        let desk = Desk::new();
+        desk.done(set("guest", "^q"));
+        assert_eq!(desk.rows(Verb::ListPermissions {}), [json!(["guest", "^q", "w", "r"])]);
+        let of_guest = || desk.rows(Verb::ListUserPermissions { user: "guest".into() });
+        assert_eq!(of_guest(), [json!(["/", "^q", "w", "r"])]);
+        desk.done(Verb::ClearPermissions { user: "guest".into() });
+        desk.done(Verb::ClearPermissions { user: "guest".into() });
+        assert!(of_guest().is_empty());
+    }
+
+    #[test]
+    fn missing_user_is_said_before_a_missing_vhost() {
+        let desk = Desk::new();
+        assert_eq!(desk.refusal_in("missing", set("nobody", "")), ("User nobody does not exist".into(), 67));
+        assert_eq!(desk.refusal_in("missing", set("guest", "")), ("Virtual host missing does not exist".into(), 69));
+        let listing = desk.refusal_in("missing", Verb::ListPermissions {});
+        assert_eq!(listing, ("Virtual host 'missing' does not exist".into(), 65));
+    }
+
+    #[test]
+    fn faulty_patterns_are_refused() {
+        let desk = Desk::new();
+        let (message, exit) = desk.refusal(set("guest", "*"));
+        assert!(message.starts_with("{:invalid_regexp, '*', "), "{message}");
+        assert_eq!(exit, 69);
+        let (message, _) = desk.refusal(set_topic("guest", "*"));
+        assert!(message.starts_with("{:invalid_regexp, \"*\", "), "{message}");
+    }
+
+    #[test]
+    fn topic_permissions_are_set_listed_and_cleared() {
+        let desk = Desk::new();
+        desk.done(set_topic("guest", "^{username}"));
+        assert_eq!(desk.rows(Verb::ListTopicPermissions {}), [json!(["guest", "e", "^{username}", "r"])]);
+        let of_guest = || desk.rows(Verb::ListUserTopicPermissions { user: "guest".into() });
+        assert_eq!(of_guest(), [json!(["/", "e", "^{username}", "r"])]);
+        desk.done(Verb::ClearTopicPermissions { user: "guest".into(), exchange: Some("other".into()) });
+        assert_eq!(of_guest().len(), 1);
+        desk.done(Verb::ClearTopicPermissions { user: "guest".into(), exchange: None });
+        assert!(of_guest().is_empty());
+    }
+}

@@ -52,3 +52,57 @@ fn apply(call: &Call<'_>) {
     call.broker.apply_policies(&vhost, &mut turn);
     turn.end();
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        admin::{
+            testing::{Desk, columns},
+            wire::{Policy, Verb},
+        },
+        broker::value::Table,
+    };
+
+    fn policy(name: &str, definition: &str) -> Policy {
+        let (name, definition) = (name.to_owned(), definition.to_owned());
+        Policy { name, pattern: "^q".into(), definition, priority: 3, apply_to: "queues".into() }
+    }
+
+    #[test]
+    fn policy_is_in_force_as_soon_as_it_is_set() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        (0..5).for_each(|_| desk.publish("q", b"x", false));
+        desk.done(Verb::SetPolicy(policy("p", r#"{"max-length":2}"#)));
+        let queue = desk.vhost().queue("q").unwrap();
+        queue.tick(&mut desk.turn());
+        assert_eq!(desk.rows(Verb::ListQueues(columns(&["policy", "messages"]))), [json!(["p", 2])]);
+        assert_eq!(desk.rows(Verb::ListPolicies {}), [json!(["/", "p", "^q", "queues", r#"{"max-length":2}"#, 3])]);
+        desk.done(Verb::ClearPolicy { name: "p".into() });
+        assert_eq!(desk.rows(Verb::ListQueues(columns(&["policy"]))), [json!([""])]);
+        assert_eq!(desk.refusal(Verb::ClearPolicy { name: "p".into() }), ("Parameter does not exist".into(), 69));
+    }
+
+    #[test]
+    fn layers_are_apart_and_operator_policies_are_parameters_too() {
+        let desk = Desk::new();
+        desk.done(Verb::SetOperatorPolicy(policy("op", r#"{"max-length":2}"#)));
+        assert!(desk.rows(Verb::ListPolicies {}).is_empty());
+        assert_eq!(desk.rows(Verb::ListOperatorPolicies {}).len(), 1);
+        let value = r#"{"pattern":"^q","definition":{"max-length":2},"priority":3,"apply-to":"queues"}"#;
+        assert_eq!(desk.rows(Verb::ListParameters {}), [json!(["operator_policy", "op", value])]);
+        desk.done(Verb::ClearParameter { component: "operator_policy".into(), name: "op".into() });
+        assert!(desk.rows(Verb::ListOperatorPolicies {}).is_empty());
+    }
+
+    #[test]
+    fn faults_are_told_with_a_heading() {
+        let desk = Desk::new();
+        let refusal = desk.refusal(Verb::SetPolicy(policy("p", "{}")));
+        assert_eq!(refusal, ("Validation failed\n\nno policy provided\n".into(), 69));
+        let refusal = desk.refusal_in("missing", Verb::SetPolicy(policy("p", "{bad")));
+        assert_eq!(refusal, ("Virtual host 'missing' does not exist".into(), 65));
+    }
+}

@@ -185,3 +185,115 @@ impl Row<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        admin::{
+            testing::{Desk, columns},
+            wire::{Listing, Verb},
+        },
+        broker::value::{Table, Value},
+    };
+
+    fn of_type(kind: &str) -> Table {
+        Table::from_iter([("x-queue-type", Value::text(kind))])
+    }
+
+    #[test]
+    fn queues_are_listed_by_name_with_the_columns_asked_for() {
+        let desk = Desk::new();
+        desk.queue("b", Table::new());
+        desk.queue("a", Table::from_iter([("x-max-length", Value::I32(5))]));
+        desk.publish("a", b"four", true);
+        desk.publish("a", b"three", false);
+        let wanted = columns(&["name", "messages", "message_bytes", "messages_persistent", "message_bytes_persistent"]);
+        assert_eq!(desk.rows(Verb::ListQueues(wanted)), [json!(["a", 2, 9, 1, 4]), json!(["b", 0, 0, 0, 0])]);
+        let wanted = columns(&["arguments", "state", "durable", "exclusive", "owner_pid", "type"]);
+        assert_eq!(
+            desk.rows(Verb::ListQueues(wanted))[0],
+            json!([[["x-max-length", "signedint", 5]], "running", true, false, "", "classic"])
+        );
+    }
+
+    #[test]
+    fn types_have_nothing_to_show_where_rabbitmq_has_not() {
+        let desk = Desk::new();
+        desk.queue("quorum", of_type("quorum"));
+        desk.queue("stream", of_type("stream"));
+        let wanted =
+            columns(&["exclusive", "messages_ram", "message_bytes", "leader", "members", "messages_persistent"]);
+        assert_eq!(
+            desk.rows(Verb::ListQueues(wanted)),
+            [
+                json!(["", 0, "", "tern@localhost", ["tern@localhost"], ""]),
+                json!(["", "", "", "tern@localhost", ["tern@localhost"], ""])
+            ]
+        );
+        assert_eq!(desk.rows(Verb::ListQueues(columns(&["pid"])))[1], json!([""]));
+    }
+
+    #[test]
+    fn missing_vhost_and_a_node_that_is_down_have_no_queues() {
+        let desk = Desk::new();
+        desk.queue("a", Table::new());
+        assert!(desk.rows_in("missing", Verb::ListQueues(columns(&["name"]))).is_empty());
+        let offline = Listing { offline: true, ..columns(&["name"]) };
+        assert!(desk.rows(Verb::ListQueues(offline)).is_empty());
+    }
+
+    #[test]
+    fn unknown_column_is_refused() {
+        let desk = Desk::new();
+        assert_eq!(desk.refusal(Verb::ListQueues(columns(&["nonsense"]))).0, "no such column: nonsense");
+    }
+
+    #[test]
+    fn consumers_are_listed_with_who_is_served() {
+        let desk = Desk::new();
+        desk.queue("single", Table::from_iter([("x-single-active-consumer", Value::Bool(true))]));
+        let connection = desk.connect("guest", "/");
+        let queue = desk.vhost().queue("single").unwrap();
+        for tag in ["first", "second"] {
+            let id = desk.broker.next_consumer_id();
+            queue.consume(id, connection.consumer(tag), &mut desk.turn()).unwrap();
+        }
+        let wanted =
+            columns(&["queue_name", "consumer_tag", "ack_required", "prefetch_count", "active", "activity_status"]);
+        assert_eq!(
+            desk.rows(Verb::ListConsumers(wanted)),
+            [
+                json!(["single", "first", true, 1, true, "single_active"]),
+                json!(["single", "second", true, 1, false, "waiting"])
+            ]
+        );
+        let pids = desk.rows(Verb::ListConsumers(columns(&["channel_pid"])));
+        assert_eq!(pids[0], desk.rows(Verb::ListChannels(columns(&["pid"])))[0]);
+        let capacity = desk.rows(Verb::ListQueues(columns(&["consumers", "consumer_capacity"])));
+        assert_eq!(capacity, [json!([2, 1.0])]);
+    }
+
+    #[test]
+    fn queue_is_deleted_only_under_its_conditions() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        desk.publish("q", b"x", false);
+        let delete = |if_empty, if_unused| Verb::DeleteQueue { name: "q".into(), if_empty, if_unused };
+        assert_eq!(desk.refusal(delete(true, false)), ("Queue is not empty".into(), 64));
+        assert_eq!(desk.done(delete(false, true)), json!({"messages": 1}));
+        assert_eq!(desk.refusal(delete(false, false)), ("Queue not found".into(), 64));
+    }
+
+    #[test]
+    fn purge_leaves_an_empty_queue() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        desk.publish("q", b"x", false);
+        desk.done(Verb::PurgeQueue { name: "q".into() });
+        assert_eq!(desk.rows(Verb::ListQueues(columns(&["messages"]))), [json!([0])]);
+        let missing = Verb::PurgeQueue { name: "missing".into() };
+        assert_eq!(desk.refusal_in("missing", missing), ("not_found".into(), 69));
+    }
+}

@@ -134,3 +134,50 @@ pub(super) fn cluster(call: &Call<'_>) -> Reply {
         "versions": of_node(versions),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        admin::{testing::Desk, wire::Verb},
+        broker::value::Table,
+    };
+
+    #[test]
+    fn status_tells_the_process_and_the_totals() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        desk.connect("guest", "/");
+        let status = desk.done(Verb::Status {});
+        assert_eq!(status["uptime"], 6);
+        assert_eq!(status["pid"], 77);
+        assert_eq!(status["rabbitmq_version"], "3.13.7");
+        assert_eq!(status["totals"], json!({"virtual_host_count": 1, "connection_count": 1, "queue_count": 1}));
+        assert_eq!(status["vm_memory_high_watermark_limit"], 40_000);
+        assert_eq!(status["alarms"], json!([]));
+    }
+
+    #[test]
+    fn alarms_are_told_everywhere() {
+        let desk = Desk::new();
+        desk.broker.set_alarms(true, true);
+        assert_eq!(desk.done(Verb::Alarms {}), json!(["memory", "disk"]));
+        let told = ["Memory alarm on node tern@localhost", "Free disk space alarm on node tern@localhost"];
+        assert_eq!(desk.done(Verb::Status {})["alarms"], json!(told));
+        assert_eq!(desk.done(Verb::ClusterStatus {})["alarms"], json!(told));
+    }
+
+    #[test]
+    fn cluster_is_this_node_and_has_the_name_that_was_given() {
+        let desk = Desk::new();
+        assert_eq!(desk.done(Verb::ClusterStatus {})["cluster_name"], "tern@localhost");
+        desk.done(Verb::SetGlobalParameter { name: "cluster_name".into(), value: "\"west\"".into() });
+        let status = desk.done(Verb::ClusterStatus {});
+        assert_eq!(status["cluster_name"], "west");
+        assert_eq!(status["running_nodes"], json!(["tern@localhost"]));
+        assert_eq!(desk.rows(Verb::ListFeatureFlags {})[3], json!(["quorum_queue", "enabled"]));
+        assert_eq!(desk.done(Verb::Listeners {})[0]["port"], 5672);
+        assert_eq!(desk.done(Verb::Environment {}), json!({"amqp": {"port": "5672"}}));
+    }
+}

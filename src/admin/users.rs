@@ -73,3 +73,59 @@ pub(super) fn check(call: &Call<'_>, name: &str) -> Result<(), Failure> {
         None => Err(Failure::no_such_user(call.verb, name)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::admin::{testing::Desk, wire::Verb};
+
+    fn add(name: &str) -> Verb {
+        Verb::AddUser { name: name.into(), password: "secret".into() }
+    }
+
+    #[test]
+    fn users_are_added_listed_and_deleted() {
+        let desk = Desk::new();
+        desk.done(add("bob"));
+        assert_eq!(desk.refusal(add("bob")), ("User \"bob\" already exists".into(), 70));
+        desk.done(Verb::SetUserTags { name: "bob".into(), tags: vec!["monitoring".into()] });
+        assert_eq!(
+            desk.rows(Verb::ListUsers {}),
+            [json!(["bob", ["monitoring"]]), json!(["guest", ["administrator"]])]
+        );
+        desk.done(Verb::DeleteUser { name: "bob".into() });
+        let refusal = desk.refusal(Verb::DeleteUser { name: "bob".into() });
+        assert_eq!(refusal, ("User \"bob\" does not exist".into(), 67));
+    }
+
+    #[test]
+    fn connections_do_not_outlive_their_user() {
+        let desk = Desk::new();
+        desk.done(add("bob"));
+        let (bob, guest) = (desk.connect("bob", "/"), desk.connect("guest", "/"));
+        desk.done(Verb::DeleteUser { name: "bob".into() });
+        assert_eq!(bob.reason().as_deref(), Some("user 'bob' is deleted"));
+        assert_eq!(guest.reason(), None);
+    }
+
+    #[test]
+    fn password_is_changed_cleared_and_checked() {
+        let desk = Desk::new();
+        let check = |password: &str| {
+            desk.ask(Verb::AuthenticateUser { name: "guest".into(), password: password.into() }).map(drop)
+        };
+        check("guest").unwrap();
+        desk.done(Verb::ChangePassword { name: "guest".into(), password: "new".into() });
+        check("new").unwrap();
+        let failure = check("guest").unwrap_err();
+        assert_eq!(
+            (failure.message.as_str(), failure.exit),
+            ("Error: failed to authenticate user \"guest\"\nuser 'guest' - invalid credentials", 65)
+        );
+        desk.done(Verb::ClearPassword { name: "guest".into() });
+        assert!(check("new").is_err());
+        let refusal = desk.refusal(Verb::ClearPassword { name: "nobody".into() });
+        assert_eq!(refusal, ("{:no_such_user, \"nobody\"}".into(), 69));
+    }
+}

@@ -65,7 +65,10 @@ pub(super) fn set_tags(call: &Call<'_>, name: &str, tags: &[String]) -> Result<R
 }
 
 pub(super) fn trace(call: &Call<'_>, is_on: bool) -> Result<Reply, Failure> {
-    call.vhost()?.is_traced.store(is_on, Ordering::Relaxed);
+    // Of a vhost that does not exist it is as good as done, as in RabbitMQ.
+    if let Some(vhost) = call.broker.vhost(call.vhost_name) {
+        vhost.is_traced.store(is_on, Ordering::Relaxed);
+    }
     Ok(Reply::DONE)
 }
 
@@ -89,5 +92,62 @@ fn cell(vhost: &Vhost, column: &str, node: &str) -> Json {
         "default_queue_type" => json!(metadata.default_queue_type.as_deref().unwrap_or("undefined")),
         "cluster_state" => json!({ node: "running" }),
         _ => nothing(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use serde_json::json;
+
+    use crate::admin::{
+        testing::{Desk, columns},
+        wire::Verb,
+    };
+
+    fn add(name: &str, default_queue_type: Option<&str>) -> Verb {
+        let default_queue_type = default_queue_type.map(Into::into);
+        Verb::AddVhost { name: name.into(), description: None, tags: vec![], default_queue_type }
+    }
+
+    #[test]
+    fn vhosts_are_added_listed_and_deleted_with_their_connections() {
+        let desk = Desk::new();
+        desk.done(add("v", Some("quorum")));
+        // Again is no failure, and changes nothing.
+        desk.done(add("v", None));
+        assert_eq!(desk.refusal(add("w", Some("odd"))), ("invalid_queue_type".into(), 69));
+        let connection = desk.connect("guest", "v");
+        let listing = || Verb::ListVhosts(columns(&["name", "description", "tags", "default_queue_type", "tracing"]));
+        assert_eq!(
+            desk.rows(listing()),
+            [json!(["/", "Default virtual host", [], "undefined", false]), json!(["v", "", [], "quorum", false])]
+        );
+        desk.done(Verb::DeleteVhost { name: "v".into() });
+        assert_eq!(connection.reason().as_deref(), Some("vhost 'v' is deleted"));
+        assert_eq!(desk.rows(listing()).len(), 1);
+        let refusal = desk.refusal(Verb::DeleteVhost { name: "v".into() });
+        assert_eq!(refusal, ("Virtual host 'v' does not exist".into(), 65));
+    }
+
+    #[test]
+    fn vhost_without_any_metadata_has_no_list_of_tags() {
+        let desk = Desk::new();
+        desk.done(add("v", None));
+        let tags = || desk.rows(Verb::ListVhosts(columns(&["tags"])));
+        assert_eq!(tags(), [json!([[]]), json!([""])]);
+        desk.done(Verb::SetVhostTags { name: "v".into(), tags: vec!["x".into()] });
+        assert_eq!(tags(), [json!([[]]), json!([["x"]])]);
+    }
+
+    #[test]
+    fn tracing_is_switched_and_a_missing_vhost_is_no_failure() {
+        let desk = Desk::new();
+        desk.done(Verb::TraceOn {});
+        assert!(desk.vhost().is_traced.load(Ordering::Relaxed));
+        desk.done(Verb::TraceOff {});
+        assert!(!desk.vhost().is_traced.load(Ordering::Relaxed));
+        assert!(desk.ask_in("missing", Verb::TraceOn {}).is_ok());
     }
 }

@@ -425,7 +425,7 @@ fn plain(value: &Value) -> Json {
         Value::Array(items) => items.iter().map(|item| json!([item.kind_name(), plain(item)])).collect(),
         Value::Timestamp(seconds) => json!(seconds),
         Value::Table(nested) => table(nested),
-        Value::Void => Json::Null,
+        Value::Void => json!("undefined"),
         Value::Bytes(bytes) => json!(bytes),
     }
 }

@@ -72,7 +72,7 @@ pub struct ChannelStatus {
     pub unsettled: u64,
     /// Publishes not confirmed.
     pub unconfirmed: u64,
-    /// Publishes and settles not committed.
+    /// Publishes not committed.
     pub uncommitted: u64,
     /// Deliveries that a new consumer may hold.
     pub prefetch: u32,

@@ -64,10 +64,10 @@ pub struct Socket {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The data directory is in use.
-    #[error("another tern runs on this data directory: {0}")]
+    #[error("another tern runs on this data directory: {}", .0.display())]
     InUse(PathBuf),
     /// The operating system declined.
-    #[error("cannot make the control socket {path}: {error}")]
+    #[error("cannot make the control socket {path}: {error}", path = path.display())]
     Io {
         /// Where it was to be.
         path: PathBuf,

@@ -157,8 +157,7 @@ impl Node for Process {
         let listeners = self.listeners.clone();
         Box::pin(async move {
             listeners.close().await;
-            let limit = Duration::from_millis(listeners.context.server.shutdown_drain_ms);
-            drain(&listeners.context.broker, limit).await;
+            drain(&listeners.context.broker, STOP_APP_DRAIN).await;
             Ok(())
         })
     }
@@ -209,6 +208,10 @@ impl Listeners {
         Ok(())
     }
 }
+
+/// How long `stop_app` waits for clients to answer: whoever does not has lost its queues all the same,
+/// and test suites call it often.
+const STOP_APP_DRAIN: Duration = Duration::from_secs(2);
 
 /// The settings as an object of sections.
 fn shown(settings: &Settings) -> Json {

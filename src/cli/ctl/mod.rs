@@ -77,6 +77,18 @@ pub fn run(arguments: Vec<String>, program: Program, socket: &Path) -> ExitCode 
     ExitCode::from(code)
 }
 
+/// Carries out one command line and returns what it wrote, to standard output and error, and its
+/// exit code.
+#[cfg(test)]
+pub(crate) fn captured(arguments: &[&str], socket: &Path) -> (String, String, u8) {
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = session::Streams { input: &mut io::empty(), out: &mut out, err: &mut err };
+    let code = session::run(&arguments, Program::Ctl, socket, &mut streams);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&out), text(&err), code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,11 @@ impl Wait<'_> {
         }
         let mut is_there = false;
         loop {
+            let gone = || Error::Declined(Failure::new(Kind::Internal, "process_not_running", EXIT_UNAVAILABLE));
+            // Another broker may be found in its place.
+            if pid.as_ref().is_some_and(|pid| !is_alive(pid)) {
+                return Err(gone());
+            }
             let found = Connection::open(self.socket, Some(left_ms.max(1))).and_then(|mut broker| broker.ping());
             if found.is_ok() && !is_there && pid.is_some() {
                 self.say(out, &format!("Waiting for applications 'rabbit_and_plugins' to start on node '{node}'"))?;
@@ -54,9 +59,7 @@ impl Wait<'_> {
             is_there |= found.is_ok();
             match (found, &pid) {
                 (Ok(pong), _) if pong.running => break,
-                (_, Some(pid)) if !is_alive(pid) => {
-                    return Err(Error::Declined(Failure::new(Kind::Internal, "process_not_running", EXIT_UNAVAILABLE)));
-                }
+                (_, Some(pid)) if !is_alive(pid) => return Err(gone()),
                 (Ok(_), None) if left_ms == 0 => {
                     let failure = Failure::new(Kind::AppStopped, "rabbit_is_not_running", EXIT_UNAVAILABLE);
                     return Err(Error::Declined(failure));

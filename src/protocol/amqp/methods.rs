@@ -465,11 +465,13 @@ impl Session {
             }
             (M::Commit(_), Mode::Transaction(transaction)) => {
                 let Transaction { published, settled, .. } = std::mem::take(transaction);
+                self.with_status(number, |status| status.uncommitted = 0);
                 self.commit(number, published, settled, turn)?;
                 M::CommitOk(tx::CommitOk {})
             }
             (M::Rollback(_), Mode::Transaction(transaction)) => {
                 let Transaction { settled, .. } = std::mem::take(transaction);
+                self.with_status(number, |status| status.uncommitted = 0);
                 self.finish_settles(number, settled, false);
                 M::RollbackOk(tx::RollbackOk {})
             }

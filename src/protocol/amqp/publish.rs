@@ -189,6 +189,8 @@ impl Session {
             };
             transaction.bytes += checked.message.held_bytes();
             transaction.published.push(checked);
+            let count = transaction.published.len() as u64;
+            self.with_status(number, |status| status.uncommitted = count);
             return Ok(());
         }
         let checked =

@@ -160,6 +160,11 @@ impl Shared {
         std::mem::take(&mut *self.events.lock())
     }
 
+    /// Whether something happened since [`Self::take_events`].
+    pub fn has_events(&self) -> bool {
+        self.has_events.load(Ordering::Acquire)
+    }
+
     fn tell(&self, event: Event) {
         self.events.lock().push(event);
         self.has_events.store(true, Ordering::Release);

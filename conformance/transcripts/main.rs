@@ -1,0 +1,8 @@
+//! Conversations with AMQP sessions: octets in, octets out, no socket, and time as an argument.
+
+// Tests may panic, and what they tell goes to the one who runs them.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+mod conversations;
+mod lines;
+mod peer;

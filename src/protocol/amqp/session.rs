@@ -30,6 +30,7 @@ use crate::broker::{
     connections::{Connection, ConnectionId, ConnectionInfo},
     publish::{BATCH_MAX, Batch, RouteCache},
     queue::Queue,
+    record::QueueId,
     time::Time,
     turn::Turn,
     value::Table,
@@ -73,7 +74,7 @@ pub struct Session {
     pub(super) heartbeat_ms: u64,
     pub(super) channels: HashMap<u16, Box<Channel>, foldhash::fast::FixedState>,
     /// Queues that go with the connection.
-    pub(super) exclusive_queues: Vec<Arc<Queue>>,
+    pub(super) exclusive_queues: HashMap<QueueId, Arc<Queue>, foldhash::fast::FixedState>,
     pub(super) routes: RouteCache,
     pub(super) routes_generation: u64,
     pub(super) batch: Batch,
@@ -144,7 +145,7 @@ impl Session {
             channel_max: options.channel_max,
             heartbeat_ms: 0,
             channels: HashMap::default(),
-            exclusive_queues: Vec::new(),
+            exclusive_queues: HashMap::default(),
             routes: RouteCache::default(),
             routes_generation: 0,
             batch: Batch::default(),
@@ -359,7 +360,7 @@ impl Session {
             self.drop_channel(channel, turn);
         }
         if let Some(vhost) = self.vhost.clone() {
-            for queue in std::mem::take(&mut self.exclusive_queues) {
+            for queue in std::mem::take(&mut self.exclusive_queues).into_values() {
                 vhost.remove_queue(&queue, turn);
             }
         }

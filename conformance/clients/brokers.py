@@ -103,7 +103,8 @@ class Tern(Broker):
                 stderr=log,
             )
         self.pid = self.process.pid
-        self.ctl = [str(executable), "ctl", "--data", str(data)]
+        self.ctl = [str(executable), "ctl"]
+        self.ctl_env = {"TERN_SERVER_DATA_DIR": str(data)}
         try:
             await_true(lambda: self._read_ports(ports), self.process, "Tern's ports file")
             await_handshake(self)

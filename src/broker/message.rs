@@ -205,6 +205,15 @@ impl Message {
         rerouted
     }
 
+    /// The same body under other headers, with no other property, published elsewhere.
+    #[must_use]
+    pub fn copied(&self, exchange: &str, key: &[u8], headers: Vec<u8>) -> Self {
+        let mut copied = Self::build_route(exchange.as_bytes(), key, &[], (0, 0));
+        copied.body = self.shared_body();
+        copied.view = Some(Arc::new(View { headers: Some(headers), without_ttl: false }));
+        copied
+    }
+
     /// The same message with replaced parts.
     #[must_use]
     pub fn with_view(&self, view: View) -> Self {

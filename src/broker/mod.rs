@@ -35,6 +35,7 @@ pub mod term;
 pub mod time;
 pub mod timers;
 pub mod topology;
+pub mod trace;
 pub mod turn;
 pub mod validation;
 pub mod value;
@@ -80,6 +81,7 @@ pub struct Broker {
     queues_count: AtomicUsize,
     random: AtomicU64,
     journal: OnceLock<Arc<dyn Journal>>,
+    show_properties: OnceLock<trace::ShowProperties>,
     cold_pages: OnceLock<Arc<dyn ColdPages>>,
     /// Connections that wait for the log or for a page.
     pub waiting: Waiting,
@@ -120,6 +122,7 @@ impl Broker {
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
             journal: OnceLock::new(),
+            show_properties: OnceLock::new(),
             cold_pages: OnceLock::new(),
             waiting: Waiting::default(),
             memory_alarm: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use super::{
     queue::{Queue, machine::Dead},
     record::{Position, Record},
     time::Time,
+    trace::Trace,
 };
 
 /// See the module's text.
@@ -23,6 +24,7 @@ pub struct Turn<'a> {
     pub now: Time,
     outlets: Vec<Arc<dyn Outlet>>,
     dead: VecDeque<(Arc<Queue>, Dead)>,
+    pub(super) traces: VecDeque<Trace>,
     gate: Option<Position>,
     /// Records that are to be appended as one.
     transaction: Option<Vec<Record>>,
@@ -42,6 +44,7 @@ impl<'a> Turn<'a> {
             now,
             outlets: Vec::new(),
             dead: VecDeque::new(),
+            traces: VecDeque::new(),
             gate: None,
             transaction: None,
             is_replay: false,
@@ -75,11 +78,17 @@ impl<'a> Turn<'a> {
     /// Works off what had to wait until no lock is held.
     pub fn drain(&mut self) {
         for _ in 0..DRAIN_MAX {
-            let Some((queue, dead)) = self.dead.pop_front() else { return };
-            dead_letter::republish(&queue, dead, self);
+            if let Some((queue, dead)) = self.dead.pop_front() {
+                dead_letter::republish(&queue, dead, self);
+            } else if let Some(trace) = self.traces.pop_front() {
+                self.publish_trace(trace);
+            } else {
+                return;
+            }
         }
         tracing::error!(left = self.dead.len(), "gave up dead-lettering: the chain of queues has no end");
         self.dead.clear();
+        self.traces.clear();
     }
 
     /// Appends a record; everything positive that is said in this turn waits for it.

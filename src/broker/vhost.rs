@@ -33,7 +33,7 @@ pub struct Vhost {
     /// What administration knows of it.
     pub metadata: RwLock<Metadata>,
     /// Every publish and delivery is copied to the trace exchange.
-    pub is_traced: AtomicBool,
+    pub is_traced: Arc<AtomicBool>,
     is_deleted: AtomicBool,
     default_exchange: Arc<Exchange>,
     connections: AtomicU64,
@@ -83,7 +83,7 @@ impl Vhost {
             hidden: Map::with_capacity_and_hasher_and_shard_amount(0, foldhash::fast::RandomState::default(), 4),
             topology: Mutex::new(()),
             metadata: RwLock::default(),
-            is_traced: AtomicBool::new(false),
+            is_traced: Arc::default(),
             is_deleted: AtomicBool::new(false),
             default_exchange: default_exchange.expect("PREDECLARED is not empty"),
             connections: AtomicU64::new(0),

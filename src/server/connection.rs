@@ -93,7 +93,9 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
     }
     let _ = tokio::time::timeout(LAST_WRITE, write_rest(&socket)).await;
     if end.is_ok() {
-        let _ = tokio::time::timeout(LINGER, let_peer_finish(&socket)).await;
+        // Whoever closed its connection in good order closes the socket, too, as with RabbitMQ.
+        let is_peers_turn = was_open && session.ended_by().is_none();
+        let _ = tokio::time::timeout(LINGER, let_peer_finish(&socket, is_peers_turn)).await;
     }
 }
 
@@ -204,11 +206,12 @@ fn feed(session: &mut Session, block: crate::broker::block::Block, left: &mut Ve
 /// Bytes that a connection keeps for beginnings of frames.
 const LEFT_KEPT_BYTES: usize = 256;
 
-/// Tells the peer that nothing more comes, and reads what it still sends until it has closed, too.
-/// Closing at once would answer that with a reset, which takes our last frames from a slow reader
+/// Reads what the peer still sends until it has closed; unless that is its turn, it is told that
+/// nothing more comes. Closing at once would answer that with a reset, which takes our last frames from a slow reader
 /// and makes a client fail that writes a last ack behind its `connection.close`.
-async fn let_peer_finish(socket: &Socket) {
-    if socket.is_dead() || socket2::SockRef::from(socket.stream()).shutdown(Shutdown::Write).is_err() {
+async fn let_peer_finish(socket: &Socket, is_peers_turn: bool) {
+    let is_told = is_peers_turn || socket2::SockRef::from(socket.stream()).shutdown(Shutdown::Write).is_ok();
+    if socket.is_dead() || !is_told {
         return;
     }
     let mut ignored = [0; 4096];

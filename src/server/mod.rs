@@ -34,6 +34,7 @@ use crate::{
     admin::{definitions, node::Node},
     broker::{Broker, definitions::Definitions},
     config::Settings,
+    protocol::amqp,
 };
 use connection::Context;
 use listen::{Bound, StartError};
@@ -62,6 +63,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         .map_err(|error| StartError::Other(error.to_string()))?;
     let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
     let broker = Arc::new(broker);
+    broker.show_properties_by(amqp::properties::show);
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }

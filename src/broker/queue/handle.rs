@@ -28,6 +28,7 @@ use crate::broker::{
     record::{Position, QueueId, Record},
     time::Time,
     timers::Owner,
+    trace::Party,
     turn::Turn,
     value::Table,
     verb::Verb,
@@ -71,6 +72,8 @@ pub struct Queue {
     /// Where it lives.
     pub vhost: Weak<Vhost>,
     machine: Mutex<Machine>,
+    /// Of its vhost: every delivery is copied to the trace exchange.
+    is_traced: Arc<AtomicBool>,
     is_deleted: AtomicBool,
     /// Position of its declaration in the log, zero without one.
     declared_at: AtomicU64,
@@ -150,6 +153,7 @@ impl Queue {
             declaration,
             vhost: Arc::downgrade(vhost),
             machine: Mutex::new(machine),
+            is_traced: vhost.is_traced.clone(),
             is_deleted: AtomicBool::new(false),
             declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
@@ -692,6 +696,13 @@ impl Queue {
             let Some(consumer) = consumers.get_mut(slot) else { continue };
             let items = std::mem::take(&mut consumer.assigned);
             let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+            if self.is_traced.load(Ordering::Relaxed)
+                && let Some(vhost) = self.vhost.upgrade()
+            {
+                let ConsumerOptions { connection, channel, .. } = consumer.options;
+                let to = Party { connection, channel };
+                batch.iter().for_each(|one| turn.trace_delivered(&vhost, one.message, &self.name, one.redelivered, to));
+            }
             let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
             consumer.is_parked |= handed.is_full;
             if handed.needs_flush {

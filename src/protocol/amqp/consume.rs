@@ -19,6 +19,7 @@ use crate::broker::{
     consumer::{ConsumerOptions, SharedCredit},
     queue::Queue,
     topology::random_name,
+    trace::Party,
     turn::Turn,
     value::Table,
     verb::Verb,
@@ -291,6 +292,12 @@ impl Session {
             self.shared.output().encode(|out| hot::put_get_empty(out, number));
             return Ok(());
         };
+        if self.is_traced
+            && let Some(vhost) = &self.vhost
+        {
+            let to = Party { connection: self.id, channel: number };
+            turn.trace_delivered(vhost, &got.message, &queue.name, got.redelivered, to);
+        }
         let mut output = self.shared.output();
         let Some(open) = output.channel(number) else { return Ok(()) };
         let tag = open.next_tag();

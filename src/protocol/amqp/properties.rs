@@ -10,7 +10,10 @@
 
 use std::ops::Range;
 
-use crate::broker::value::{self, Table};
+use crate::broker::{
+    message::Message,
+    value::{self, Table, Value},
+};
 
 const CONTENT_TYPE: u16 = 1 << 15;
 const CONTENT_ENCODING: u16 = 1 << 14;
@@ -197,6 +200,36 @@ pub struct Rewrite<'a> {
     pub reply_to: Option<&'a [u8]>,
 }
 
+/// The properties of a traced message in the order in which RabbitMQ shows them, the last first.
+pub fn show(message: &Message) -> Table {
+    let mut table = Table::new();
+    let Some(all) = Properties::decode(message.properties()) else { return table };
+    let text = |text: Option<String>| text.map(Value::text);
+    let octet = |octet: Option<u8>| octet.map(|octet| Value::I32(octet.into()));
+    let headers = all.headers.map(|_| Value::Table(message.headers().to_table()));
+    for (name, value) in [
+        ("cluster_id", text(all.cluster_id)),
+        ("app_id", text(all.app_id)),
+        ("user_id", text(all.user_id)),
+        ("type", text(all.message_type)),
+        ("timestamp", all.timestamp.map(|secs| Value::I32(secs as i32))),
+        ("message_id", text(all.message_id)),
+        ("expiration", text(all.expiration)),
+        ("reply_to", text(all.reply_to)),
+        ("correlation_id", text(all.correlation_id)),
+        ("priority", octet(all.priority)),
+        ("delivery_mode", octet(all.delivery_mode)),
+        ("headers", headers),
+        ("content_encoding", text(all.content_encoding)),
+        ("content_type", text(all.content_type)),
+    ] {
+        if let Some(value) = value {
+            table.push(name, value);
+        }
+    }
+    table
+}
+
 /// Appends `raw` with parts replaced; every other property is copied as it is. Properties that
 /// [`scan`] refuses are copied as a whole.
 pub fn rewrite(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
@@ -208,6 +241,8 @@ pub fn rewrite(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
 }
 
 fn rewrite_list(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) -> Option<()> {
+    // A message that the broker made has nothing but headers.
+    let raw = if raw.is_empty() { &[0, 0] } else { raw };
     let mut list = List::new(raw)?;
     let old_flags = u16::from_be_bytes(*raw.first_chunk::<2>()?);
     let mut flags = old_flags;

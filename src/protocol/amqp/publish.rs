@@ -23,6 +23,7 @@ use crate::broker::{
     publish::{self, Batch},
     record::Position,
     route::Route,
+    trace::Party,
     turn::Turn,
     value::HeadersBuilder,
 };
@@ -311,6 +312,12 @@ impl Session {
                 &found
             }
         };
+        if self.is_traced
+            && let Some(vhost) = &self.vhost
+        {
+            let queues = route.queues.iter().map(|queue| &*queue.name);
+            turn.trace_published(vhost, &message, queues, Party { connection: self.id, channel: number });
+        }
         if mandatory && route.queues.is_empty() && !route.is_kept {
             return_message(&self.shared, number, &message);
         }

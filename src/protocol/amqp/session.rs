@@ -8,7 +8,11 @@
 //! Publishes and settles of one call of [`Session::handle_input`] are gathered and take effect
 //! together, before any other verb and at the end of the call.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     channel::{Channel, Content},
@@ -84,6 +88,8 @@ pub struct Session {
     last_input: Time,
     last_output: Time,
     sent_bytes: u64,
+    /// Its vhost is traced, as of the last input.
+    pub(super) is_traced: bool,
     /// It has published, so an alarm stops it from being read.
     pub(super) has_published: bool,
     is_alarm_told: bool,
@@ -154,6 +160,7 @@ impl Session {
             last_input: now,
             last_output: now,
             sent_bytes: 0,
+            is_traced: false,
             has_published: false,
             is_alarm_told: false,
             next_timeout_check: Time::NEVER,
@@ -194,6 +201,7 @@ impl Session {
     /// Acts on received bytes, which are all of `input`.
     pub fn handle_input(&mut self, input: &Block, now: Time) -> Progress {
         self.last_input = now;
+        self.is_traced = self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced.load(Ordering::Relaxed));
         let broker = self.broker.clone();
         let mut turn = Turn::new(&broker, now);
         let mut at = 0;

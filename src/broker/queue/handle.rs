@@ -635,6 +635,11 @@ impl Queue {
         machine.ready.iter().map(|entry| (entry.seq, entry.message.clone(), entry.deadline)).collect()
     }
 
+    /// The message that is delivered next.
+    pub fn head(&self) -> Option<Message> {
+        self.machine.lock().ready.front().map(|entry| entry.message.clone())
+    }
+
     /// Number of persistent messages that it holds, and the bytes of their bodies. Walks all messages
     /// and lets go of the lock in between, so that the answer is exact only while nothing changes.
     pub fn persistent(&self) -> (u64, u64) {

@@ -373,7 +373,7 @@ impl Machine {
         }
         self.dispatch(now, effects);
         while self.is_too_long(0) {
-            let Some(entry) = self.ready.pop_head() else { break };
+            let Some(entry) = self.ready.pop() else { break };
             self.counters.dropped += 1;
             effects.dead.push(Dead { entry, reason: Reason::MaxLen });
         }
@@ -385,7 +385,7 @@ impl Machine {
             if self.limits.overflow != Overflow::DropHead || !self.is_too_long(0) {
                 return false;
             }
-            let Some(entry) = self.ready.pop_head() else { return false };
+            let Some(entry) = self.ready.pop() else { return false };
             self.counters.dropped += 1;
             effects.dead.push(Dead { entry, reason: Reason::MaxLen });
         }
@@ -635,3 +635,6 @@ impl Machine {
         (!self.ready.is_empty() || !self.unsettled.is_empty()) && self.compaction.done + 1 < self.next_seq
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,8 @@ pub struct Session {
     pub(super) settles: Settles,
     last_input: Time,
     last_output: Time,
-    sent_bytes: u64,
+    /// Octets of output up to `last_output`.
+    noted_bytes: u64,
     /// It has published, so an alarm stops it from being read.
     pub(super) has_published: bool,
     is_alarm_told: bool,
@@ -152,7 +153,7 @@ impl Session {
             settles: Settles::default(),
             last_input: now,
             last_output: now,
-            sent_bytes: 0,
+            noted_bytes: 0,
             has_published: false,
             is_alarm_told: false,
             next_timeout_check: Time::NEVER,
@@ -304,7 +305,7 @@ impl Session {
             self.note_output(now);
             if self.last_output.after_ms(self.heartbeat_ms / 2) <= now {
                 self.shared.output().encode(hot::put_heartbeat);
-                self.last_output = now;
+                self.note_output(now);
             }
         }
         if self.next_timeout_check <= now {
@@ -353,9 +354,9 @@ impl Session {
     }
 
     fn note_output(&mut self, now: Time) {
-        let sent = self.shared.output().sent_bytes();
-        if sent != self.sent_bytes {
-            self.sent_bytes = sent;
+        let encoded = self.shared.output().encoded_bytes();
+        if encoded != self.noted_bytes {
+            self.noted_bytes = encoded;
             self.last_output = now;
         }
     }

@@ -77,10 +77,7 @@ fn declare_ok_of_a_durable_queue_waits_for_the_log() {
 #[test]
 fn declare_ok_of_a_transient_queue_does_not_wait() {
     let (mut world, _journal, peer) = slow_world();
-    assert_eq!(
-        world.call(peer, 1, "queue.declare", "queue=q"),
-        "1 queue.declare-ok queue='q' messages=0 consumers=0"
-    );
+    assert_eq!(world.call(peer, 1, "queue.declare", "queue=q"), "1 queue.declare-ok queue='q' messages=0 consumers=0");
 }
 
 #[test]
@@ -200,10 +197,7 @@ fn a_commit_that_finds_its_exchange_gone_leaves_nothing_behind() {
     world.call(other, 1, "exchange.delete", "exchange=x");
     let before = journal.written();
     world.tell(peer, 1, "tx.commit", "");
-    assert_eq!(
-        world.heard(peer),
-        [r#"1 channel.close 404 "NOT_FOUND - no exchange 'x' in vhost '/'" 90/20"#]
-    );
+    assert_eq!(world.heard(peer), [r#"1 channel.close 404 "NOT_FOUND - no exchange 'x' in vhost '/'" 90/20"#]);
     assert_eq!(journal.written(), before);
 }
 
@@ -248,10 +242,7 @@ fn a_channel_that_waits_is_closed_behind_its_answers() {
     world.tell(peer, 1, "channel.close", "code=200");
     assert!(world.heard(peer).is_empty());
     journal.flush(&mut world);
-    assert_eq!(
-        world.heard(peer),
-        ["1 queue.declare-ok queue='q' messages=0 consumers=0", "1 channel.close-ok"]
-    );
+    assert_eq!(world.heard(peer), ["1 queue.declare-ok queue='q' messages=0 consumers=0", "1 channel.close-ok"]);
 }
 
 /// Every message is cold until it has been asked for and `arrive` was called.

@@ -106,7 +106,8 @@ fn credit_is_withheld_from_a_consumer_that_settles_nothing() {
 
 #[test]
 fn a_consumer_that_reads_nothing_is_parked_and_its_messages_stay_in_the_queue() {
-    let mut world = World::with(BrokerOptions::default(), Options { outbox_bytes_max: 64 * 1024, ..Options::default() });
+    let mut world =
+        World::with(BrokerOptions::default(), Options { outbox_bytes_max: 64 * 1024, ..Options::default() });
     let (deaf, publisher) = (world.open(1), world.open(1));
     world.call(publisher, 1, "queue.declare", "queue=q");
     world.call(deaf, 1, "basic.consume", "queue=q tag=c no_ack");

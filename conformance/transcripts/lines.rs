@@ -41,12 +41,7 @@ const METHODS: &[(&str, u16, u16, &str)] = &[
     ("exchange.bind-ok", 40, 31, ""),
     ("exchange.unbind", 40, 40, "ticket:h destination:s source:s key:s nowait:b arguments:F"),
     ("exchange.unbind-ok", 40, 51, ""),
-    (
-        "queue.declare",
-        50,
-        10,
-        "ticket:h queue:s passive:b durable:b exclusive:b auto_delete:b nowait:b arguments:F",
-    ),
+    ("queue.declare", 50, 10, "ticket:h queue:s passive:b durable:b exclusive:b auto_delete:b nowait:b arguments:F"),
     ("queue.declare-ok", 50, 11, "queue:s messages:l consumers:l"),
     ("queue.bind", 50, 20, "ticket:h queue:s exchange:s key:s nowait:b arguments:F"),
     ("queue.bind-ok", 50, 21, ""),
@@ -463,9 +458,8 @@ fn normal(text: &str, names: &mut Vec<String>) -> String {
     'outer: while let Some(c) = rest.chars().next() {
         for (prefix, len, placeholder) in MADE_UP {
             if let Some(tail) = rest.strip_prefix(prefix) {
-                let is_part = |c: char| {
-                    c.is_ascii_alphanumeric() || c == '_' || c == '-' || len.is_none() && "./+=@".contains(c)
-                };
+                let is_part =
+                    |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || len.is_none() && "./+=@".contains(c);
                 let end = tail.find(|c| !is_part(c)).unwrap_or(tail.len());
                 let end = len.unwrap_or(usize::MAX).min(end);
                 if end > 0 && len.is_none_or(|len| len == end) {

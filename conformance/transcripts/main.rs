@@ -3,6 +3,7 @@
 // Tests may panic, and what they tell goes to the one who runs them.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub, missing_docs)]
 
+mod consumers;
 mod conversations;
 mod fuzz;
 mod gates;

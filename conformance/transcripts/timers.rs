@@ -1,10 +1,7 @@
 //! What happens because time passes: heartbeats, a login that takes too long, a close that is not
 //! answered, deliveries that nobody settles.
 
-use ternmq::{
-    broker::Options as BrokerOptions,
-    protocol::amqp::Options,
-};
+use ternmq::{broker::Options as BrokerOptions, protocol::amqp::Options};
 
 use super::{lines, peer::World};
 

@@ -162,7 +162,8 @@ impl Replay<'_> {
             }
             Record::ExchangeDeclared { vhost, name, kind, auto_delete, internal, arguments } => {
                 let Some(vhost) = broker.vhost(&vhost) else { return Ok(()) };
-                let wanted = DeclareExchange { name: &name, kind: &kind, durable: true, auto_delete, internal, arguments };
+                let wanted =
+                    DeclareExchange { name: &name, kind: &kind, durable: true, auto_delete, internal, arguments };
                 let added = Kind::parse(&kind, &wanted.arguments)
                     .map_err(|error| error.to_string())
                     .and_then(|kind| vhost.add_exchange(&wanted, kind, &mut self.turn).map_err(|e| e.to_string()));
@@ -234,8 +235,8 @@ impl Replay<'_> {
             // The arguments in the log are those in force.
             default_queue_type: None,
         };
-        let parsed = arguments::parse(&declaration)
-            .map_err(|error| refused("queue", name, &vhost.name, error.to_string()))?;
+        let parsed =
+            arguments::parse(&declaration).map_err(|error| refused("queue", name, &vhost.name, error.to_string()))?;
         let declaration =
             QueueDeclaration { is_durable: true, is_auto_delete: auto_delete, owner: None, arguments, parsed };
         Ok(Some(vhost.add_queue(id, name.clone(), declaration, &mut self.turn)))

@@ -2,7 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::codec::{frame::{FRAME_OVERHEAD, Frame}, hot, method::AMQPClass};
+use super::codec::{
+    frame::{FRAME_OVERHEAD, Frame},
+    hot,
+    method::AMQPClass,
+};
 use crate::broker::{
     block::{Block, Slice},
     consumer::{ConsumerId, Settle, SharedCredit, Taken},
@@ -169,6 +173,8 @@ pub(super) struct Channel {
     pub(super) prefetch: u32,
     /// Credit of all its consumers together.
     pub(super) shared_credit: Option<Arc<SharedCredit>>,
+    /// Which of its consumers was first to be asked when shared credit came back.
+    pub(super) first_sharer: usize,
     /// Its consumers.
     pub(super) consumers: Vec<Consumer>,
     /// The queue that takes replies for it.

@@ -17,8 +17,8 @@ use super::{
 use crate::broker::{
     access::Access,
     block::{Block, Slice},
-    exchange::Kind,
     consumer::{Settle, Taken},
+    exchange::Kind,
     message::{Layout, Message, Traits},
     publish::{self, Batch},
     record::Position,

@@ -556,8 +556,12 @@ impl Session {
         if !self.settles.is_empty() {
             self.settles.apply(turn);
         }
-        for number in self.settles.take_credited() {
+        let (credited, unserved) = self.settles.take_credited();
+        for number in credited {
             self.resume_sharers(number, turn);
+        }
+        for queue in unserved {
+            queue.serve(turn);
         }
         turn.drain();
     }

@@ -47,11 +47,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    let overflow = prop_oneof![
-        Just(Overflow::DropHead),
-        Just(Overflow::RejectPublish),
-        Just(Overflow::RejectPublishDlx)
-    ];
+    let overflow =
+        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDlx)];
     (
         prop::option::weighted(0.3, 0..40u64),
         prop::option::weighted(0.4, 0..6u64),
@@ -336,8 +333,12 @@ impl Pair {
         assert_eq!(machine.ready.bytes(), model.ready.iter().map(|known| known.bytes).sum::<u64>());
         assert_eq!(machine.unsettled_count(), model.unsettled.len() as u64);
         assert_eq!(machine.unsettled.bytes(), model.unsettled.iter().map(|(known, _)| known.bytes).sum::<u64>());
-        let delivered: Vec<u64> =
-            self.delivered.iter().zip(&model.delivered).map(|(&seq, &known)| if seq == 0 { known } else { seq }).collect();
+        let delivered: Vec<u64> = self
+            .delivered
+            .iter()
+            .zip(&model.delivered)
+            .map(|(&seq, &known)| if seq == 0 { known } else { seq })
+            .collect();
         assert_eq!(delivered, model.delivered);
         assert_eq!(self.delivered.len(), model.delivered.len());
         let sorted = |mut dead: Vec<(u64, Reason)>| {

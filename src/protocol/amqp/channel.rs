@@ -173,7 +173,7 @@ pub(super) struct Channel {
     pub(super) prefetch: u32,
     /// Credit of all its consumers together.
     pub(super) shared_credit: Option<Arc<SharedCredit>>,
-    /// Which of its consumers was first to be asked when shared credit came back.
+    /// Which of its consumers is first to be asked when shared credit comes back.
     pub(super) first_sharer: usize,
     /// Its consumers.
     pub(super) consumers: Vec<Consumer>,

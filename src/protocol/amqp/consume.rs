@@ -59,9 +59,10 @@ impl Session {
     pub(super) fn resume_sharers(&mut self, number: u16, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let mut sharers: Vec<_> = channel.consumers.iter().map(|one| (one.queue.clone(), one.id)).collect();
-        if !sharers.is_empty() {
-            channel.first_sharer = (channel.first_sharer + 1) % sharers.len();
-            sharers.rotate_left(channel.first_sharer);
+        let count = sharers.len();
+        if count > 0 {
+            sharers.rotate_left(channel.first_sharer % count);
+            channel.first_sharer = (channel.first_sharer + 1) % count;
         }
         for (queue, consumer) in sharers {
             queue.resume(consumer, turn);

@@ -90,6 +90,8 @@ pub struct Session {
     sent_bytes: u64,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
+    /// Octets of output up to `last_output`.
+    noted_bytes: u64,
     /// It has published, so an alarm stops it from being read.
     pub(super) has_published: bool,
     is_alarm_told: bool,
@@ -161,6 +163,7 @@ impl Session {
             last_output: now,
             sent_bytes: 0,
             is_traced: false,
+            noted_bytes: 0,
             has_published: false,
             is_alarm_told: false,
             next_timeout_check: Time::NEVER,
@@ -326,7 +329,7 @@ impl Session {
             self.note_output(now);
             if self.last_output.after_ms(self.heartbeat_ms / 2) <= now {
                 self.shared.output().encode(hot::put_heartbeat);
-                self.last_output = now;
+                self.note_output(now);
             }
         }
         if self.next_timeout_check <= now {
@@ -375,9 +378,9 @@ impl Session {
     }
 
     fn note_output(&mut self, now: Time) {
-        let sent = self.shared.output().sent_bytes();
-        if sent != self.sent_bytes {
-            self.sent_bytes = sent;
+        let encoded = self.shared.output().encoded_bytes();
+        if encoded != self.noted_bytes {
+            self.noted_bytes = encoded;
             self.last_output = now;
         }
     }
@@ -575,8 +578,12 @@ impl Session {
         if !self.settles.is_empty() {
             self.settles.apply(turn);
         }
-        for number in self.settles.take_credited() {
+        let (credited, unserved) = self.settles.take_credited();
+        for number in credited {
             self.resume_sharers(number, turn);
+        }
+        for queue in unserved {
+            queue.serve(turn);
         }
         turn.drain();
     }

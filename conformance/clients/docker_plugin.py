@@ -1,4 +1,4 @@
-"""A pytest plugin for suites that start RabbitMQ in a container: it gives them the broker under test.
+"""A pytest plugin for suites that start RabbitMQ in a container: gives them the broker at hand.
 
 Their `tests/docker_client.py` is the only thing that knows of containers; its functions are
 replaced before the suite's conftest imports them.

@@ -87,7 +87,6 @@ pub struct Session {
     pub(super) settles: Settles,
     last_input: Time,
     last_output: Time,
-    sent_bytes: u64,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
     /// Octets of output up to `last_output`.
@@ -161,7 +160,6 @@ impl Session {
             settles: Settles::default(),
             last_input: now,
             last_output: now,
-            sent_bytes: 0,
             is_traced: false,
             noted_bytes: 0,
             has_published: false,

@@ -1,8 +1,13 @@
 //! Conversations with AMQP sessions: octets in, octets out, no socket, and time as an argument.
 
 // Tests may panic, and what they tell goes to the one who runs them.
-#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub, missing_docs)]
 
+mod consumers;
 mod conversations;
+mod fuzz;
+mod gates;
+mod hostile;
 mod lines;
 mod peer;
+mod timers;

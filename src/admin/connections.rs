@@ -130,7 +130,7 @@ mod tests {
 
     use crate::admin::{
         control::Reply,
-        testing::{Desk, columns},
+        tests::{Desk, columns},
         wire::Verb,
     };
 

@@ -263,7 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{admin::testing::Desk, broker::value::Table};
+    use crate::{admin::tests::Desk, broker::value::Table};
 
     fn later(desk: &Desk, verb: Verb) {
         match desk.ask(verb).unwrap() {

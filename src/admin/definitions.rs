@@ -35,7 +35,7 @@ use crate::broker::{
     time::Time,
     topology::{BindingStatus, DeclareExchange, DeclareQueue},
     turn::Turn,
-    vhost::{Metadata, Vhost},
+    vhost::Vhost,
 };
 
 /// What an import came to.
@@ -201,8 +201,7 @@ impl<'a> Import<'a> {
         if known.is_none() && self.broker.vhosts().len() >= limit {
             return Err(Reason::Refused(format!("vhost limit of {limit} is reached")));
         }
-        let vhost = known.unwrap_or_else(|| self.broker.add_vhost(&of.name, Metadata::default()));
-        let mut metadata = vhost.metadata.write();
+        let mut metadata = known.as_ref().map(|vhost| vhost.metadata.read().clone()).unwrap_or_default();
         if let Some(description) = of.description() {
             metadata.description = description.to_owned();
         }
@@ -213,7 +212,13 @@ impl<'a> Import<'a> {
         if let Some(name) = of.default_queue_type() {
             metadata.default_queue_type = Some(name.to_owned());
         }
-        drop(metadata);
+        let vhost = match known {
+            Some(vhost) => {
+                *vhost.metadata.write() = metadata;
+                vhost
+            }
+            None => self.broker.add_vhost(&of.name, metadata),
+        };
         if of.tracing {
             vhost.is_traced.store(true, Ordering::Relaxed);
         }
@@ -325,7 +330,7 @@ pub fn export(broker: &Broker, version: &str) -> Definitions {
         product_name: Some("RabbitMQ".to_owned()),
         product_version: Some(version.to_owned()),
         users: broker.access.list().iter().map(|user| UserDefinition::from(&**user)).collect(),
-        vhosts: vhosts.iter().map(|vhost| vhost_definition(vhost)).collect(),
+        vhosts: vhosts.iter().map(vhost_definition).collect(),
         permissions: broker.access.list_permissions(None, None).into_iter().map(Into::into).collect(),
         topic_permissions: broker.access.list_topic_permissions(None, None).into_iter().map(Into::into).collect(),
         parameters,
@@ -464,7 +469,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        admin::{testing::Desk, wire::Verb},
+        admin::{tests::Desk, wire::Verb},
         broker::value::{Table, Value},
     };
 

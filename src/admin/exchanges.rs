@@ -81,7 +81,7 @@ mod tests {
 
     use crate::{
         admin::{
-            testing::{Desk, columns},
+            tests::{Desk, columns},
             wire::Verb,
         },
         broker::{

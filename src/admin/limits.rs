@@ -74,7 +74,7 @@ fn as_text(limits: Map<String, Json>) -> Json {
 mod tests {
     use serde_json::{Value as Json, json};
 
-    use crate::admin::{testing::Desk, wire::Verb};
+    use crate::admin::{tests::Desk, wire::Verb};
 
     #[test]
     fn limits_of_a_vhost_are_set_shown_and_cleared() {

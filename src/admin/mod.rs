@@ -24,4 +24,4 @@ mod vhosts;
 pub mod wire;
 
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod tests;

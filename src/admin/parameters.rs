@@ -83,7 +83,7 @@ pub(super) fn list_global(call: &Call<'_>) -> Result<Reply, Failure> {
 mod tests {
     use serde_json::json;
 
-    use crate::admin::{testing::Desk, wire::Verb};
+    use crate::admin::{tests::Desk, wire::Verb};
 
     fn set(component: &str, value: &str) -> Verb {
         Verb::SetParameter { component: component.into(), name: "n".into(), value: value.into() }

@@ -104,7 +104,7 @@ fn check_both(call: &Call<'_>, user: &str) -> Result<(), Failure> {
 mod tests {
     use serde_json::json;
 
-    use crate::admin::{testing::Desk, wire::Verb};
+    use crate::admin::{tests::Desk, wire::Verb};
 
     fn set(user: &str, configure: &str) -> Verb {
         Verb::SetPermissions { user: user.into(), configure: configure.into(), write: "w".into(), read: "r".into() }

@@ -59,7 +59,7 @@ mod tests {
 
     use crate::{
         admin::{
-            testing::{Desk, columns},
+            tests::{Desk, columns},
             wire::{Policy, Verb},
         },
         broker::value::Table,

@@ -8,6 +8,7 @@ use super::{
     columns,
     control::{Call, Reply, chosen, nothing, rows_of},
     failure::Failure,
+    node::Node,
     pids, wire,
     wire::Listing,
 };
@@ -22,9 +23,9 @@ const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 pub(super) fn list(call: &Call<'_>, listing: &Listing) -> Result<Reply, Failure> {
     let columns = chosen(listing, columns::QUEUES)?;
     let queues = if listing.offline { Vec::new() } else { by_name(call.broker.vhost(call.vhost_name)) };
-    let node = call.node_name().to_owned();
+    let (name, node) = (call.node_name().to_owned(), call.node.clone());
     Ok(rows_of(columns, queues, move |queue, columns| {
-        let row = Row { queue, node: &node, consumers: OnceCell::new(), persistent: OnceCell::new() };
+        let row = Row { queue, process: &*node, node: &name, consumers: OnceCell::new(), persistent: OnceCell::new() };
         row.cells(columns)
     }))
 }
@@ -102,6 +103,8 @@ fn find(call: &Call<'_>, name: &str) -> Result<(Arc<Vhost>, Arc<Queue>), Failure
 /// One queue on its way to a row: what takes a walk is looked up once, and only if asked for.
 struct Row<'a> {
     queue: &'a Queue,
+    process: &'a dyn Node,
+    /// Name of the node.
     node: &'a str,
     consumers: OnceCell<Vec<ConsumerStatus>>,
     persistent: OnceCell<(u64, u64)>,
@@ -147,6 +150,10 @@ impl Row<'_> {
             "message_bytes_unacknowledged" => of_classic(status.unsettled_bytes),
             "message_bytes_ram" => not_of_streams(bytes),
             "message_bytes_persistent" if is_classic => json!(self.persistent().1),
+            "head_message_timestamp" if is_classic => {
+                let head = queue.head().and_then(|message| self.process.timestamp_secs(&message));
+                head.map_or_else(nothing, |secs| json!(secs))
+            }
             "disk_reads" | "disk_writes" => of_classic(0),
             "consumers" => json!(status.consumers),
             "consumer_utilisation" | "consumer_capacity" if is_classic => self.capacity(status.ready),
@@ -192,7 +199,7 @@ mod tests {
 
     use crate::{
         admin::{
-            testing::{Desk, columns},
+            tests::{Desk, columns},
             wire::{Listing, Verb},
         },
         broker::value::{Table, Value},
@@ -211,6 +218,8 @@ mod tests {
         desk.publish("a", b"three", false);
         let wanted = columns(&["name", "messages", "message_bytes", "messages_persistent", "message_bytes_persistent"]);
         assert_eq!(desk.rows(Verb::ListQueues(wanted)), [json!(["a", 2, 9, 1, 4]), json!(["b", 0, 0, 0, 0])]);
+        let heads = desk.rows(Verb::ListQueues(columns(&["head_message_timestamp"])));
+        assert_eq!(heads, [json!([1_700_000_000]), json!([""])]);
         let wanted = columns(&["arguments", "state", "durable", "exclusive", "owner_pid", "type"]);
         assert_eq!(
             desk.rows(Verb::ListQueues(wanted))[0],

@@ -140,7 +140,7 @@ mod tests {
     use serde_json::json;
 
     use crate::{
-        admin::{testing::Desk, wire::Verb},
+        admin::{tests::Desk, wire::Verb},
         broker::value::Table,
     };
 

@@ -78,7 +78,7 @@ pub(super) fn check(call: &Call<'_>, name: &str) -> Result<(), Failure> {
 mod tests {
     use serde_json::json;
 
-    use crate::admin::{testing::Desk, wire::Verb};
+    use crate::admin::{tests::Desk, wire::Verb};
 
     fn add(name: &str) -> Verb {
         Verb::AddUser { name: name.into(), password: "secret".into() }

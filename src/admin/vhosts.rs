@@ -102,7 +102,7 @@ mod tests {
     use serde_json::json;
 
     use crate::admin::{
-        testing::{Desk, columns},
+        tests::{Desk, columns},
         wire::Verb,
     };
 

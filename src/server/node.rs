@@ -30,8 +30,9 @@ use crate::{
         node::{Change, Disk, Environment, Memory, Node},
         wire,
     },
-    broker::{options::MemoryShare, time::Time},
+    broker::{message::Message, options::MemoryShare, time::Time},
     config::Settings,
+    protocol::amqp::properties,
 };
 
 /// This process.
@@ -151,6 +152,10 @@ impl Node for Process {
             files: limits::open_files(),
             settings: self.settings.clone(),
         }
+    }
+
+    fn timestamp_secs(&self, message: &Message) -> Option<u64> {
+        properties::scan(message.properties())?.timestamp
     }
 
     fn stop_app(&self) -> Change {

@@ -352,6 +352,26 @@ impl Queue {
         self.settle_all(&mut machine, held, how, &mut effects);
         self.record_settled(&mut effects, turn);
         self.run(&mut machine, turn, &mut effects);
+        machine.enforce_limits(CHUNK, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Settles deliveries and serves nobody: the caller chooses who gets the credit first, and
+    /// calls [`Self::serve`] in the end.
+    pub fn settle_quietly(self: &Arc<Self>, held: &[Held], how: Settle, turn: &mut Turn<'_>) {
+        let mut effects = self.effects(turn);
+        let mut machine = self.machine.lock();
+        self.settle_all(&mut machine, held, how, &mut effects);
+        self.finish(machine, effects, turn);
+    }
+
+    /// Serves whoever can be served.
+    pub fn serve(self: &Arc<Self>, turn: &mut Turn<'_>) {
+        let mut effects = self.effects(turn);
+        let mut machine = self.machine.lock();
+        self.run(&mut machine, turn, &mut effects);
+        machine.enforce_limits(CHUNK, &mut effects);
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
     }
@@ -414,6 +434,7 @@ impl Queue {
         let is_over = !consumers.is_empty() && self.declaration.is_auto_delete && machine.consumers.is_empty();
         if !is_over {
             self.run(&mut machine, turn, &mut effects);
+            machine.enforce_limits(CHUNK, &mut effects);
         }
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
@@ -633,6 +654,11 @@ impl Queue {
     pub fn snapshot(&self) -> Vec<(u64, Message, Time)> {
         let machine = self.machine.lock();
         machine.ready.iter().map(|entry| (entry.seq, entry.message.clone(), entry.deadline)).collect()
+    }
+
+    /// The message that is delivered next.
+    pub fn head(&self) -> Option<Message> {
+        self.machine.lock().ready.front().map(|entry| entry.message.clone())
     }
 
     /// Number of persistent messages that it holds, and the bytes of their bodies. Walks all messages

@@ -674,3 +674,6 @@ impl Machine {
         (!self.ready.is_empty() || !self.unsettled.is_empty()) && self.compaction.done + 1 < self.next_seq
     }
 }
+
+#[cfg(test)]
+mod tests;

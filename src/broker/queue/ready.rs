@@ -36,6 +36,8 @@ pub struct Ready {
     levels: Vec<VecDeque<Slot>>,
     len: usize,
     bytes: u64,
+    /// Slots whose message was taken from the middle.
+    holes: usize,
     /// Deadlines of messages that carry their own time to live. May name messages that have gone.
     deadlines: BinaryHeap<Reverse<(Time, u64, u8)>>,
 }
@@ -50,7 +52,7 @@ impl Ready {
     /// An empty queue with priorities `0..=priority_max`.
     pub fn new(priority_max: u8) -> Self {
         let levels = (0..=priority_max).map(|_| VecDeque::new()).collect();
-        Self { levels, len: 0, bytes: 0, deadlines: BinaryHeap::new() }
+        Self { levels, len: 0, bytes: 0, holes: 0, deadlines: BinaryHeap::new() }
     }
 
     /// Number of messages.
@@ -89,7 +91,11 @@ impl Ready {
             slots.push_front(slot);
         } else {
             match slots.binary_search_by_key(&slot.seq, |slot| slot.seq) {
-                Ok(at) => slots[at] = slot,
+                Ok(at) => {
+                    debug_assert!(slots[at].entry.is_none(), "a message waits once");
+                    slots[at] = slot;
+                    self.holes -= 1;
+                }
                 Err(at) => slots.insert(at, slot),
             }
         }
@@ -123,8 +129,8 @@ impl Ready {
     fn pop_level(&mut self, level: usize) -> Option<Entry> {
         let slots = &mut self.levels[level];
         let entry = slots.pop_front()?.entry?;
-        while slots.front().is_some_and(|slot| slot.entry.is_none()) {
-            slots.pop_front();
+        while slots.pop_front_if(|slot| slot.entry.is_none()).is_some() {
+            self.holes -= 1;
         }
         self.count_out(&entry);
         Some(entry)
@@ -148,13 +154,19 @@ impl Ready {
         let slots = &mut self.levels[level as usize];
         let at = slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
         let entry = slots[at].entry.take()?;
-        while slots.front().is_some_and(|slot| slot.entry.is_none()) {
-            slots.pop_front();
+        self.holes += 1;
+        while slots.pop_front_if(|slot| slot.entry.is_none()).is_some() {
+            self.holes -= 1;
         }
-        while slots.back().is_some_and(|slot| slot.entry.is_none()) {
-            slots.pop_back();
+        while slots.pop_back_if(|slot| slot.entry.is_none()).is_some() {
+            self.holes -= 1;
         }
         self.count_out(&entry);
+        // Two messages that stay must not keep the places of all that expired between them.
+        if self.holes > 64 && self.holes > self.len {
+            self.levels.iter_mut().for_each(|slots| slots.retain(|slot| slot.entry.is_some()));
+            self.holes = 0;
+        }
         Some(entry)
     }
 
@@ -278,6 +290,18 @@ mod tests {
         assert_eq!(ready.pop_expired(Time(60)).unwrap().seq, 2);
         assert!(ready.pop_expired(Time(60)).is_none());
         assert_eq!((ready.len(), ready.bytes()), (1, 4));
+    }
+
+    #[test]
+    fn places_of_expired_messages_do_not_pile_up_between_two_that_stay() {
+        let mut ready = Ready::new(0);
+        ready.push(entry(0, 0, None));
+        (1..10_000).for_each(|seq| ready.push(entry(seq, 0, Some(seq))));
+        ready.push(entry(10_000, 0, None));
+        while ready.pop_expired(Time(10_000)).is_some() {}
+        assert_eq!(ready.len(), 2);
+        assert!(ready.levels[0].len() <= 2 + 64 + 1);
+        assert_eq!(drain(&mut ready), [0, 10_000]);
     }
 
     #[test]

@@ -173,6 +173,8 @@ pub(super) struct Channel {
     pub(super) prefetch: u32,
     /// Credit of all its consumers together.
     pub(super) shared_credit: Option<Arc<SharedCredit>>,
+    /// Which of its consumers is first to be asked when shared credit comes back.
+    pub(super) first_sharer: usize,
     /// Its consumers.
     pub(super) consumers: Vec<Consumer>,
     /// The queue that takes replies for it.

@@ -56,10 +56,15 @@ impl Session {
     }
 
     /// Credit that all consumers of a channel share has come back at one queue: the others may have
-    /// been waiting for it.
+    /// been waiting for it. Each time another one is asked first, so that none starves.
     pub(super) fn resume_sharers(&mut self, number: u16, turn: &mut Turn<'_>) {
-        let Some(channel) = self.channels.get(&number) else { return };
-        let sharers: Vec<_> = channel.consumers.iter().map(|one| (one.queue.clone(), one.id)).collect();
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let mut sharers: Vec<_> = channel.consumers.iter().map(|one| (one.queue.clone(), one.id)).collect();
+        let count = sharers.len();
+        if count > 0 {
+            sharers.rotate_left(channel.first_sharer % count);
+            channel.first_sharer = (channel.first_sharer + 1) % count;
+        }
         for (queue, consumer) in sharers {
             queue.resume(consumer, turn);
         }

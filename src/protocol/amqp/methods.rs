@@ -340,9 +340,12 @@ impl Session {
             M::Delete(delete) => {
                 let name = self.queue_name(number, delete.queue.as_str())?;
                 self.require(&name, Access::Configure, "queue")?;
-                let count =
-                    self.vhost()?.delete_queue(&name, delete.if_unused, delete.if_empty, Some(self.id), turn)?;
-                self.exclusive_queues.retain(|queue| !queue.is_deleted());
+                let vhost = self.vhost()?;
+                let owned = vhost.queue(&name).filter(|queue| queue.declaration.owner.is_some()).map(|queue| queue.id);
+                let count = vhost.delete_queue(&name, delete.if_unused, delete.if_empty, Some(self.id), turn)?;
+                if let Some(id) = owned {
+                    self.exclusive_queues.remove(&id);
+                }
                 (delete.nowait, M::DeleteOk(queue::DeleteOk { message_count: count as u32 }))
             }
             _ => return Err(Failure::connection(Code::CommandInvalid, "unimplemented method")),
@@ -400,8 +403,8 @@ impl Session {
             }
             queue
         };
-        if queue.declaration.owner.is_some() && !self.exclusive_queues.iter().any(|known| Arc::ptr_eq(known, &queue)) {
-            self.exclusive_queues.push(queue.clone());
+        if queue.declaration.owner.is_some() {
+            self.exclusive_queues.insert(queue.id, queue.clone());
         }
         if declare.passive {
             queue.touch(turn);

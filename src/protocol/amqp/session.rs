@@ -34,6 +34,7 @@ use crate::broker::{
     connections::{Connection, ConnectionId, ConnectionInfo},
     publish::{BATCH_MAX, Batch, RouteCache},
     queue::Queue,
+    record::QueueId,
     time::Time,
     turn::Turn,
     value::Table,
@@ -77,7 +78,7 @@ pub struct Session {
     pub(super) heartbeat_ms: u64,
     pub(super) channels: HashMap<u16, Box<Channel>, foldhash::fast::FixedState>,
     /// Queues that go with the connection.
-    pub(super) exclusive_queues: Vec<Arc<Queue>>,
+    pub(super) exclusive_queues: HashMap<QueueId, Arc<Queue>, foldhash::fast::FixedState>,
     pub(super) routes: RouteCache,
     pub(super) routes_generation: u64,
     pub(super) batch: Batch,
@@ -86,9 +87,10 @@ pub struct Session {
     pub(super) settles: Settles,
     last_input: Time,
     last_output: Time,
-    sent_bytes: u64,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
+    /// Octets of output up to `last_output`.
+    noted_bytes: u64,
     /// It publishes under an alarm: nothing is read from it until that is over.
     is_held: bool,
     next_timeout_check: Time,
@@ -149,7 +151,7 @@ impl Session {
             channel_max: options.channel_max,
             heartbeat_ms: 0,
             channels: HashMap::default(),
-            exclusive_queues: Vec::new(),
+            exclusive_queues: HashMap::default(),
             routes: RouteCache::default(),
             routes_generation: 0,
             batch: Batch::default(),
@@ -157,8 +159,8 @@ impl Session {
             settles: Settles::default(),
             last_input: now,
             last_output: now,
-            sent_bytes: 0,
             is_traced: false,
+            noted_bytes: 0,
             is_held: false,
             next_timeout_check: Time::NEVER,
             parked_bytes: 0,
@@ -333,7 +335,7 @@ impl Session {
             self.note_output(now);
             if self.last_output.after_ms(self.heartbeat_ms / 2) <= now {
                 self.shared.output().encode(hot::put_heartbeat);
-                self.last_output = now;
+                self.note_output(now);
             }
         }
         if self.next_timeout_check <= now {
@@ -375,16 +377,16 @@ impl Session {
             self.drop_channel(channel, turn);
         }
         if let Some(vhost) = self.vhost.clone() {
-            for queue in std::mem::take(&mut self.exclusive_queues) {
+            for queue in std::mem::take(&mut self.exclusive_queues).into_values() {
                 vhost.remove_queue(&queue, turn);
             }
         }
     }
 
     fn note_output(&mut self, now: Time) {
-        let sent = self.shared.output().sent_bytes();
-        if sent != self.sent_bytes {
-            self.sent_bytes = sent;
+        let encoded = self.shared.output().encoded_bytes();
+        if encoded != self.noted_bytes {
+            self.noted_bytes = encoded;
             self.last_output = now;
         }
     }
@@ -582,8 +584,12 @@ impl Session {
         if !self.settles.is_empty() {
             self.settles.apply(turn);
         }
-        for number in self.settles.take_credited() {
+        let (credited, unserved) = self.settles.take_credited();
+        for number in credited {
             self.resume_sharers(number, turn);
+        }
+        for queue in unserved {
+            queue.serve(turn);
         }
         turn.drain();
     }

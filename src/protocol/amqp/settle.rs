@@ -25,6 +25,8 @@ pub(super) struct Settles {
     spare: Vec<Vec<Held>>,
     /// Channels whose shared credit has grown.
     credited: Vec<u16>,
+    /// Queues that have settled and served nobody, so that all sharers of a credit have a chance.
+    unserved: Vec<Arc<Queue>>,
 }
 
 impl Settles {
@@ -48,7 +50,12 @@ impl Settles {
     pub(super) fn apply(&mut self, turn: &mut Turn<'_>) {
         let runs = self.take();
         for (queue, how, list) in &runs {
-            queue.settle(list, *how, turn);
+            if self.credited.is_empty() {
+                queue.settle(list, *how, turn);
+            } else {
+                queue.settle_quietly(list, *how, turn);
+                self.unserved.push(queue.clone());
+            }
         }
         self.give_back(runs);
     }
@@ -60,9 +67,9 @@ impl Settles {
         }
     }
 
-    /// The channels whose shared credit has grown.
-    pub(super) fn take_credited(&mut self) -> Vec<u16> {
-        std::mem::take(&mut self.credited)
+    /// The channels whose shared credit has grown, and the queues to serve after them.
+    pub(super) fn take_credited(&mut self) -> (Vec<u16>, Vec<Arc<Queue>>) {
+        (std::mem::take(&mut self.credited), std::mem::take(&mut self.unserved))
     }
 
     /// What is to be settled; [`Self::give_back`] returns the lists for reuse.

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::*;
 use crate::{
-    admin::{testing::Desk, wire::Verb},
+    admin::{tests::Desk, wire::Verb},
     broker::value::Table,
     cli::ctl,
 };
@@ -111,7 +111,7 @@ async fn client_that_does_not_read_holds_up_nobody() {
     (0..1500).for_each(|i| desk.queue(&format!("{i:0200}"), Table::new()));
     let served = Served::with(desk);
     let mut lazy = UnixStream::connect(served.path()).unwrap();
-    let listing = crate::admin::testing::columns(&["name", "arguments", "pid", "state", "name", "name"]);
+    let listing = crate::admin::tests::columns(&["name", "arguments", "pid", "state", "name", "name"]);
     writeln!(lazy, "{}", request(Verb::ListQueues(listing))).unwrap();
     let (out, _, _) = served.ctl(&["-s", "list_queues", "name"]).await;
     assert_eq!(out.lines().count(), 1500);

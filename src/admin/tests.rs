@@ -18,6 +18,7 @@ use crate::broker::{
     Broker,
     connections::{ChannelStatus, Connection, ConnectionHandle, ConnectionId, ConnectionInfo, Traffic},
     consumer::{Batch, ConsumerOptions, Handed, Outlet},
+    message::Message,
     options::{MemoryShare, Options},
     time::Time,
     topology::{DeclareExchange, DeclareQueue},
@@ -84,6 +85,10 @@ impl Node for FakeNode {
             files: Files { open: 5, limit: 1024 },
             settings: json!({"amqp": {"port": "5672"}}),
         }
+    }
+
+    fn timestamp_secs(&self, message: &Message) -> Option<u64> {
+        std::str::from_utf8(message.properties()).ok()?.parse().ok()
     }
 
     fn stop_app(&self) -> Change {
@@ -185,7 +190,8 @@ impl Desk {
 
     /// Puts a message into a queue.
     pub(crate) fn publish(&self, queue: &str, body: &[u8], persistent: bool) {
-        let mut message = crate::broker::message::Message::build("", queue.as_bytes(), b"", (0, 0), body);
+        // The properties of a protocol that has a timestamp only.
+        let mut message = Message::build("", queue.as_bytes(), b"1700000000", (0, 0), body);
         message.traits.persistent = persistent;
         let queue = self.vhost().queue(queue).unwrap();
         queue.publish([message].into_iter(), &mut self.turn(), &mut Vec::new());

@@ -1,0 +1,345 @@
+//! Answers that wait for the log, and a get that waits for its message: in order, each channel for
+//! itself, and nothing before its time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use ternmq::broker::{
+    record::{Journal, Position, QueueId, Record},
+    verb::{ColdPages, Ticket},
+};
+
+use super::{lines, peer::World};
+
+/// A log that is as safe as the test says.
+#[derive(Default)]
+struct SlowJournal {
+    records: Mutex<Vec<Record>>,
+    flushed: AtomicU64,
+}
+
+impl SlowJournal {
+    fn flush(&self, world: &mut World) {
+        let written = self.records.lock().len() as u64;
+        self.flush_to(written, world);
+    }
+
+    fn flush_to(&self, position: u64, world: &mut World) {
+        self.flushed.store(position, Ordering::SeqCst);
+        world.broker.waiting.proceed();
+        world.settle();
+    }
+
+    fn written(&self) -> u64 {
+        self.records.lock().len() as u64
+    }
+}
+
+impl Journal for SlowJournal {
+    fn append(&self, record: &Record) -> Position {
+        let mut records = self.records.lock();
+        records.push(record.clone());
+        Position(records.len() as u64)
+    }
+
+    fn flushed(&self) -> Position {
+        Position(self.flushed.load(Ordering::SeqCst))
+    }
+}
+
+fn slow_world() -> (World, Arc<SlowJournal>, usize) {
+    let journal = Arc::new(SlowJournal::default());
+    let mut world = World::with_journal(journal.clone());
+    let peer = world.open(1);
+    (world, journal, peer)
+}
+
+fn declare(world: &mut World, journal: &SlowJournal, peer: usize, queue: &str) {
+    world.tell(peer, 1, "queue.declare", &format!("queue={queue} durable"));
+    journal.flush(world);
+    assert_eq!(world.heard(peer).len(), 1);
+}
+
+const PERSISTENT: &str = "delivery_mode=2";
+
+#[test]
+fn declare_ok_of_a_durable_queue_waits_for_the_log() {
+    let (mut world, journal, peer) = slow_world();
+    world.tell(peer, 1, "queue.declare", "queue=q durable");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 queue.declare-ok queue='q' messages=0 consumers=0"]);
+}
+
+#[test]
+fn declare_ok_of_a_transient_queue_does_not_wait() {
+    let (mut world, _journal, peer) = slow_world();
+    assert_eq!(world.call(peer, 1, "queue.declare", "queue=q"), "1 queue.declare-ok queue='q' messages=0 consumers=0");
+}
+
+#[test]
+fn a_second_declare_waits_for_the_record_of_the_first() {
+    let (mut world, journal, peer) = slow_world();
+    let other = world.open(1);
+    world.tell(peer, 1, "queue.declare", "queue=q durable");
+    world.tell(other, 1, "queue.declare", "queue=q durable");
+    let third = world.open(1);
+    world.tell(third, 1, "queue.declare", "queue=q passive");
+    assert!(world.heard(other).is_empty() && world.heard(third).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(world.heard(other), ["1 queue.declare-ok queue='q' messages=0 consumers=0"]);
+    assert_eq!(world.heard(third), ["1 queue.declare-ok queue='q' messages=0 consumers=0"]);
+}
+
+#[test]
+fn bind_delete_and_purge_of_durable_things_wait_for_the_log() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    for (name, values, answer) in [
+        ("queue.bind", "queue=q exchange=amq.topic key=k", "1 queue.bind-ok"),
+        ("queue.unbind", "queue=q exchange=amq.topic key=k", "1 queue.unbind-ok"),
+        ("exchange.declare", "exchange=x type=fanout durable", "1 exchange.declare-ok"),
+        ("exchange.bind", "destination=amq.fanout source=x", "1 exchange.bind-ok"),
+        ("exchange.delete", "exchange=x", "1 exchange.delete-ok"),
+        ("queue.delete", "queue=q", "1 queue.delete-ok messages=0"),
+    ] {
+        world.tell(peer, 1, name, values);
+        assert!(world.heard(peer).is_empty(), "{name} waits");
+        journal.flush(&mut world);
+        assert_eq!(world.heard(peer), [answer]);
+    }
+}
+
+#[test]
+fn a_confirm_of_a_persistent_message_waits_and_of_a_transient_one_does_not() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    world.call(peer, 1, "confirm.select", "");
+    world.publish(peer, 1, "q", "", b"transient");
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=1 multiple=false"]);
+    world.publish(peer, 1, "q", PERSISTENT, b"persistent");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=2 multiple=true"]);
+}
+
+#[test]
+fn a_transient_publish_is_confirmed_behind_an_earlier_one_that_waits() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    world.call(peer, 1, "confirm.select", "");
+    world.publish(peer, 1, "q", PERSISTENT, b"first");
+    world.publish(peer, 1, "q", "", b"second");
+    world.publish(peer, 1, "nowhere", "", b"third");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    let said = world.heard(peer);
+    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=true"), "{said:?}");
+}
+
+#[test]
+fn confirms_follow_the_log_as_far_as_it_is_flushed() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    world.call(peer, 1, "confirm.select", "");
+    let before = journal.written();
+    for body in [b"1", b"2", b"3"] {
+        world.publish(peer, 1, "q", PERSISTENT, body);
+    }
+    journal.flush_to(before + 2, &mut world);
+    let said = world.heard(peer);
+    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=2 multiple=true"), "{said:?}");
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=3 multiple=true"]);
+}
+
+#[test]
+fn channels_do_not_wait_for_each_other() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    world.call(peer, 2, "channel.open", "");
+    world.call(peer, 1, "confirm.select", "");
+    world.call(peer, 2, "confirm.select", "");
+    world.publish(peer, 1, "q", PERSISTENT, b"waits");
+    world.publish(peer, 2, "q", "", b"goes");
+    assert_eq!(world.heard(peer), ["2 basic.ack delivery=1 multiple=false"]);
+}
+
+#[test]
+fn tx_commit_ok_waits_for_the_log_and_is_one_record() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    declare(&mut world, &journal, peer, "r");
+    world.call(peer, 1, "tx.select", "");
+    world.publish(peer, 1, "q", PERSISTENT, b"1");
+    world.publish(peer, 1, "r", PERSISTENT, b"2");
+    let before = journal.written();
+    world.tell(peer, 1, "tx.commit", "");
+    assert!(world.heard(peer).is_empty());
+    assert_eq!(journal.written(), before + 1);
+    assert!(matches!(journal.records.lock().last(), Some(Record::Transaction(records)) if records.len() == 2));
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 tx.commit-ok"]);
+}
+
+#[test]
+fn a_commit_that_finds_its_exchange_gone_leaves_nothing_behind() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    let other = world.open(1);
+    world.call(other, 1, "exchange.declare", "exchange=x type=fanout");
+    world.call(peer, 1, "tx.select", "");
+    world.publish(peer, 1, "q", PERSISTENT, b"1");
+    world.send(peer, &lines::publish(1, "exchange=x", "", &[], b"2"));
+    world.call(other, 1, "exchange.delete", "exchange=x");
+    let before = journal.written();
+    world.tell(peer, 1, "tx.commit", "");
+    assert_eq!(world.heard(peer), [r#"1 channel.close 404 "NOT_FOUND - no exchange 'x' in vhost '/'" 90/20"#]);
+    assert_eq!(journal.written(), before);
+}
+
+#[test]
+fn no_delivery_comes_before_the_answer_to_its_consumer() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "full");
+    world.publish(peer, 1, "full", "", b"m");
+    world.tell(peer, 1, "queue.declare", "queue=new durable");
+    world.tell(peer, 1, "basic.consume", "queue=full tag=c no_ack");
+    world.tell(peer, 1, "basic.get", "queue=new");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(
+        world.heard(peer),
+        [
+            "1 queue.declare-ok queue='new' messages=0 consumers=0",
+            "1 basic.consume-ok tag='c'",
+            "1 basic.deliver tag='c' delivery=1 redelivered=false exchange='' key='full' body 'm'",
+            "1 basic.get-empty",
+        ]
+    );
+}
+
+#[test]
+fn a_consumer_does_not_wait_for_settles_of_the_same_read() {
+    let (mut world, journal, peer) = slow_world();
+    declare(&mut world, &journal, peer, "q");
+    world.publish(peer, 1, "q", PERSISTENT, b"1");
+    world.tell(peer, 1, "basic.get", "queue=q");
+    assert_eq!(world.heard(peer).len(), 1);
+    let mut octets = lines::method(1, "basic.ack", "delivery=1", &[]);
+    octets.extend(lines::method(1, "basic.consume", "queue=q tag=c", &[]));
+    world.send(peer, &octets);
+    assert_eq!(world.heard(peer), ["1 basic.consume-ok tag='c'"]);
+}
+
+#[test]
+fn a_channel_that_waits_is_closed_behind_its_answers() {
+    let (mut world, journal, peer) = slow_world();
+    world.tell(peer, 1, "queue.declare", "queue=q durable");
+    world.tell(peer, 1, "channel.close", "code=200");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 queue.declare-ok queue='q' messages=0 consumers=0", "1 channel.close-ok"]);
+}
+
+/// Every message is cold until it has been asked for and `arrive` was called.
+#[derive(Default)]
+struct Pages {
+    is_here: AtomicBool,
+    asked: AtomicU64,
+}
+
+impl ColdPages for Pages {
+    fn fetch(&self, _: QueueId, seq: u64) -> Option<Ticket> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        (!self.is_here.load(Ordering::SeqCst)).then_some(Ticket(seq))
+    }
+}
+
+fn cold_world() -> (World, Arc<Pages>, usize) {
+    let mut world = World::new();
+    let pages = Arc::new(Pages::default());
+    world.broker.attach_cold_pages(pages.clone());
+    let peer = world.open(1);
+    world.call(peer, 1, "queue.declare", "queue=q");
+    world.publish(peer, 1, "q", "", b"cold");
+    (world, pages, peer)
+}
+
+fn arrive(pages: &Pages, world: &mut World) {
+    pages.is_here.store(true, Ordering::SeqCst);
+    world.broker.waiting.proceed();
+    world.settle();
+}
+
+const COLD: &str = "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 body 'cold'";
+
+#[test]
+fn a_get_waits_for_its_page_and_later_frames_wait_behind_it() {
+    let (mut world, pages, peer) = cold_world();
+    world.call(peer, 2, "channel.open", "");
+    world.tell(peer, 1, "basic.get", "queue=q");
+    world.tell(peer, 1, "queue.declare", "queue=q passive");
+    world.publish(peer, 1, "q", "", b"later");
+    world.tell(peer, 1, "basic.get", "queue=q no_ack");
+    assert!(world.heard(peer).is_empty());
+    // Another channel goes on.
+    assert_eq!(world.call(peer, 2, "basic.qos", "count=1"), "2 basic.qos-ok");
+    arrive(&pages, &mut world);
+    assert_eq!(
+        world.heard(peer),
+        [
+            COLD,
+            "1 queue.declare-ok queue='q' messages=0 consumers=0",
+            "1 basic.get-ok delivery=2 redelivered=false exchange='' key='q' messages=0 body 'later'",
+        ]
+    );
+}
+
+#[test]
+fn a_wake_up_for_something_else_leaves_a_get_waiting() {
+    let (mut world, pages, peer) = cold_world();
+    world.tell(peer, 1, "basic.get", "queue=q");
+    for _ in 0..3 {
+        world.broker.waiting.proceed();
+        assert!(world.heard(peer).is_empty());
+    }
+    assert_eq!(pages.asked.load(Ordering::SeqCst), 5, "once for the get, once at the end of its read, then each time");
+    arrive(&pages, &mut world);
+    assert_eq!(world.heard(peer), [COLD]);
+}
+
+#[test]
+fn parked_frames_are_bounded() {
+    let (mut world, pages, peer) = cold_world();
+    world.tell(peer, 1, "basic.get", "queue=q");
+    let publish = lines::publish(1, "key=q", "", &[], &[b'x'; 4000]);
+    let mut sent = 0;
+    while world.wants_input(peer) {
+        world.send(peer, &publish);
+        sent += 1;
+        assert!(sent < 200, "the session stops wanting input");
+    }
+    assert!(sent > 60);
+    arrive(&pages, &mut world);
+    assert!(world.wants_input(peer));
+    assert_eq!(world.heard(peer).len(), 1);
+    let count = world.call(peer, 1, "queue.declare", "queue=q passive");
+    assert_eq!(count, format!("1 queue.declare-ok queue='q' messages={sent} consumers=0"));
+}
+
+#[test]
+fn a_connection_that_goes_while_it_waits_leaves_its_message() {
+    let (mut world, pages, peer) = cold_world();
+    world.tell(peer, 1, "basic.get", "queue=q");
+    world.hang_up(peer);
+    arrive(&pages, &mut world);
+    let other = world.open(1);
+    assert_eq!(
+        world.call(other, 1, "queue.declare", "queue=q passive"),
+        "1 queue.declare-ok queue='q' messages=1 consumers=0"
+    );
+}

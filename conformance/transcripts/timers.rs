@@ -1,0 +1,115 @@
+//! What happens because time passes: heartbeats, a login that takes too long, a close that is not
+//! answered, deliveries that nobody settles.
+
+use ternmq::{broker::Options as BrokerOptions, protocol::amqp::Options};
+
+use super::{lines, peer::World};
+
+#[test]
+fn a_heartbeat_goes_out_every_half_interval() {
+    let mut world = World::new();
+    let peer = world.open_with(1, "heartbeat=10");
+    for _ in 0..5 {
+        world.pass(5_000);
+        assert_eq!(world.heard(peer), ["heartbeat"]);
+        world.send(peer, &lines::frame(8, 0, &[]));
+    }
+}
+
+#[test]
+fn other_output_is_as_good_as_a_heartbeat() {
+    let mut world = World::new();
+    let peer = world.open_with(1, "heartbeat=10");
+    world.pass(4_000);
+    world.call(peer, 1, "basic.qos", "");
+    world.pass(4_000);
+    assert!(world.heard(peer).is_empty());
+    world.pass(1_000);
+    assert_eq!(world.heard(peer), ["heartbeat"]);
+}
+
+#[test]
+fn a_silent_peer_is_given_up_after_two_intervals() {
+    let mut world = World::new();
+    let peer = world.open_with(1, "heartbeat=10");
+    world.pass(19_000);
+    assert!(!world.is_over(peer));
+    world.pass(1_001);
+    assert!(world.is_over(peer));
+    assert_eq!(world.ended_by(peer), Some("missed heartbeats from client, timeout: 10s"));
+}
+
+#[test]
+fn without_heartbeats_nobody_is_given_up() {
+    let mut world = World::new();
+    let peer = world.open(1);
+    world.pass(10_000_000);
+    assert!(!world.is_over(peer));
+    assert!(world.heard(peer).is_empty());
+}
+
+#[test]
+fn a_peer_that_the_broker_does_not_read_is_not_given_up() {
+    let mut world = World::new();
+    let peer = world.open_with(1, "heartbeat=10");
+    world.call(peer, 1, "queue.declare", "queue=q");
+    world.publish(peer, 1, "q", "", b"m");
+    world.broker.set_alarms(true, false);
+    assert_eq!(world.heard(peer), ["0 connection.blocked reason='low on memory'"]);
+    world.pass(100_000);
+    assert!(!world.is_over(peer));
+    world.broker.set_alarms(false, false);
+    world.send(peer, &lines::frame(8, 0, &[]));
+    let said = world.heard(peer);
+    assert!(said.contains(&"0 connection.unblocked".to_owned()), "{said:?}");
+    assert!(!world.is_over(peer));
+}
+
+#[test]
+fn the_whole_handshake_has_ten_seconds_a_step() {
+    let mut world = World::new();
+    let silent = world.connect();
+    let greeted = world.connect();
+    world.send(greeted, b"AMQP\x00\x00\x09\x01");
+    world.pass(9_999);
+    assert!(!world.is_over(silent) && !world.is_over(greeted));
+    world.pass(1);
+    assert!(world.is_over(silent) && world.is_over(greeted));
+    assert_eq!(world.ended_by(silent), Some("handshake_timeout"));
+}
+
+#[test]
+fn a_close_that_is_not_answered_ends_by_itself() {
+    let mut world = World::new();
+    let peer = world.open(1);
+    world.send(peer, &lines::frame(9, 1, &[]));
+    assert_eq!(world.heard(peer).len(), 1);
+    world.pass(9_000);
+    assert!(!world.is_over(peer));
+    world.pass(1_000);
+    assert!(world.is_over(peer));
+}
+
+#[test]
+fn a_delivery_that_nobody_settles_closes_its_channel() {
+    let options = BrokerOptions { consumer_timeout_ms: Some(60_000), ..BrokerOptions::default() };
+    let mut world = World::with(options, Options::default());
+    let peer = world.open(1);
+    world.call(peer, 2, "channel.open", "");
+    world.call(peer, 1, "queue.declare", "queue=q");
+    world.call(peer, 1, "basic.consume", "queue=q tag=c");
+    world.publish(peer, 2, "q", "", b"1");
+    assert_eq!(world.heard(peer).len(), 1);
+    world.pass(30_000);
+    world.tell(peer, 1, "basic.ack", "delivery=1");
+    world.publish(peer, 2, "q", "", b"2");
+    assert_eq!(world.heard(peer).len(), 1);
+    world.pass(59_000);
+    assert!(world.heard(peer).is_empty());
+    world.pass(10_000);
+    let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 60000 ms. \
+                This timeout value can be configured, see consumers doc guide to learn more";
+    assert_eq!(world.heard(peer), [format!("1 channel.close 406 '{text}' 0/0")]);
+    let count = world.call(peer, 2, "queue.declare", "queue=q passive");
+    assert_eq!(count, "2 queue.declare-ok queue='q' messages=1 consumers=0");
+}

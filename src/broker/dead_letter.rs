@@ -101,8 +101,8 @@ fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Opt
         own.push(("x-first-death-queue", Value::text(queue)));
         own.push(("x-first-death-reason", Value::text(reason.as_str())));
     }
-    let is_kept = |name: &[u8]| !own.iter().any(|(own, _)| own.as_bytes() == name) && !(key.is_some() && name == b"CC");
-    let mut kept: Vec<_> = headers.iter().filter(|(name, _)| is_kept(name)).collect();
+    let is_dropped = |name: &[u8]| own.iter().any(|(own, _)| own.as_bytes() == name) || key.is_some() && name == b"CC";
+    let mut kept: Vec<_> = headers.iter().filter(|(name, _)| !is_dropped(name)).collect();
     kept.sort_by_key(|(name, _)| *name);
     let mut kept = kept.into_iter().peekable();
     let mut builder = HeadersBuilder::new();
@@ -146,4 +146,58 @@ fn drop_cycles(queues: &mut Queues, headers: Headers<'_>) {
         }
         true
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(headers: &Table) -> Message {
+        let mut encoded = Vec::new();
+        headers.encode(&mut encoded);
+        Message::build("x", b"k", &encoded, (0, encoded.len()), b"m")
+    }
+
+    fn names(table: &Table) -> Vec<&str> {
+        table.iter().map(|(name, _)| name).collect()
+    }
+
+    fn newest(headers: &Table) -> &Table {
+        match headers.get("x-death") {
+            Some(Value::Array(deaths)) => match &deaths[0] {
+                Value::Table(newest) => newest,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn headers_are_sorted_and_the_entries_of_a_first_death_are_not() {
+        let mut headers = Table::new();
+        headers.push("z", Value::Bool(true));
+        headers.push("a", Value::Bool(true));
+        let died = died(&message(&headers), "q", Reason::Rejected, "dlx", None, Time(0)).headers().to_table();
+        let first = ["x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"];
+        assert_eq!(names(&died), [&["a", "x-death"][..], &first, &["z"]].concat());
+        assert_eq!(names(newest(&died)), ["count", "reason", "queue", "time", "exchange", "routing-keys"]);
+    }
+
+    #[test]
+    fn a_repeated_death_counts_on_in_front_with_its_entries_sorted() {
+        let once = died(&message(&Table::new()), "q", Reason::Rejected, "dlx", None, Time(0));
+        let other = died(&once, "r", Reason::Expired, "dlx", None, Time(0));
+        let twice = died(&other, "q", Reason::Rejected, "dlx", None, Time(0)).headers().to_table();
+        assert_eq!(newest(&twice).get("count"), Some(&Value::I64(2)));
+        assert_eq!(names(newest(&twice)), ["count", "exchange", "queue", "reason", "routing-keys", "time"]);
+        assert_eq!(twice.get("x-first-death-queue"), Some(&Value::text("q")));
+    }
+
+    #[test]
+    fn a_death_told_by_the_client_is_no_first_death() {
+        let mut headers = Table::new();
+        headers.push("x-death", Value::text("zzz"));
+        let died = died(&message(&headers), "q", Reason::Rejected, "dlx", None, Time(0)).headers().to_table();
+        assert_eq!(names(&died), ["x-death"]);
+    }
 }

@@ -113,3 +113,43 @@ impl Turn<'_> {
         batch.place(self, &mut Vec::new());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{
+        exchange::Target,
+        options::Options,
+        time::Time,
+        topology::DeclareQueue,
+    };
+
+    const BY: Party = Party { connection: ConnectionId(1), channel: 3 };
+
+    #[test]
+    fn a_trace_reaches_its_exchange_when_the_turn_ends_and_is_not_traced_itself() {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut turn = Turn::new(&broker, Time(0));
+        let wanted = DeclareQueue { name: "traces", ..DeclareQueue::default() };
+        let queue = vhost.declare_queue(&wanted, None, &mut turn).unwrap();
+        vhost.bind(TRACE_EXCHANGE, &Target::Queue(queue.clone()), b"#", &Table::new(), &mut turn).unwrap();
+        let message = Message::build("x", b"k", b"", (0, 0), b"body");
+        turn.trace_published(&vhost, &message, ["q"].into_iter(), BY);
+        turn.trace_delivered(&vhost, &message, "q", true, BY);
+        assert!(queue.snapshot().is_empty());
+        turn.end();
+        let traced: Vec<_> = queue.snapshot().into_iter().map(|(_, message, _)| message).collect();
+        let keys: Vec<_> = traced.iter().map(|message| message.key().to_vec()).collect();
+        assert_eq!(keys, [&b"publish.x"[..], b"deliver.q"]);
+        assert_eq!(traced[0].body_to_vec(), b"body");
+        let headers = traced[0].headers().to_table();
+        assert_eq!(headers.get("channel"), Some(&Value::I32(3)));
+        assert_eq!(headers.get("routed_queues"), Some(&Value::Array(vec![Value::text("q")])));
+        assert_eq!(traced[1].headers().to_table().get("redelivered"), Some(&Value::I32(1)));
+        let mut turn = Turn::new(&broker, Time(0));
+        turn.trace_delivered(&vhost, &traced[0], "traces", false, BY);
+        turn.end();
+        assert_eq!(queue.snapshot().len(), 2);
+    }
+}

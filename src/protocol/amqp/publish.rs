@@ -543,3 +543,34 @@ fn property_of(message: &Message, name: &str) -> Option<Vec<u8>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expirations_are_refused_in_erlang_terms() {
+        for (text, expected) in [
+            ("60000", Ok(60_000)),
+            ("+5", Ok(5)),
+            ("-0", Ok(0)),
+            ("", Err("no_integer")),
+            ("abc", Err("no_integer")),
+            ("-1", Err("{value_negative,-1}")),
+            ("1.5", Err("{leftover_string,\".5\"}")),
+            ("5 ", Err("{leftover_string,\" \"}")),
+            ("315360000001", Err("{value_too_large,315360000001}")),
+        ] {
+            let expected = expected.map_err(|why| format!("invalid expiration '{text}': {why}"));
+            assert_eq!(parse_expiration(text.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_expiration_begins_a_new_line_as_erlang_does() {
+        let text = "9".repeat(20);
+        let indent = " ".repeat(44);
+        let expected = format!("invalid expiration '{text}': {{value_too_large,\n{indent}{text}}}");
+        assert_eq!(parse_expiration(text.as_bytes()), Err(expected));
+    }
+}

@@ -101,7 +101,8 @@ fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Opt
         own.push(("x-first-death-queue", Value::text(queue)));
         own.push(("x-first-death-reason", Value::text(reason.as_str())));
     }
-    let is_kept = |name: &[u8]| !own.iter().any(|(own, _)| own.as_bytes() == name) && !(key.is_some() && name == b"CC");
+    let is_replaced = |name: &[u8]| own.iter().any(|(own, _)| own.as_bytes() == name);
+    let is_kept = |name: &[u8]| !(is_replaced(name) || key.is_some() && name == b"CC");
     let mut kept: Vec<_> = headers.iter().filter(|(name, _)| is_kept(name)).collect();
     kept.sort_by_key(|(name, _)| *name);
     let mut kept = kept.into_iter().peekable();

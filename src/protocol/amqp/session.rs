@@ -602,7 +602,7 @@ impl Session {
                 method_id,
             });
             if let Some(channel) = self.channels.get_mut(&channel) {
-                *channel = Box::new(Channel { is_closing: true, ..Channel::default() });
+                **channel = Channel { is_closing: true, ..Channel::default() };
             }
             self.send(channel, &AMQPClass::Channel(close));
             return;

@@ -169,7 +169,13 @@ async fn drive(
                 ready?;
                 socket.unblock();
             }
-            () = socket.notify().notified() => session.handle_events(clock::now()),
+            () = socket.notify().notified() => {
+                let was_held = session.is_held();
+                session.handle_events(clock::now());
+                if was_held && !session.is_held() && !left.is_empty() {
+                    wanted = feed(session, Arc::new(std::mem::take(&mut left)), &mut left);
+                }
+            }
             () = timer.as_mut() => {
                 timer_at = Time::NEVER;
                 timer.as_mut().reset(Instant::now() + FAR);
@@ -207,8 +213,8 @@ fn feed(session: &mut Session, block: crate::broker::block::Block, left: &mut Ve
 const LEFT_KEPT_BYTES: usize = 256;
 
 /// Reads what the peer still sends until it has closed; unless that is its turn, it is told that
-/// nothing more comes. Closing at once would answer that with a reset, which takes our last frames from a slow reader
-/// and makes a client fail that writes a last ack behind its `connection.close`.
+/// nothing more comes. Closing at once would answer that with a reset, which takes our last frames
+/// from a slow reader and makes a client fail that writes a last ack behind `connection.close`.
 async fn let_peer_finish(socket: &Socket, is_peers_turn: bool) {
     let is_told = is_peers_turn || socket2::SockRef::from(socket.stream()).shutdown(Shutdown::Write).is_ok();
     if socket.is_dead() || !is_told {

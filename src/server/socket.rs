@@ -94,12 +94,17 @@ impl Socket {
         self.shared.has_no_output() && self.writer.try_lock().is_some_and(|writer| writer.cursor.is_done())
     }
 
-    fn write(&self, writer: &mut Writer) {
+    /// Returns whether the peer's socket took something.
+    fn write(&self, writer: &mut Writer) -> bool {
+        let mut has_written = false;
         loop {
             if writer.cursor.is_done() {
                 match self.shared.take_output(std::mem::take(&mut writer.sent_bytes)) {
                     Some(chunk) => writer.cursor.start(chunk),
-                    None => return writer.cursor.release(),
+                    None => {
+                        writer.cursor.release();
+                        return has_written;
+                    }
                 }
             }
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
@@ -108,17 +113,18 @@ impl Socket {
                 Ok(written) => {
                     writer.cursor.advance(written);
                     writer.sent_bytes += written as u64;
+                    has_written = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_blocked.store(true, Ordering::Release);
                     self.notify.notify_one();
-                    return;
+                    return has_written;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.is_dead.store(true, Ordering::Release);
                     self.notify.notify_one();
-                    return;
+                    return has_written;
                 }
             }
         }
@@ -132,9 +138,11 @@ impl Link for Socket {
                 return;
             }
             let Some(mut writer) = self.writer.try_lock() else { return };
-            self.write(&mut writer);
+            let has_written = self.write(&mut writer);
             drop(writer);
-            if self.is_reader_waiting.load(Ordering::Acquire) {
+            // A reader that waits for the end of an alarm is not woken by a flush of nothing: it
+            // flushes before it waits, and would wake itself for ever.
+            if has_written && self.is_reader_waiting.load(Ordering::Acquire) {
                 self.notify.notify_one();
             }
             // Somebody may have added output while the lock was ours and gone away.

@@ -78,8 +78,7 @@ impl Session {
         let scan = properties::scan(raw);
         let plain = scan.filter(|scan| !publish.immediate && is_plain(raw, scan));
         if let Some(scan) = plain
-            && self.has_published
-            && !self.broker.has_alarm()
+            && !self.is_traced
             && self.broker.access.generation() == self.routes_generation
             && let Some(route) = self.routes.get(publish.route_bytes(input))
             && !(publish.mandatory && route.queues.is_empty())
@@ -179,9 +178,6 @@ impl Session {
 
     /// A whole message has come.
     fn complete(&mut self, number: u16, incoming: Incoming, turn: &mut Turn<'_>) -> Result<(), Failure> {
-        if !self.has_published || self.broker.has_alarm() {
-            self.note_published();
-        }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if matches!(channel.mode, Mode::Transaction(_)) {
             let checked = self.check_publish(number, incoming).map_err(|failure| failure.at(BASIC_PUBLISH))?;

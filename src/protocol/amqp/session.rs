@@ -91,9 +91,8 @@ pub struct Session {
     pub(super) is_traced: bool,
     /// Octets of output up to `last_output`.
     noted_bytes: u64,
-    /// It has published, so an alarm stops it from being read.
-    pub(super) has_published: bool,
-    is_alarm_told: bool,
+    /// It publishes under an alarm: nothing is read from it until that is over.
+    is_held: bool,
     next_timeout_check: Time,
     /// Octets of frames that wait on their channels.
     parked_bytes: usize,
@@ -162,8 +161,7 @@ impl Session {
             last_output: now,
             is_traced: false,
             noted_bytes: 0,
-            has_published: false,
-            is_alarm_told: false,
+            is_held: false,
             next_timeout_check: Time::NEVER,
             parked_bytes: 0,
             ended_by: None,
@@ -191,10 +189,16 @@ impl Session {
         self.ended_by.as_deref()
     }
 
+    /// Whether input is left unread because the connection publishes under an alarm. When that is
+    /// over, what was not used is to be handed in again.
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Whether more input is welcome. It is not while an alarm is on and this connection
     /// publishes, and not while its own output piles up.
     pub fn wants_input(&self) -> bool {
-        !(self.has_published && self.broker.has_alarm() && self.stage == Stage::Running)
+        !(self.is_held && self.stage == Stage::Running)
             && self.parked_bytes <= PARKED_BYTES_MAX
             && !self.shared.is_full()
     }
@@ -207,6 +211,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         let mut at = 0;
         let mut wanted = 0;
+        let has_alarm = broker.has_alarm();
         while self.stage != Stage::Over {
             if self.stage == Stage::Greeting {
                 match self.greet(&input[at..]) {
@@ -217,6 +222,7 @@ impl Session {
             }
             let limit = self.frame_limit();
             match frame::split(input, at, limit) {
+                Ok(Some(found)) if has_alarm && self.is_held_back(input, &found) => break,
                 Ok(Some(found)) => {
                     let whole = match self.stage {
                         Stage::Running => self.try_whole_publish(input, &found, &mut turn),
@@ -280,7 +286,9 @@ impl Session {
                         self.stage = Stage::Over;
                     }
                 }
-                Event::AlarmChanged => self.tell_alarm(),
+                Event::AlarmChanged if !broker.has_alarm() => self.set_held(false),
+                // A connection is held only when it publishes.
+                Event::AlarmChanged => {}
                 Event::Drained => {
                     for (queue, consumer) in self.shared.take_parked() {
                         queue.resume(consumer, &mut turn);
@@ -666,31 +674,34 @@ impl Session {
         }
     }
 
-    fn tell_alarm(&mut self) {
-        let wants = self.login.as_ref().is_some_and(|login| login.wants_blocked);
-        let reason = self.broker.alarm_reason().filter(|_| self.has_published);
-        self.shared.output().is_blocked = reason.is_some();
-        if self.stage != Stage::Running || !wants || reason.is_some() == self.is_alarm_told {
-            return;
+    /// An alarm stops connections in front of their next publish, so that whoever only consumes and
+    /// settles goes on.
+    fn is_held_back(&mut self, input: &Block, found: &Frame) -> bool {
+        let is_publish = self.stage == Stage::Running
+            && found.kind == FrameKind::Method
+            && hot::method_id(found.payload(input)) == Some((hot::BASIC, 40));
+        if is_publish {
+            self.set_held(true);
         }
-        self.is_alarm_told = reason.is_some();
-        let method = match reason {
-            Some(reason) => method::connection::AMQPMethod::Blocked(method::connection::Blocked {
-                reason: method::short_text(reason),
-            }),
-            None => method::connection::AMQPMethod::Unblocked(method::connection::Unblocked {}),
-        };
-        self.send(0, &AMQPClass::Connection(method));
+        is_publish
     }
 
-    /// The connection publishes for the first time.
-    pub(super) fn note_published(&mut self) {
-        if !self.has_published {
-            self.has_published = true;
+    fn set_held(&mut self, is_held: bool) {
+        if self.is_held == is_held {
+            return;
         }
-        if self.broker.has_alarm() {
-            self.tell_alarm();
+        self.is_held = is_held;
+        self.shared.output().is_blocked = is_held;
+        if self.stage != Stage::Running || !self.login.as_ref().is_some_and(|login| login.wants_blocked) {
+            return;
         }
+        let method = if is_held {
+            let reason = self.broker.alarm_reason().unwrap_or_default();
+            method::connection::AMQPMethod::Blocked(method::connection::Blocked { reason: method::short_text(reason) })
+        } else {
+            method::connection::AMQPMethod::Unblocked(method::connection::Unblocked {})
+        };
+        self.send(0, &AMQPClass::Connection(method));
     }
 
     /// Registers the connection, which has opened its vhost.

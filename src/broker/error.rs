@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// A single get from a quorum queue that serves one consumer at a time.
     #[error(
-        "cannot obtain access to locked queue '{name}' in vhost '{vhost}'. basic.get operations are not supported by quorum queues with single active consumer"
+        "cannot obtain access to locked queue '{name}' in vhost '{vhost}'. Single gets are not supported by quorum queues with single active consumer"
     )]
     SingleActiveGet {
         /// Name of the queue.

@@ -75,10 +75,10 @@ impl Vhost {
         property: Option<Property<'_>>,
         turn: &mut Turn<'_>,
     ) -> Route {
-        if let Some(dedup) = &start.dedup {
-            if dedup.lock().is_duplicate_message(message.headers(), turn.now) {
-                return Route::kept();
-            }
+        if let Some(dedup) = &start.dedup
+            && dedup.lock().is_duplicate_message(message.headers(), turn.now)
+        {
+            return Route::kept();
         }
         self.route_from(start, message, copies, property, None, turn)
     }

@@ -139,7 +139,8 @@ pub enum Record {
     Transaction(Vec<Record>),
 }
 
-/// Keeps records. Appending never waits: a reply waits for [`Journal::flushed`] instead.
+/// Keeps records. Appending never waits: a reply waits for [`Journal::flushed`] instead, and whoever
+/// moves that on calls [`Waiting::proceed`](super::verb::Waiting::proceed) afterwards.
 pub trait Journal: Send + Sync {
     /// Appends a record; returns the position after it.
     fn append(&self, record: &Record) -> Position;

@@ -416,6 +416,12 @@ impl Vhost {
         }
         for binding in exchange.bindings() {
             exchange.unbind(&binding.target, &binding.key, &binding.arguments);
+            // Or a queue that lives long would keep every exchange that was ever bound to it.
+            let mut inbound = match &binding.target {
+                Target::Queue(queue) => queue.inbound.lock(),
+                Target::Exchange(exchange) => exchange.inbound.lock(),
+            };
+            inbound.retain(|source| !Arc::ptr_eq(source, exchange));
         }
         exchange.mark_deleted();
         if exchange.declaration.is_durable {

@@ -5,7 +5,7 @@
 //! for a page is the verb, and its caller asks again. Either way the connection registers with
 //! [`Waiting`] *before* it looks a last time, so that no arrival is missed.
 
-use std::sync::Arc;
+use std::sync::Weak;
 
 use parking_lot::Mutex;
 
@@ -34,20 +34,20 @@ pub trait ColdPages: Send + Sync {
 /// Connections with replies or verbs that wait.
 #[derive(Default)]
 pub struct Waiting {
-    connections: Mutex<Vec<Arc<dyn ConnectionHandle>>>,
+    connections: Mutex<Vec<Weak<dyn ConnectionHandle>>>,
 }
 
 impl Waiting {
     /// Has the connection told once when something has come. It registers again if that was not
     /// what it waited for.
-    pub fn register(&self, connection: Arc<dyn ConnectionHandle>) {
+    pub fn register(&self, connection: Weak<dyn ConnectionHandle>) {
         self.connections.lock().push(connection);
     }
 
     /// The log has been flushed further, or a page is there.
     pub fn proceed(&self) {
         let waiting = std::mem::take(&mut *self.connections.lock());
-        for connection in waiting {
+        for connection in waiting.iter().filter_map(Weak::upgrade) {
             connection.proceed();
         }
     }

@@ -35,7 +35,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     /// Measure a broker: any that speaks AMQP 0-9-1.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Administer the running broker, as rabbitmqctl does; `tern ctl help` lists its verbs.
     #[command(disable_help_flag = true)]
     Ctl(Words),
@@ -69,7 +69,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match tern.command.unwrap_or(Command::Serve(tern.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(command),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Ctl(args) => administer(Program::Ctl, args.words.into_iter()),
         Command::Diagnostics(args) => administer(Program::Diagnostics, args.words.into_iter()),
     }

@@ -59,6 +59,9 @@ pub struct DeadLetterTarget {
     pub key: Option<Arc<[u8]>>,
 }
 
+/// Names of a policy and of an operator policy.
+pub type PolicyNames = (Option<Arc<str>>, Option<Arc<str>>);
+
 /// A queue.
 pub struct Queue {
     /// Its identity; never reused.
@@ -83,7 +86,7 @@ pub struct Queue {
     /// Exchanges that have, or had, bindings to it.
     pub(in crate::broker) inbound: Mutex<Vec<Arc<Exchange>>>,
     /// Names of the policy and the operator policy that apply.
-    pub policies: Mutex<(Option<Arc<str>>, Option<Arc<str>>)>,
+    pub policies: Mutex<PolicyNames>,
 }
 
 /// Numbers for listings.

@@ -11,4 +11,4 @@ pub mod stream;
 pub(crate) mod term;
 pub mod unsettled;
 
-pub use handle::{ConsumerStatus, DeadLetterTarget, Queue, QueueDeclaration, QueueStatus};
+pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};

@@ -491,3 +491,77 @@ proptest! {
         check(&ops)?;
     }
 }
+
+fn declare(name: u8, kind: u8) -> Op {
+    Op::DeclareQueue { name, kind }
+}
+
+fn persistent(key: u8) -> Op {
+    Op::Publish(vec![Publish { exchange: 0, key, is_persistent: true, ttl_ms: None, priority: 0 }])
+}
+
+/// Runs a story; returns the bodies in the queue of that number after a restart.
+fn bodies_after(ops: &[Op], queue: u8) -> Vec<String> {
+    let mut story = Story::new();
+    ops.iter().for_each(|op| story.run(op));
+    let replayed = story.replayed();
+    assert_eq!(durable_state(&story.broker), durable_state(&replayed));
+    let queue = replayed.vhost("/").unwrap().queue(&queue_name(queue)).unwrap();
+    let bodies = queue.snapshot().into_iter().map(|(_, message, _)| message.body_to_vec());
+    bodies.map(|body| String::from_utf8(body).unwrap()).collect()
+}
+
+#[test]
+fn a_message_that_a_no_ack_consumer_took_at_once_does_not_come_back() {
+    let consume = Op::Consume { queue: 0, no_ack: true, prefetch: 0 };
+    assert!(bodies_after(&[declare(0, 0), consume, persistent(0)], 0).is_empty());
+}
+
+#[test]
+fn a_dead_letter_of_a_transient_queue_stays_in_a_durable_one() {
+    let get = Op::Get { queue: 0, no_ack: false };
+    let reject = Op::Settle { nth: 0, count: 1, how: 3 };
+    let ops = [declare(0, 9), declare(4, 0), persistent(0), get, reject];
+    assert_eq!(bodies_after(&ops, 4), ["m1"]);
+}
+
+#[test]
+fn an_unsettled_delivery_is_ready_again_in_its_place() {
+    let get = Op::Get { queue: 0, no_ack: false };
+    let ops = [declare(0, 0), persistent(0), persistent(0), get];
+    assert_eq!(bodies_after(&ops, 0), ["m1", "m2"]);
+}
+
+#[test]
+fn a_deleted_vhost_takes_its_records_with_it() {
+    let mut story = Story::new();
+    story.run(&Op::AddVhost(0));
+    let vhost = story.broker.vhost("v0").unwrap();
+    let mut turn = Turn::new(&story.broker, story.now);
+    let wanted = DeclareQueue { name: "q", durable: true, ..DeclareQueue::default() };
+    vhost.declare_queue(&wanted, None, &mut turn).unwrap();
+    turn.end();
+    story.run(&Op::DeleteVhost(0));
+    story.run(&Op::AddVhost(0));
+    let replayed = story.replayed();
+    assert_eq!(durable_state(&story.broker), durable_state(&replayed));
+    assert!(replayed.vhost("v0").unwrap().queues().is_empty());
+}
+
+#[test]
+fn a_record_of_a_queue_that_was_never_declared_is_refused() {
+    let records = [Record::Settle { queue: QueueId(77), seqs: vec![1] }];
+    assert!(matches!(broker().replay(records.into_iter(), Time(0)), Err(ReplayError::UnknownQueue(77))));
+}
+
+#[test]
+fn a_deleted_exchange_is_forgotten_by_the_queues_that_were_bound_to_it() {
+    let mut story = Story::new();
+    story.run(&declare(0, 0));
+    for _ in 0..3 {
+        story.run(&Op::DeclareExchange { name: 1, kind: 0 });
+        story.run(&Op::Bind { exchange: 1, queue: 0, key: 0 });
+        story.run(&Op::DeleteExchange(1));
+    }
+    assert!(story.vhost().queue("q0").unwrap().inbound.lock().is_empty());
+}

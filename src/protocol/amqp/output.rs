@@ -193,7 +193,8 @@ impl Shared {
     /// after this.
     pub fn wait(self: &Arc<Self>, broker: &Broker) {
         if !self.is_waiting.swap(true, Ordering::AcqRel) {
-            broker.waiting.register(self.clone());
+            let handle: Arc<dyn ConnectionHandle> = self.clone();
+            broker.waiting.register(Arc::downgrade(&handle));
         }
     }
 

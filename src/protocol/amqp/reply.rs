@@ -119,7 +119,11 @@ impl From<Error> for Failure {
         let text = error.to_string();
         match error {
             Error::NotFound { .. } => Self::channel(Code::NotFound, text),
-            Error::Locked { .. } | Error::SingleActiveGet { .. } => Self::channel(Code::ResourceLocked, text),
+            Error::Locked { .. } => Self::channel(Code::ResourceLocked, text),
+            // The method's name stands in the text, which the core does not know.
+            Error::SingleActiveGet { .. } => {
+                Self::channel(Code::ResourceLocked, text.replace("Single gets are", "basic.get operations are"))
+            }
             Error::Inequivalent(_)
             | Error::Argument(_)
             | Error::InUse { .. }

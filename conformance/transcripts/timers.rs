@@ -55,6 +55,7 @@ fn a_peer_that_the_broker_does_not_read_is_not_given_up() {
     world.call(peer, 1, "queue.declare", "queue=q");
     world.publish(peer, 1, "q", "", b"m");
     world.broker.set_alarms(true, false);
+    world.publish(peer, 1, "q", "", b"m");
     assert_eq!(world.heard(peer), ["0 connection.blocked reason='low on memory'"]);
     world.pass(100_000);
     assert!(!world.is_over(peer));
@@ -63,6 +64,24 @@ fn a_peer_that_the_broker_does_not_read_is_not_given_up() {
     let said = world.heard(peer);
     assert!(said.contains(&"0 connection.unblocked".to_owned()), "{said:?}");
     assert!(!world.is_over(peer));
+}
+
+#[test]
+fn an_alarm_holds_a_connection_at_its_next_publish_and_not_before() {
+    let mut world = World::new();
+    let (peer, other) = (world.open(1), world.open(1));
+    world.call(peer, 1, "queue.declare", "queue=q");
+    world.publish(peer, 1, "q", "", b"before");
+    world.broker.set_alarms(true, false);
+    assert!(world.call(peer, 1, "basic.get", "queue=q").ends_with("body 'before'"));
+    world.publish(peer, 1, "q", "", b"during");
+    world.tell(peer, 1, "basic.get", "queue=q");
+    assert_eq!(world.heard(peer), ["0 connection.blocked reason='low on memory'"]);
+    assert_eq!(world.call(other, 1, "basic.get", "queue=q"), "1 basic.get-empty");
+    world.broker.set_alarms(false, false);
+    let said = world.heard(peer);
+    assert_eq!(said[0], "0 connection.unblocked");
+    assert!(said[1].ends_with("body 'during'"), "{said:?}");
 }
 
 #[test]

@@ -117,12 +117,7 @@ impl Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{
-        exchange::Target,
-        options::Options,
-        time::Time,
-        topology::DeclareQueue,
-    };
+    use crate::broker::{exchange::Target, options::Options, time::Time, topology::DeclareQueue};
 
     const BY: Party = Party { connection: ConnectionId(1), channel: 3 };
 

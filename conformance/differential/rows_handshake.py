@@ -146,6 +146,7 @@ login_row("empty PLAIN", "PLAIN", "")
 def open_row(title, vhost, user="guest", connections=1):
     @row("2.1", f"open: {title}")
     def _(p):
+        opened = []
         for number in range(1, connections + 1):
             c = p.bare(str(number) if connections > 1 else "")
             c.start()
@@ -157,6 +158,12 @@ def open_row(title, vhost, user="guest", connections=1):
             c.raw(method(0, "connection.open", vhost=vhost))
             if c.expect("connection.open-ok").name == "connection.close":
                 c.expect_end()
+            else:
+                opened.append(c)
+        # Another row counts this user's connections: they are gone when close-ok is there.
+        for c in opened:
+            c.raw(method(0, "connection.close", code=200, text="bye"))
+            c.expect("connection.close-ok", silent=True)
 
 
 open_row("vhost missing", "nope")

@@ -110,12 +110,14 @@ impl Socket {
                     writer.sent_bytes += written as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_blocked.store(true, Ordering::Release);
                     self.notify.notify_one();
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
+                    self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_dead.store(true, Ordering::Release);
                     self.notify.notify_one();
                     return;

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use ternmq::protocol::amqp::codec::{
@@ -68,9 +69,12 @@ fn overload_stops_publishers_and_lets_consumers_drain_it_without_a_loss() {
     }
     let stopped_at = written.load(Ordering::Relaxed);
     assert!(stopped_at < COUNT, "the publisher is no longer read from");
+    let cpu = broker.cpu();
     for _ in 0..3 {
         while publisher.receive() != Received::Heartbeat {}
     }
+    let cpu = broker.cpu() - cpu;
+    assert!(cpu < Duration::from_millis(500), "{cpu:?} for a publisher that waits, in two seconds or so");
     assert_eq!(written.load(Ordering::Relaxed), stopped_at, "the publisher is not read from at all");
     // A second publisher is told with its first message, and not before.
     let mut second = broker.channel();

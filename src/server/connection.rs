@@ -162,7 +162,11 @@ async fn drive(
                 ready?;
                 socket.unblock();
             }
-            () = socket.notify().notified() => session.handle_events(clock::now()),
+            () = socket.notify().notified() => {
+                session.handle_events(clock::now());
+                // A notification does not count as work by itself.
+                tokio::task::consume_budget().await;
+            }
             () = timer.as_mut() => {
                 timer_at = Time::NEVER;
                 timer.as_mut().reset(Instant::now() + FAR);

@@ -94,18 +94,24 @@ impl Socket {
         self.shared.has_no_output() && self.writer.try_lock().is_some_and(|writer| writer.cursor.is_done())
     }
 
-    fn write(&self, writer: &mut Writer) {
+    /// Writes what the peer takes; returns whether it took anything.
+    fn write(&self, writer: &mut Writer) -> bool {
+        let mut has_written = false;
         loop {
             if writer.cursor.is_done() {
                 match self.shared.take_output(std::mem::take(&mut writer.sent_bytes)) {
                     Some(chunk) => writer.cursor.start(chunk),
-                    None => return writer.cursor.release(),
+                    None => {
+                        writer.cursor.release();
+                        return has_written;
+                    }
                 }
             }
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let count = writer.cursor.fill(&mut pieces);
             match self.stream.try_write_vectored(&pieces[..count]) {
                 Ok(written) => {
+                    has_written = true;
                     writer.cursor.advance(written);
                     writer.sent_bytes += written as u64;
                 }
@@ -113,14 +119,14 @@ impl Socket {
                     self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_blocked.store(true, Ordering::Release);
                     self.notify.notify_one();
-                    return;
+                    return has_written;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_dead.store(true, Ordering::Release);
                     self.notify.notify_one();
-                    return;
+                    return has_written;
                 }
             }
         }
@@ -134,9 +140,11 @@ impl Link for Socket {
                 return;
             }
             let Some(mut writer) = self.writer.try_lock() else { return };
-            self.write(&mut writer);
+            let has_written = self.write(&mut writer);
             drop(writer);
-            if self.is_reader_waiting.load(Ordering::Acquire) {
+            // Only when something has drained: the task itself flushes before it waits, and would
+            // otherwise wake itself for ever.
+            if has_written && self.is_reader_waiting.load(Ordering::Acquire) {
                 self.notify.notify_one();
             }
             // Somebody may have added output while the lock was ours and gone away.

@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -173,6 +173,8 @@ pub trait Outlet: Send + Sync {
 pub struct SharedCredit {
     limit: AtomicU32,
     used: AtomicU32,
+    /// A consumer went without since credit last came back.
+    is_wanted: AtomicBool,
 }
 
 impl SharedCredit {
@@ -188,12 +190,28 @@ impl SharedCredit {
 
     /// Takes one credit; false when there is none.
     pub fn reserve(&self) -> bool {
-        let limit = self.limit();
-        if limit == 0 {
-            self.used.fetch_add(1, Ordering::AcqRel);
+        if self.try_reserve() {
             return true;
         }
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < limit).then_some(used + 1)).is_ok()
+        // Credit that came back before the flag was up is seen by the second try; whoever gives it
+        // back later sees the flag.
+        self.is_wanted.store(true, Ordering::SeqCst);
+        self.try_reserve()
+    }
+
+    fn try_reserve(&self) -> bool {
+        let limit = self.limit();
+        if limit == 0 {
+            self.used.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
+    }
+
+    /// Whether somebody went without since this was last asked, and has to be looked at now that
+    /// credit has come back.
+    pub fn take_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::SeqCst) && self.is_wanted.swap(false, Ordering::SeqCst)
     }
 
     /// Takes credits for what was delivered before the credit was shared.
@@ -203,7 +221,7 @@ impl SharedCredit {
 
     /// Gives back `count` credits.
     pub fn release(&self, count: u32) {
-        let before = self.used.fetch_sub(count, Ordering::AcqRel);
+        let before = self.used.fetch_sub(count, Ordering::SeqCst);
         debug_assert!(before >= count, "credit is released once");
     }
 }

@@ -175,6 +175,8 @@ async fn drive(
                 if was_held && !session.is_held() && !left.is_empty() {
                     wanted = feed(session, Arc::new(std::mem::take(&mut left)), &mut left);
                 }
+                // A notification does not count as work by itself.
+                tokio::task::consume_budget().await;
             }
             () = timer.as_mut() => {
                 timer_at = Time::NEVER;

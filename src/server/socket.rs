@@ -94,7 +94,7 @@ impl Socket {
         self.shared.has_no_output() && self.writer.try_lock().is_some_and(|writer| writer.cursor.is_done())
     }
 
-    /// Returns whether the peer's socket took something.
+    /// Writes what the peer takes; returns whether it took anything.
     fn write(&self, writer: &mut Writer) -> bool {
         let mut has_written = false;
         loop {
@@ -111,17 +111,19 @@ impl Socket {
             let count = writer.cursor.fill(&mut pieces);
             match self.stream.try_write_vectored(&pieces[..count]) {
                 Ok(written) => {
+                    has_written = true;
                     writer.cursor.advance(written);
                     writer.sent_bytes += written as u64;
-                    has_written = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_blocked.store(true, Ordering::Release);
                     self.notify.notify_one();
                     return has_written;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
+                    self.shared.note_sent(std::mem::take(&mut writer.sent_bytes));
                     self.is_dead.store(true, Ordering::Release);
                     self.notify.notify_one();
                     return has_written;
@@ -140,8 +142,8 @@ impl Link for Socket {
             let Some(mut writer) = self.writer.try_lock() else { return };
             let has_written = self.write(&mut writer);
             drop(writer);
-            // A reader that waits for the end of an alarm is not woken by a flush of nothing: it
-            // flushes before it waits, and would wake itself for ever.
+            // Only when something has drained: the task itself flushes before it waits, and would
+            // otherwise wake itself for ever.
             if has_written && self.is_reader_waiting.load(Ordering::Acquire) {
                 self.notify.notify_one();
             }

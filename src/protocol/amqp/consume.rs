@@ -33,11 +33,7 @@ impl Session {
         let count = u32::from(qos.prefetch_count);
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if qos.global {
-            let credit = channel.shared_credit.get_or_insert_with(|| Arc::new(SharedCredit::default()));
-            credit.set_limit(count);
-            for consumer in &channel.consumers {
-                consumer.queue.share_credit(consumer.id, credit);
-            }
+            self.share_credit(number, count);
         } else {
             channel.prefetch = count;
         }
@@ -53,6 +49,18 @@ impl Session {
             self.resume_sharers(number, turn);
         }
         Ok(())
+    }
+
+    /// Has the consumers of a channel share credit for `count` deliveries, or as many as a channel
+    /// may hold.
+    fn share_credit(&mut self, number: u16, count: u32) {
+        let bound = self.options.unsettled_per_channel_max.min(u32::MAX as usize) as u32;
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let credit = channel.shared_credit.get_or_insert_with(|| Arc::new(SharedCredit::default()));
+        credit.set_limit(if count == 0 { bound } else { count.min(bound) });
+        for consumer in &channel.consumers {
+            consumer.queue.share_credit(consumer.id, credit);
+        }
     }
 
     /// Credit that all consumers of a channel share has come back at one queue: the others may have
@@ -145,6 +153,8 @@ impl Session {
         // Credit is withheld beyond the channel's bound on unsettled deliveries.
         let bound = self.options.unsettled_per_channel_max.min(u32::MAX as usize) as u32;
         let prefetch = if prefetch == 0 { bound } else { prefetch.min(bound) };
+        let declared_prefetch = channel.prefetch;
+        let needs_sharing = !consume.no_ack && channel.shared_credit.is_none() && !channel.consumers.is_empty();
         let id = self.broker.next_consumer_id();
         let source = {
             let mut output = self.shared.output();
@@ -153,14 +163,19 @@ impl Session {
             open.set_consumer_tag(source, Some(tag.clone()));
             source
         };
-        let shared_credit = channel.shared_credit.clone().filter(|_| !consume.no_ack);
+        // One consumer is held to the bound by its own credit; several share it.
+        if needs_sharing {
+            self.share_credit(number, 0);
+        }
+        let shared_credit = self.channels.get(&number).and_then(|channel| channel.shared_credit.clone());
+        let shared_credit = shared_credit.filter(|_| !consume.no_ack);
         let options = ConsumerOptions {
             tag: tag.clone(),
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             priority,
             prefetch,
-            declared_prefetch: channel.prefetch,
+            declared_prefetch,
             shared_credit,
             arguments,
             outlet: self.shared.clone(),

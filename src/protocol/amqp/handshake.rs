@@ -65,8 +65,8 @@ impl Session {
     ) -> Result<(), Failure> {
         use connection::AMQPMethod as M;
         match (self.stage(), method) {
-            (Stage::Start, M::StartOk(start)) => self.start_ok(&start, payload, turn.now),
-            (Stage::Tune, M::TuneOk(tune)) => self.tune_ok(&tune, turn.now),
+            (Stage::Start, M::StartOk(start)) => self.start_ok(&start, payload),
+            (Stage::Tune, M::TuneOk(tune)) => self.tune_ok(&tune),
             (Stage::Open, M::Open(open)) => self.open(open.virtual_host.as_str(), turn.now),
             (_, M::Close(_)) => {
                 self.settle_up(turn);
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    fn start_ok(&mut self, start: &connection::StartOk, payload: &[u8], now: Time) -> Result<(), Failure> {
+    fn start_ok(&mut self, start: &connection::StartOk, payload: &[u8]) -> Result<(), Failure> {
         let client_properties = Table::decode(method::table(payload)).unwrap_or_default();
         let can = |name: &str| match client_properties.get("capabilities") {
             Some(Value::Table(capabilities)) => capabilities.get(name).and_then(Value::as_bool) == Some(true),
@@ -152,7 +152,8 @@ impl Session {
             heartbeat: self.options.heartbeat_secs,
         };
         self.send(0, &AMQPClass::Connection(connection::AMQPMethod::Tune(tune)));
-        self.set_stage(Stage::Tune, now.after_ms(self.options.handshake_timeout_ms));
+        // One deadline for the whole handshake: an answer wins no time.
+        self.set_stage(Stage::Tune, self.stage_deadline);
         Ok(())
     }
 
@@ -177,7 +178,7 @@ impl Session {
         Ok(user)
     }
 
-    fn tune_ok(&mut self, tune: &connection::TuneOk, now: Time) -> Result<(), Failure> {
+    fn tune_ok(&mut self, tune: &connection::TuneOk) -> Result<(), Failure> {
         let (offered_frames, offered_channels) = (self.options.frame_max, self.options.channel_max);
         if tune.frame_max != 0 && tune.frame_max < FRAME_MAX_MIN {
             return Err(Failure::connection(
@@ -195,7 +196,7 @@ impl Session {
         self.channel_max = tune.channel_max;
         self.heartbeat_ms = u64::from(tune.heartbeat) * 1000;
         self.shared.output().frame_max = self.frame_max;
-        self.set_stage(Stage::Open, now.after_ms(self.options.handshake_timeout_ms));
+        self.set_stage(Stage::Open, self.stage_deadline);
         Ok(())
     }
 

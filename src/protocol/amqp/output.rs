@@ -189,6 +189,12 @@ impl Shared {
         chunk
     }
 
+    /// The peer's socket has taken `bytes` of a chunk that is not through yet: what they deliver
+    /// counts as transmitted from now on.
+    pub fn note_sent(&self, bytes: u64) {
+        self.output.lock().sent_bytes += bytes;
+    }
+
     /// Has it told when the log is flushed further or a page is there. Whoever waits looks again
     /// after this.
     pub fn wait(self: &Arc<Self>, broker: &Broker) {

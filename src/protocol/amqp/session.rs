@@ -86,6 +86,8 @@ pub struct Session {
     pub(super) batch_confirms: Vec<(u32, u16, u64)>,
     pub(super) settles: Settles,
     last_input: Time,
+    /// Input was welcome when that was last looked at. While it is not, the peer cannot be silent.
+    was_reading: bool,
     last_output: Time,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
@@ -158,6 +160,7 @@ impl Session {
             batch_confirms: Vec::new(),
             settles: Settles::default(),
             last_input: now,
+            was_reading: true,
             last_output: now,
             is_traced: false,
             noted_bytes: 0,
@@ -268,6 +271,7 @@ impl Session {
         self.proceed(&mut turn);
         self.note_output(now);
         turn.end();
+        self.note_reading(now);
         Progress { consumed: at, wanted }
     }
 
@@ -300,6 +304,7 @@ impl Session {
         self.proceed(&mut turn);
         self.note_output(now);
         turn.end();
+        self.note_reading(now);
     }
 
     /// When [`Self::handle_timeout`] is to be called next.
@@ -307,7 +312,7 @@ impl Session {
         let mut at = self.stage_deadline.min(self.next_timeout_check);
         if self.heartbeat_ms > 0 && self.stage == Stage::Running {
             at = at.min(self.last_output.after_ms(self.heartbeat_ms / 2));
-            if self.wants_input() {
+            if self.was_reading && self.wants_input() {
                 at = at.min(self.last_input.after_ms(2 * self.heartbeat_ms));
             }
         }
@@ -326,7 +331,8 @@ impl Session {
             return;
         }
         if self.heartbeat_ms > 0 && self.stage == Stage::Running {
-            if self.wants_input() && self.last_input.after_ms(2 * self.heartbeat_ms) <= now {
+            self.note_reading(now);
+            if self.was_reading && self.last_input.after_ms(2 * self.heartbeat_ms) <= now {
                 let secs = self.heartbeat_ms / 1000;
                 self.ended_by = Some(format!("missed heartbeats from client, timeout: {secs}s"));
                 self.stage = Stage::Over;
@@ -381,6 +387,15 @@ impl Session {
                 vhost.remove_queue(&queue, turn);
             }
         }
+    }
+
+    /// A peer that was not read from starts anew to be silent: its heartbeats wait in the socket.
+    fn note_reading(&mut self, now: Time) {
+        let is_reading = self.wants_input();
+        if is_reading && !self.was_reading {
+            self.last_input = now;
+        }
+        self.was_reading = is_reading;
     }
 
     fn note_output(&mut self, now: Time) {
@@ -586,7 +601,10 @@ impl Session {
         }
         let (credited, unserved) = self.settles.take_credited();
         for number in credited {
-            self.resume_sharers(number, turn);
+            let credit = self.channels.get(&number).and_then(|channel| channel.shared_credit.as_ref());
+            if credit.is_some_and(|credit| credit.take_wanted()) {
+                self.resume_sharers(number, turn);
+            }
         }
         for queue in unserved {
             queue.serve(turn);

@@ -117,7 +117,7 @@ impl Session {
         let mut output = shared.output();
         let open = output.channel(number).ok_or_else(unknown)?;
         let Some(channel) = self.channels.get_mut(&number) else { return Err(unknown()) };
-        if channel.shared_credit.is_some() && channel.consumers.len() > 1 {
+        if channel.shared_credit.is_some() {
             self.settles.credit(number);
         }
         let mut taken = Vec::new();

@@ -1,4 +1,11 @@
 //! The ordinary work of an application, done with lapin against the real binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may fail, take its time and say what it saw"
+)]
 
 use std::{collections::HashSet, future::Future, time::Duration};
 

@@ -2,6 +2,13 @@
 //!
 //! `TERN_FUZZ_SECONDS` is how long each target is mutated (default 5), `TERN_FUZZ_SEED` repeats a
 //! run. A failure prints the seed and the input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may fail, take its time and say what it saw"
+)]
 
 use std::{
     fs,

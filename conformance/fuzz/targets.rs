@@ -24,9 +24,12 @@ use ternmq::{
     server::proxy_protocol::{self, Parsed},
 };
 
+/// Holds for any input, or panics.
+pub(crate) type Target = fn(&[u8]);
+
 /// Every target by its name, which is also its folder in `corpus/`.
 #[allow(dead_code, reason = "cargo-fuzz names one target a binary")]
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("tables", tables),
     ("properties", message_properties),
@@ -129,9 +132,7 @@ pub(crate) fn message_properties(input: &[u8]) {
 /// rest is cut.
 pub(crate) fn session(input: &[u8]) {
     let [start, step, rest @ ..] = input else { return };
-    let mut options = broker::Options::default();
-    options.max_message_bytes = 1 << 20;
-    options.queues_count_max = 1000;
+    let options = broker::Options { max_message_bytes: 1 << 20, queues_count_max: 1000, ..broker::Options::default() };
     let broker = Arc::new(Broker::new(options, NOW).expect("the defaults make a broker"));
     let amqp = amqp::Options { outbox_bytes_max: 64 << 10, ..amqp::Options::default() };
     let shared = Arc::new(Shared::new(amqp.outbox_bytes_max));

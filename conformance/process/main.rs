@@ -3,6 +3,13 @@
 //!
 //! Every test starts its own broker on a free port with its own data directory. Tests wait for
 //! frames, for the end of a socket or for the end of the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may fail, take its time and say what it saw"
+)]
 
 mod alarm;
 mod broker;

@@ -25,7 +25,7 @@ fn sigterm_closes_connections_with_320_and_ends_with_success() {
 
 #[test]
 fn sigterm_does_not_wait_forever_for_a_client_that_does_not_answer() {
-    let mut broker = Broker::with(&["server.shutdown_drain_ms=200"]);
+    let mut broker = Broker::with(&["server.shutdown_drain_ms=3000"]);
     let mut silent = broker.client();
     let mut stranger = Client::connect(broker.port);
     broker.terminate();

@@ -238,7 +238,7 @@ pub fn commit(
     batch.messages.clear();
     for (queue, how, held) in settles {
         let (queue, machine, effects) = &mut locked[place_of(queue)];
-        queue.settle_all(machine, held, *how, effects);
+        queue.settle_all(machine, held, *how, turn.now, effects);
     }
     for (queue, _, effects) in &mut locked {
         queue.record_settled(effects, turn);

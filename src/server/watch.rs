@@ -32,8 +32,11 @@ pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
         round = round.wrapping_add(1);
         let limit = bytes_of(broker.memory_high_watermark(), total);
         let resident = meter.resident_bytes().unwrap_or(0);
-        let mut is_memory_short = resident > limit;
         let was_memory_short = broker.alarms().0;
+        // Off only somewhat below the limit: publishers are not to be stopped and let go with every
+        // other measurement.
+        let limit = if was_memory_short { limit - limit / RELEASE_SHARE } else { limit };
+        let mut is_memory_short = resident > limit;
         if was_memory_short && is_memory_short && round.is_multiple_of(TRIM_ROUNDS) {
             // Freed messages leave holes that the allocator keeps; without this the alarm would
             // outlast the backlog that raised it.
@@ -50,6 +53,8 @@ pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
     }
 }
 
+/// The part of the limit by which memory must fall below it before the alarm ends.
+const RELEASE_SHARE: u64 = 50;
 /// Rounds between two requests to give freed memory back.
 const TRIM_ROUNDS: u32 = 2;
 

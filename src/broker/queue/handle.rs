@@ -17,7 +17,7 @@ use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Cursor},
     machine::{Counters, Effects, Got, Limits, Machine, Pushed},
-    stream::{Filter, OffsetSpec, Stream, StreamOptions},
+    stream::{Filter, OffsetSpec, Stream},
 };
 use crate::broker::{
     connections::ConnectionId,
@@ -147,7 +147,7 @@ impl Queue {
         let mut machine = Machine::new(declaration.parsed.max_priority.unwrap_or(0), limits, now);
         machine.has_single_active_consumer = declaration.parsed.single_active_consumer;
         if declaration.parsed.queue_type == QueueType::Stream {
-            machine.stream = Some(Box::new(Stream::new(StreamOptions::from(&declaration.parsed))));
+            machine.stream = Some(Box::new(Stream::new(machine.limits.stream)));
         }
         Self {
             id,
@@ -352,7 +352,7 @@ impl Queue {
     pub fn settle(self: &Arc<Self>, held: &[Held], how: Settle, turn: &mut Turn<'_>) {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
-        self.settle_all(&mut machine, held, how, &mut effects);
+        self.settle_all(&mut machine, held, how, turn.now, &mut effects);
         self.record_settled(&mut effects, turn);
         self.run(&mut machine, turn, &mut effects);
         machine.enforce_limits(CHUNK, &mut effects);
@@ -365,7 +365,7 @@ impl Queue {
     pub fn settle_quietly(self: &Arc<Self>, held: &[Held], how: Settle, turn: &mut Turn<'_>) {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
-        self.settle_all(&mut machine, held, how, &mut effects);
+        self.settle_all(&mut machine, held, how, turn.now, &mut effects);
         self.finish(machine, effects, turn);
     }
 
@@ -385,13 +385,14 @@ impl Queue {
         machine: &mut Machine,
         held: &[Held],
         how: Settle,
+        now: Time,
         effects: &mut Effects,
     ) {
         if matches!(how, Settle::Requeued | Settle::Returned) {
             // Newest first, so that each goes in front of what was requeued before it.
-            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, effects));
+            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, now, effects));
         } else {
-            held.iter().for_each(|&held| _ = machine.settle(held, how, effects));
+            held.iter().for_each(|&held| _ = machine.settle(held, how, now, effects));
         }
         if self.is_deleted() {
             // Its messages went with it; only credit was to be given back.
@@ -431,8 +432,8 @@ impl Queue {
             }
         }
         machine.elect();
-        self.settle_all(&mut machine, requeued, Settle::Requeued, &mut effects);
-        self.settle_all(&mut machine, returned, Settle::Returned, &mut effects);
+        self.settle_all(&mut machine, requeued, Settle::Requeued, turn.now, &mut effects);
+        self.settle_all(&mut machine, returned, Settle::Returned, turn.now, &mut effects);
         self.record_settled(&mut effects, turn);
         let is_over = !consumers.is_empty() && self.declaration.is_auto_delete && machine.consumers.is_empty();
         if !is_over {
@@ -637,7 +638,8 @@ impl Queue {
             {
                 return true;
             }
-            let mut has_more = machine.expire(turn.now, CHUNK, &mut effects);
+            let mut has_more = machine.retry(turn.now, CHUNK);
+            has_more |= machine.expire(turn.now, CHUNK, &mut effects);
             has_more |= machine.enforce_limits(CHUNK, &mut effects);
             has_more |= machine.compact(CHUNK);
             has_more |= self.retain(&mut machine, turn);
@@ -751,7 +753,7 @@ impl Queue {
     }
 
     fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
-        let mut at = machine.ready.next_deadline();
+        let mut at = machine.ready.next_deadline().min(machine.retries.next_due());
         if machine.needs_compaction() || machine.stream.is_some() {
             at = at.min(turn.now.after_ms(COMPACT_AFTER_MS));
         }

@@ -13,7 +13,8 @@ use super::{
     consumers::{self, Consumers},
     dedup::Window,
     ready::{Entry, Ready},
-    stream::{Next, Stream},
+    retries::{Retries, RetryDelay},
+    stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
 };
 use crate::broker::{
@@ -37,6 +38,10 @@ pub struct Limits {
     pub overflow: Overflow,
     /// Failed deliveries after which a message is dead-lettered.
     pub delivery_limit: Option<u64>,
+    /// How long a message whose delivery failed waits before it is ready again.
+    pub retry_delay: Option<RetryDelay>,
+    /// What limits a stream.
+    pub stream: StreamOptions,
     /// Header that names a message for deduplication, and what is remembered.
     pub deduplication: Option<DedupArguments>,
 }
@@ -50,6 +55,8 @@ impl Default for Limits {
             max_length_bytes: None,
             overflow: Overflow::DropHead,
             delivery_limit: None,
+            retry_delay: None,
+            stream: StreamOptions::default(),
             deduplication: None,
         }
     }
@@ -178,6 +185,8 @@ pub struct Machine {
     pub ready: Ready,
     /// Delivered messages.
     pub unsettled: Unsettled,
+    /// Messages that came back and are not ready yet.
+    pub retries: Retries,
     /// Who takes messages.
     pub consumers: Consumers,
     /// What bounds it.
@@ -225,6 +234,7 @@ impl Machine {
         let mut machine = Self {
             ready: Ready::new(priority_max),
             unsettled: Unsettled::new(),
+            retries: Retries::default(),
             consumers: Consumers::default(),
             limits: Limits::default(),
             counters: Counters::default(),
@@ -247,6 +257,9 @@ impl Machine {
         if limits.deduplication != self.limits.deduplication {
             self.dedup = limits.deduplication.as_ref().map(|wanted| Box::new(Window::new(wanted)));
         }
+        if let Some(stream) = &mut self.stream {
+            stream.set_options(limits.stream);
+        }
         self.limits = limits;
     }
 
@@ -258,12 +271,12 @@ impl Machine {
         }
     }
 
-    /// Unsettled deliveries.
+    /// Unsettled deliveries, and messages that wait to be tried again.
     pub fn unsettled_count(&self) -> u64 {
         if self.stream.is_some() {
             return self.consumers.iter().map(|consumer| u64::from(consumer.unsettled)).sum();
         }
-        self.unsettled.len() as u64
+        (self.unsettled.len() + self.retries.len()) as u64
     }
 
     /// Takes a message in.
@@ -382,6 +395,7 @@ impl Machine {
 
     /// Forgets all messages, as a deleted queue does.
     pub fn clear(&mut self) {
+        self.retries.clear();
         self.ready = Ready::new(self.ready.priority_max());
         if let Some(stream) = &mut self.stream {
             stream.clear();
@@ -587,7 +601,7 @@ impl Machine {
     }
 
     /// Settles one delivery; false when it is not unsettled here (any more).
-    pub fn settle(&mut self, held: Held, how: Settle, effects: &mut Effects) -> bool {
+    pub fn settle(&mut self, held: Held, how: Settle, now: Time, effects: &mut Effects) -> bool {
         if self.stream.is_some() {
             self.counters.acked += 1;
             self.consumers.settled(held.slot);
@@ -610,6 +624,8 @@ impl Machine {
                 if self.limits.delivery_limit.is_some_and(|limit| u64::from(entry.delivery_count) > limit) {
                     self.counters.rejected += 1;
                     effects.dead.push(Dead { entry, reason: Reason::DeliveryLimit });
+                } else if let Some(delay) = self.limits.retry_delay {
+                    self.retries.hold(now.after_ms(delay.after(entry.delivery_count)), entry);
                 } else {
                     self.ready.push(entry);
                 }
@@ -620,6 +636,16 @@ impl Machine {
             }
         }
         true
+    }
+
+    /// Makes messages ready again that have waited long enough, at most `max`; returns whether
+    /// more are due.
+    pub fn retry(&mut self, now: Time, max: usize) -> bool {
+        for _ in 0..max {
+            let Some(entry) = self.retries.pop_due(now) else { return false };
+            self.ready.push(entry);
+        }
+        self.retries.next_due() <= now
     }
 
     /// Expires at most `max` messages; returns whether more are due.

@@ -6,6 +6,7 @@ pub mod dedup;
 mod handle;
 pub mod machine;
 pub mod ready;
+pub mod retries;
 pub mod settings;
 pub mod stream;
 pub(crate) mod term;

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use super::{
-    arguments::{Overflow, QueueArguments},
+    arguments::{DelayedRetry, DelayedRetryType, Overflow, QueueArguments},
     handle::DeadLetterTarget,
     machine::Limits,
+    retries::RetryDelay,
+    stream::StreamOptions,
 };
-use crate::broker::policy::{Overflow as PolicyOverflow, QueuePolicy};
+use crate::broker::policy::{DelayedRetry as PolicyRetry, Overflow as PolicyOverflow, QueuePolicy};
 
 /// What bounds a queue of these arguments under that policy. `delivery_limit` is the broker's.
 pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: Option<u64>) -> Limits {
@@ -29,6 +31,11 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
             policy.delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
         )
         .or(delivery_limit),
+        retry_delay: arguments
+            .delayed_retry
+            .and_then(argument_delay)
+            .or_else(|| policy.delayed_retry.and_then(policy_delay)),
+        stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
     }
 }
@@ -45,5 +52,27 @@ fn overflow(policy: PolicyOverflow) -> Overflow {
         PolicyOverflow::DropHead => Overflow::DropHead,
         PolicyOverflow::RejectPublish => Overflow::RejectPublish,
         PolicyOverflow::RejectPublishDlx => Overflow::RejectPublishDlx,
+    }
+}
+
+/// What comes back through a client counts as failed here, so `returned` alone delays nothing.
+fn argument_delay(wanted: DelayedRetry) -> Option<RetryDelay> {
+    let is_meant = wanted.retry_type != DelayedRetryType::Returned;
+    let min_ms = wanted.min_ms.or(wanted.max_ms)?;
+    is_meant.then_some(RetryDelay { min_ms, max_ms: wanted.max_ms })
+}
+
+fn policy_delay(wanted: PolicyRetry) -> Option<RetryDelay> {
+    wanted.failed.then_some(RetryDelay { min_ms: wanted.min_ms, max_ms: wanted.max_ms })
+}
+
+/// What limits a stream of these arguments under that policy.
+fn stream(arguments: &QueueArguments, policy: &QueuePolicy) -> StreamOptions {
+    let declared = StreamOptions::from(arguments);
+    let smaller = |argument: Option<u64>, policy: Option<u64>| argument.into_iter().chain(policy).min();
+    StreamOptions {
+        max_length_bytes: smaller(declared.max_length_bytes, policy.max_length_bytes),
+        max_age_ms: smaller(declared.max_age_ms, policy.max_age_ms),
+        segment_bytes_max: declared.segment_bytes_max.or(policy.stream_max_segment_size_bytes),
     }
 }

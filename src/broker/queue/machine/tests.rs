@@ -224,8 +224,8 @@ impl Pair {
                 let at = model.unsettled.iter().position(|(known, _)| known.seq == held.seq).unwrap();
                 let (mut known, _) = model.unsettled.remove(at);
                 let how = [Settle::Accepted, Settle::Requeued, Settle::Returned, Settle::Rejected][usize::from(how)];
-                assert!(machine.settle(held, how, effects));
-                assert!(!machine.settle(held, how, effects), "a delivery is settled once");
+                assert!(machine.settle(held, how, Time(0), effects));
+                assert!(!machine.settle(held, how, Time(0), effects), "a delivery is settled once");
                 match how {
                     Settle::Accepted => model.gone += 1,
                     Settle::Returned => model.put(known),
@@ -369,4 +369,20 @@ proptest! {
             pair.check();
         }
     }
+}
+
+#[test]
+fn a_failed_message_waits_its_delay_before_it_is_ready_again() {
+    let delay = super::super::retries::RetryDelay { min_ms: 100, max_ms: None };
+    let limits = Limits { retry_delay: Some(delay), ..Limits::default() };
+    let mut machine = Machine::new(0, limits, Time(0));
+    let mut effects = Effects::default();
+    machine.push(Message::build("", b"q", b"", (0, 0), b"body"), Time(0), &mut effects);
+    let held = machine.get(false, Time(0), &mut effects).and_then(|got| got.held).unwrap();
+    assert!(machine.settle(held, Settle::Requeued, Time(5), &mut effects));
+    assert_eq!((machine.ready_count(), machine.unsettled_count()), (0, 1));
+    assert!(!machine.retry(Time(104), 10));
+    assert!(machine.get(false, Time(104), &mut effects).is_none());
+    assert!(!machine.retry(Time(105), 10));
+    assert!(machine.get(false, Time(105), &mut effects).is_some_and(|got| got.redelivered));
 }

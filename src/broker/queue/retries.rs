@@ -1,0 +1,134 @@
+//! Messages that came back and wait before they are ready again, so that a failing consumer is not
+//! asked again at once.
+//!
+//! A message that waits here is neither ready nor unsettled; it is listed with the unsettled ones.
+//! When its time has come it returns to its place in the queue.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
+use super::ready::Entry;
+use crate::broker::time::Time;
+
+/// How long a message that came back waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryDelay {
+    /// Milliseconds after the first failed delivery; it grows by as much with each further one.
+    pub min_ms: u64,
+    /// Milliseconds that it does not grow beyond.
+    pub max_ms: Option<u64>,
+}
+
+impl RetryDelay {
+    /// The wait after that many failed deliveries.
+    pub fn after(&self, delivery_count: u32) -> u64 {
+        let grown = self.min_ms.saturating_mul(u64::from(delivery_count.max(1)));
+        self.max_ms.map_or(grown, |max_ms| grown.min(max_ms))
+    }
+}
+
+/// The messages of one queue that wait to be tried again.
+#[derive(Debug, Default)]
+pub struct Retries {
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Time,
+    entry: Entry,
+}
+
+impl Retries {
+    /// Holds a message until `due`.
+    pub fn hold(&mut self, due: Time, entry: Entry) {
+        self.bytes += entry.message.body_bytes();
+        self.waiting.push(Reverse(Waiting { due, entry }));
+    }
+
+    /// Takes one message whose time has come.
+    pub fn pop_due(&mut self, now: Time) -> Option<Entry> {
+        if self.waiting.peek()?.0.due > now {
+            return None;
+        }
+        let Reverse(Waiting { entry, .. }) = self.waiting.pop()?;
+        self.bytes -= entry.message.body_bytes();
+        Some(entry)
+    }
+
+    /// When the next message is due, or [`Time::NEVER`].
+    pub fn next_due(&self) -> Time {
+        self.waiting.peek().map_or(Time::NEVER, |Reverse(first)| first.due)
+    }
+
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// True without messages.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Bytes of the bodies.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Forgets all messages.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.due, self.entry.seq).cmp(&(other.due, other.entry.seq))
+    }
+}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Waiting {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::message::Message;
+
+    fn entry(seq: u64) -> Entry {
+        let message = Message::build("", b"q", b"", (0, 0), b"body");
+        Entry { seq, message, deadline: Time::NEVER, delivery_count: 1, redelivered: true }
+    }
+
+    #[test]
+    fn messages_come_back_when_due_and_in_order_of_their_seq() {
+        let mut retries = Retries::default();
+        retries.hold(Time(20), entry(1));
+        retries.hold(Time(10), entry(3));
+        retries.hold(Time(10), entry(2));
+        assert_eq!((retries.next_due(), retries.len(), retries.bytes()), (Time(10), 3, 12));
+        let mut due = || retries.pop_due(Time(10)).map(|entry| entry.seq);
+        assert_eq!([due(), due(), due()], [Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn the_delay_grows_up_to_its_maximum() {
+        let delay = RetryDelay { min_ms: 100, max_ms: Some(250) };
+        assert_eq!([1, 2, 3].map(|count| delay.after(count)), [100, 200, 250]);
+    }
+}

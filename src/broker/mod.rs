@@ -1,8 +1,8 @@
 //! What a broker is: vhosts, exchanges, queues, consumers, users and policies.
 //!
 //! Knows no wire protocol, no async runtime, no file and no clock: protocols translate their verbs
-//! into calls on [`Broker`] and [`Vhost`](vhost::Vhost), and time is an argument. A verb is called
-//! with a [`Turn`](turn::Turn), which gathers what is to be done once no lock is held.
+//! into calls on [`Broker`] and [`Vhost`], and time is an argument. A verb is called
+//! with a [`Turn`], which gathers what is to be done once no lock is held.
 
 use std::sync::{
     Arc, OnceLock,

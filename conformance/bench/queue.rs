@@ -54,7 +54,7 @@ fn push_and_pop(criterion: &mut Criterion) {
                     held.extend(machine.get(false, NOW, &mut effects).and_then(|got| got.held));
                 }
                 for held in held.drain(..) {
-                    machine.settle(held, Settle::Accepted, &mut effects);
+                    machine.settle(held, Settle::Accepted, NOW, &mut effects);
                 }
             });
         });

@@ -24,7 +24,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
 };
 
@@ -82,13 +82,15 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         tokio::spawn(watch::run(broker.clone(), data_dir.clone())),
         tokio::spawn(control::serve(control, broker.clone(), node.clone())),
     ];
+    // Before anybody is told that the broker runs: a signal that came earlier would kill it.
+    let signals = Signals::new().map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
     if let Some(path) = &settings.server.ports_file {
         listen::write_ports_file(path, &bound)?;
     }
     ready(settings, &bound);
     // What `stop_app` closes must not stay open here.
     drop(bound);
-    stop_signal(&stop).await.map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
+    signals.stop(&stop).await;
     tracing::info!(connections = broker.connections.len(), "stopping");
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     process.close().await;
@@ -145,15 +147,26 @@ async fn tick(broker: Arc<Broker>) {
     }
 }
 
-async fn stop_signal(asked: &Notify) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = asked.notified() => {}
+/// The signals that end the process in good order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Returns when one has come, or somebody has asked.
+    async fn stop(mut self, asked: &Notify) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = asked.notified() => {}
+        }
+    }
 }
 
 /// Closes all connections and waits until their clients have answered, or the time is over.

@@ -242,7 +242,7 @@ pub fn rewrite(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
 
 fn rewrite_list(raw: &[u8], rewrite: &Rewrite<'_>, out: &mut Vec<u8>) -> Option<()> {
     // A message that the broker made has nothing but headers.
-    let raw = if raw.is_empty() { &[0, 0] } else { raw };
+    let raw = if raw.is_empty() && rewrite.headers.is_some() { &[0, 0] } else { raw };
     let mut list = List::new(raw)?;
     let old_flags = u16::from_be_bytes(*raw.first_chunk::<2>()?);
     let mut flags = old_flags;

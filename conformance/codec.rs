@@ -370,14 +370,26 @@ proptest! {
         (delivery_tag, redelivered, count) in any::<(u64, bool, u32)>(),
         properties in all_properties(),
         body in vec(any::<u8>(), 0..3000),
+        (next_tag, next_body) in (any::<u64>(), vec(any::<u8>(), 0..3000)),
         frame_max in prop_oneof![Just(0), Just(4096), 9u32..2000],
     ) {
         let route = [&[exchange.len() as u8], exchange.as_bytes(), &[key.len() as u8], key.as_bytes()].concat();
         let raw = properties.encode();
         let mut out = Vec::new();
-        hot::put_delivery(
-            &mut out, 7, frame_max, tag.as_bytes(), delivery_tag, redelivered, &route, &raw, &body,
-        );
+        let content = |body: &[u8]| hot::ContentOut {
+            channel: 7, frame_max, properties: &raw, body_size: body.len() as u64,
+        };
+        let head =
+            hot::put_delivery(&mut out, &content(&body), tag.as_bytes(), delivery_tag, redelivered, &route, &body);
+        if let Some(head) = head {
+            let mut whole = Vec::new();
+            hot::put_delivery(&mut whole, &content(&next_body), tag.as_bytes(), next_tag, redelivered, &route, &next_body);
+            let before = out.len();
+            if head.put_again(&mut out, next_tag, &next_body) {
+                prop_assert_eq!(&out[before..], &whole);
+            }
+            out.truncate(before);
+        }
         let mut frames = parsed(&out).into_iter();
         let deliver = basic::Deliver {
             consumer_tag: tag.as_str().into(),
@@ -612,7 +624,10 @@ fn a_message_passes_without_allocation() {
                 assert!(properties::scan(raw).is_some_and(|scan| scan.headers.1 > 0));
             }
             FrameKind::Body => {
-                hot::put_delivery(&mut out, 2, 4096, b"ctag", 1, false, route, raw, frame.payload(&input));
+                let body = frame.payload(&input);
+                let content =
+                    hot::ContentOut { channel: 2, frame_max: 4096, properties: raw, body_size: body.len() as u64 };
+                hot::put_delivery(&mut out, &content, b"ctag", 1, false, route, body);
             }
             FrameKind::Heartbeat => hot::put_ack(&mut out, 1, 1, false),
         }

@@ -96,18 +96,32 @@ fn delivery(c: &mut Criterion) {
     for body_bytes in BODIES {
         let body = vec![b'x'; body_bytes];
         let mut out = Vec::with_capacity(BATCH * (body_bytes + 256));
+        let content =
+            hot::ContentOut { channel: 1, frame_max: FRAME_MAX, properties: &raw, body_size: body_bytes as u64 };
         group.bench_function(body_bytes.to_string(), |b| {
             b.iter(|| {
                 out.clear();
                 for tag in 0..BATCH as u64 {
                     let (route, body) = (black_box(&b"\0\x06orders"[..]), black_box(&body));
-                    hot::put_delivery(&mut out, 1, FRAME_MAX, b"ctag1.1", tag, false, route, black_box(&raw), body);
+                    let content = hot::ContentOut { properties: black_box(&raw), ..content };
+                    hot::put_delivery(&mut out, &content, b"ctag1.1", tag, false, route, body);
+                }
+                out.len()
+            });
+        });
+        group.bench_function(format!("repeated/{body_bytes}"), |b| {
+            b.iter(|| {
+                out.clear();
+                let head = hot::put_delivery(&mut out, &content, b"ctag1.1", 0, false, b"\0\x06orders", &body);
+                let head = head.expect("the body fits one frame");
+                for tag in 1..BATCH as u64 {
+                    head.put_again(&mut out, tag, black_box(&body));
                 }
                 out.len()
             });
         });
         let mut whole = Vec::new();
-        hot::put_delivery(&mut whole, 1, FRAME_MAX, b"ctag1.1", 1, false, b"\0\x06orders", &raw, &body);
+        hot::put_delivery(&mut whole, &content, b"ctag1.1", 1, false, b"\0\x06orders", &body);
         let mut frames = Vec::new();
         let mut rest = &whole[..];
         while let Ok((next, frame)) = parse_frame(rest) {

@@ -162,6 +162,11 @@ impl Consumers {
             self.is_blocked = !chosen;
             return chosen.then_some(active);
         }
+        if let [only] = self.order[..] {
+            let chosen = self.slots[only as usize].as_mut().is_some_and(Consumer::take_credit);
+            self.is_blocked = !chosen;
+            return chosen.then_some(only);
+        }
         let mut group = 0;
         while group < self.order.len() {
             let priority = self.priority_at(group);

@@ -732,7 +732,7 @@ impl Queue {
             {
                 let ConsumerOptions { connection, channel, .. } = consumer.options;
                 let to = Party { connection, channel };
-                batch.iter().for_each(|one| turn.trace_delivered(&vhost, one.message, &self.name, one.redelivered, to));
+                batch.for_each(|one| turn.trace_delivered(&vhost, one.message, &self.name, one.redelivered, to));
             }
             let handed = consumer.options.outlet.deliver(consumer.options.key, &batch);
             consumer.is_parked |= handed.is_full;

@@ -332,12 +332,7 @@ impl Machine {
                     self.assigned.push(slot);
                 }
                 self.counters.delivered_no_ack += 1;
-                consumer.assigned.push(Assigned::Owned {
-                    message,
-                    redelivered: false,
-                    delivery_count: 0,
-                    stream_offset: None,
-                });
+                consumer.assigned.push(Assigned::Owned { message, redelivered: false, delivery_count: 0 });
             }
             _ => {
                 let deadline = self.deadline_of(&message, now);
@@ -497,7 +492,6 @@ impl Machine {
                 message: entry.message,
                 redelivered: entry.redelivered,
                 delivery_count: entry.delivery_count,
-                stream_offset: None,
             });
         } else {
             self.counters.delivered += 1;

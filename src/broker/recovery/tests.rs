@@ -45,7 +45,8 @@ struct Client {
 
 impl Outlet for Client {
     fn deliver(&self, key: u64, batch: &Delivered<'_>) -> Handed {
-        self.held.lock().extend(batch.iter().filter_map(|delivery| Some((key, delivery.held?))));
+        let mut held = self.held.lock();
+        batch.for_each(|delivery| held.extend(delivery.held.map(|one| (key, one))));
         Handed::default()
     }
 

@@ -275,6 +275,14 @@ impl Output {
     }
 }
 
+/// A delivery that was just encoded, for those of the same batch that differ in tag and body only.
+struct Pattern<'a> {
+    route_bytes: &'a [u8],
+    properties: &'a [u8],
+    redelivered: bool,
+    head: hot::DeliveryHead,
+}
+
 /// Encodes messages for one channel.
 struct ContentWriter<'a> {
     chunk: &'a mut Chunk,
@@ -325,23 +333,34 @@ impl ContentWriter<'_> {
         debug_assert!(size_left == 0 && frame_left == 0);
     }
 
-    #[inline]
-    fn put_delivery(&mut self, consumer_tag: &str, tag: u64, delivery: &Delivery<'_>) {
+    #[inline(always)]
+    fn put_delivery<'a>(
+        &mut self,
+        consumer_tag: &str,
+        tag: u64,
+        delivery: &Delivery<'a>,
+        pattern: &mut Option<Pattern<'a>>,
+    ) {
         let message = delivery.message;
         let extra = Extra { delivery_count: delivery.delivery_count, stream_offset: delivery.stream_offset };
         let is_plain = extra.is_none() && message.view().is_none() && message.body_bytes() <= COPIED_BODY_MAX;
         if is_plain && let Some(body) = message.body_contiguous() {
-            hot::put_delivery(
-                self.chunk.bytes_mut(),
-                self.channel,
-                self.frame_max,
-                consumer_tag.as_bytes(),
-                tag,
-                delivery.redelivered,
-                message.route_bytes(),
-                message.properties(),
-                body,
-            );
+            let out = self.chunk.bytes_mut();
+            let (route_bytes, properties) = (message.route_bytes(), message.properties());
+            if let Some(pattern) = pattern
+                && pattern.redelivered == delivery.redelivered
+                && pattern.route_bytes == route_bytes
+                && pattern.properties == properties
+                && pattern.head.put_again(out, tag, body)
+            {
+                return;
+            }
+            let (channel, frame_max) = (self.channel, self.frame_max);
+            let consumer_tag = consumer_tag.as_bytes();
+            let redelivered = delivery.redelivered;
+            let content = hot::ContentOut { channel, frame_max, properties, body_size: body.len() as u64 };
+            *pattern = hot::put_delivery(out, &content, consumer_tag, tag, redelivered, route_bytes, body)
+                .map(|head| Pattern { route_bytes, properties, redelivered, head });
             return;
         }
         let (channel, redelivered) = (self.channel, delivery.redelivered);
@@ -435,14 +454,15 @@ impl Outlet for Shared {
         let mut writer = ContentWriter { chunk: &mut output.chunk, channel, frame_max: output.frame_max };
         let encoded_before = output.encoded_bytes;
         let chunk_before = writer.chunk.len() as u64;
-        for delivery in batch.iter() {
+        let mut pattern = None;
+        batch.for_each(|delivery| {
             let delivery_tag = open.next_tag();
-            writer.put_delivery(&tag, delivery_tag, &delivery);
+            writer.put_delivery(&tag, delivery_tag, &delivery, &mut pattern);
             if let Some(held) = delivery.held {
                 let sent_at = encoded_before + writer.chunk.len() as u64 - chunk_before;
                 open.ledger.add(delivery_tag, source, held, sent_at);
             }
-        }
+        });
         output.encoded_bytes = encoded_before + writer.chunk.len() as u64 - chunk_before;
         let is_full = output.waiting_bytes() > self.outbox_bytes_max;
         if is_full

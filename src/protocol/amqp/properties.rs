@@ -57,24 +57,22 @@ pub struct Scan<'a> {
     pub headers: (usize, usize),
 }
 
-/// Scans properties. `None` when they are malformed, or their header table is, or passes the
-/// limits of [`value::check`].
+/// Whether properties that consist of a delivery mode and a content type at most, which most have,
+/// are persistent. `None` for all others: [`scan`] knows them.
 #[inline]
-pub fn scan(raw: &[u8]) -> Option<Scan<'_>> {
+pub fn peek(raw: &[u8]) -> Option<bool> {
     match *raw {
-        [0, 0] => Some(Scan::default()),
-        // delivery_mode alone
-        [0x10, 0, mode] => Some(Scan { delivery_mode: Some(mode), ..Scan::default() }),
-        // content_type with or without delivery_mode
-        [0x80, 0, len, ref rest @ ..] if rest.len() == len as usize => Some(Scan::default()),
-        [0x90, 0, len, ref rest @ .., mode] if rest.len() == len as usize => {
-            Some(Scan { delivery_mode: Some(mode), ..Scan::default() })
-        }
-        _ => scan_list(raw),
+        [0, 0] => Some(false),
+        [0x10, 0, mode @ (1 | 2)] => Some(mode == 2),
+        [0x80, 0, len, ref rest @ ..] if rest.len() == len as usize => Some(false),
+        [0x90, 0, len, ref rest @ .., mode @ (1 | 2)] if rest.len() == len as usize => Some(mode == 2),
+        _ => None,
     }
 }
 
-fn scan_list(raw: &[u8]) -> Option<Scan<'_>> {
+/// Scans properties. `None` when they are malformed, or their header table is, or passes the
+/// limits of [`value::check`].
+pub fn scan(raw: &[u8]) -> Option<Scan<'_>> {
     let mut scan = Scan::default();
     let mut list = List::new(raw)?;
     while let Some(flag) = list.next_flag() {
@@ -431,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn common_properties_scan_as_any_others() {
+    fn properties_that_are_cut_short_or_too_long_are_malformed() {
         for properties in [
             Properties::default(),
             Properties { delivery_mode: Some(2), ..Properties::default() },
@@ -439,7 +437,6 @@ mod tests {
             Properties { content_type: Some(String::new()), delivery_mode: Some(1), ..Properties::default() },
         ] {
             let raw = properties.encode();
-            assert_eq!(scan(&raw), scan_list(&raw));
             assert_eq!(scan(&raw).map(|scan| scan.delivery_mode), Some(properties.delivery_mode));
             for len in 0..raw.len() {
                 assert_eq!(scan(&raw[..len]), None);
@@ -462,6 +459,26 @@ mod tests {
     fn text_that_is_not_utf8_is_accepted() {
         let raw = [0x02, 0, 2, 0xFF, 0xFE];
         assert_eq!(scan(&raw).and_then(|scan| scan.reply_to), Some(&[0xFF, 0xFE][..]));
+    }
+
+    #[test]
+    fn a_peek_agrees_with_a_scan() {
+        let mode = |mode| Scan { delivery_mode: mode, ..Scan::default() };
+        for (raw, peeked, scanned) in [
+            (&[0, 0][..], Some(false), Some(mode(None))),
+            (&[0x10, 0, 1], Some(false), Some(mode(Some(1)))),
+            (&[0x10, 0, 2], Some(true), Some(mode(Some(2)))),
+            (&[0x10, 0, 3], None, Some(mode(Some(3)))),
+            (&[0x80, 0, 1, b'a'], Some(false), Some(mode(None))),
+            (&[0x80, 0, 2, b'a'], None, None),
+            (&[0x90, 0, 1, b'a', 2], Some(true), Some(mode(Some(2)))),
+            (&[0x90, 0, 1, b'a', 0], None, Some(mode(Some(0)))),
+            (&[0x90, 0, 2, b'a', 2], None, None),
+            (&[0x18, 0, 2, 5], None, Some(Scan { priority: Some(5), ..mode(Some(2)) })),
+            (&[0], None, None),
+        ] {
+            assert_eq!((peek(raw), scan(raw)), (peeked, scanned), "{raw:?}");
+        }
     }
 
     #[test]

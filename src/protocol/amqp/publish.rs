@@ -34,14 +34,15 @@ pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 impl Session {
     /// The common case of a publish: header and body lie whole behind the method, in one read.
     /// Returns where the next frame is, or `None` when it is not that case; then nothing has
-    /// happened.
+    /// happened. A refusal is left in `result`, which the common case does not touch.
     #[inline]
     pub(super) fn try_whole_publish(
         &mut self,
         input: &Block,
         found: &Frame,
         turn: &mut Turn<'_>,
-    ) -> Option<(usize, Result<(), Failure>)> {
+        result: &mut Result<(), Failure>,
+    ) -> Option<usize> {
         if found.kind != FrameKind::Method || hot::method_id(found.payload(input)) != Some((hot::BASIC, 40)) {
             return None;
         }
@@ -75,9 +76,17 @@ impl Session {
             next_at = body_frame.next_at();
         }
         let raw = &input[header.properties_at..][..header.properties_len];
-        let scan = properties::scan(raw);
-        let plain = scan.filter(|scan| !publish.immediate && is_plain(raw, scan));
-        if let Some(scan) = plain
+        let mut layout = Layout {
+            route_at: publish.route_at,
+            properties: (header.properties_at, header.properties_len),
+            headers: (0, 0),
+        };
+        let plain = match properties::peek(raw) {
+            Some(persistent) => Some(Traits { persistent, ..Traits::default() }),
+            None => plain_traits(raw, &mut layout),
+        };
+        if let Some(traits) = plain
+            && !publish.immediate
             && !self.is_traced
             && self.broker.access.generation() == self.routes_generation
             && let Some(route) = self.routes.get(publish.route_bytes(input))
@@ -87,13 +96,13 @@ impl Session {
                 confirms.last += 1;
                 self.batch_confirms.push((self.batch.len() as u32, found.channel, confirms.last));
             }
-            let layout = layout(&publish, &header, &scan);
-            self.batch.push(Message::inline(input.clone(), layout, traits(&scan), body), route);
-            return Some((next_at, Ok(())));
+            self.batch.push(Message::inline(input.clone(), layout, traits, body), route);
+            return Some(next_at);
         }
         let mut incoming = incoming(input, &publish, input, &header);
         incoming.message = incoming.message.with_body_inline(body.0, body.1);
-        Some((next_at, self.complete(found.channel, incoming, turn)))
+        *result = self.complete(found.channel, incoming, turn);
+        Some(next_at)
     }
 
     pub(super) fn handle_content(&mut self, input: &Block, found: &Frame, turn: &mut Turn<'_>) -> Result<(), Failure> {
@@ -481,6 +490,15 @@ fn traits(scan: &Scan<'_>) -> Traits {
 fn layout(publish: &hot::Publish, header: &hot::ContentHeader, scan: &Scan<'_>) -> Layout {
     let headers = if scan.headers.1 == 0 { (0, 0) } else { (header.properties_at + scan.headers.0, scan.headers.1) };
     Layout { route_at: publish.route_at, properties: (header.properties_at, header.properties_len), headers }
+}
+
+/// What queues act on, of properties that forbid and change nothing. Says where their headers lie.
+fn plain_traits(raw: &[u8], layout: &mut Layout) -> Option<Traits> {
+    let scan = properties::scan(raw).filter(|scan| is_plain(raw, scan))?;
+    if scan.headers.1 > 0 {
+        layout.headers = (layout.properties.0 + scan.headers.0, scan.headers.1);
+    }
+    Some(traits(&scan))
 }
 
 /// Nothing in the properties forbids or changes anything.

@@ -227,20 +227,18 @@ impl Session {
             match frame::split(input, at, limit) {
                 Ok(Some(found)) if has_alarm && self.is_held_back(input, &found) => break,
                 Ok(Some(found)) => {
+                    let mut result = Ok(());
                     let whole = match self.stage {
-                        Stage::Running => self.try_whole_publish(input, &found, &mut turn),
+                        Stage::Running => self.try_whole_publish(input, &found, &mut turn, &mut result),
                         _ => None,
                     };
-                    let result = match whole {
-                        Some((next_at, result)) => {
-                            at = next_at;
-                            result
-                        }
+                    match whole {
+                        Some(next_at) => at = next_at,
                         None => {
                             at = found.next_at();
-                            self.handle_frame(input, &found, &mut turn)
+                            result = self.handle_frame(input, &found, &mut turn);
                         }
-                    };
+                    }
                     if let Err(failure) = result {
                         self.fail(found.channel, failure, &mut turn);
                     }

@@ -231,25 +231,64 @@ impl ContentOut<'_> {
     }
 }
 
-/// Appends a whole basic.deliver content whose body lies in one piece.
+/// Appends a whole basic.deliver content whose body lies in one piece. Returns its head, unless the
+/// body is empty or takes several frames.
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "one flat call per message, its parts come from different owners")]
 pub fn put_delivery(
     out: &mut Vec<u8>,
-    channel: u16,
-    frame_max: u32,
+    content: &ContentOut<'_>,
     consumer_tag: &[u8],
     delivery_tag: u64,
     redelivered: bool,
     route_bytes: &[u8],
-    properties: &[u8],
     body: &[u8],
-) {
+) -> Option<DeliveryHead> {
     let head_bytes = 3 * FRAME_OVERHEAD + 4 + 1 + consumer_tag.len() + 9 + route_bytes.len() + CONTENT_HEAD_BYTES;
-    out.reserve(head_bytes + properties.len() + body.len());
-    put_deliver(out, channel, consumer_tag, delivery_tag, redelivered, route_bytes);
-    put_content_header(out, channel, body.len() as u64, properties);
-    put_body_contiguous(out, channel, frame_max, body);
+    out.reserve(head_bytes + content.properties.len() + body.len());
+    let start = out.len();
+    put_deliver(out, content.channel, consumer_tag, delivery_tag, redelivered, route_bytes);
+    let header_at = out.len();
+    content.put(out, body);
+    let is_one_frame = !body.is_empty() && body.len() <= body_part_max(content.frame_max);
+    is_one_frame.then(|| DeliveryHead {
+        start,
+        len: out.len() - body.len() - 1 - start,
+        tag_at: header_at - 1 - route_bytes.len() - 9 - start,
+        body_size_at: header_at + HEAD_BYTES + 4 - start,
+        body_len_max: body_part_max(content.frame_max),
+    })
+}
+
+/// Where the octets before a delivery's body lie in an output, to be repeated in it.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryHead {
+    start: usize,
+    len: usize,
+    /// Relative to `start`, as is the next.
+    tag_at: usize,
+    body_size_at: usize,
+    body_len_max: usize,
+}
+
+impl DeliveryHead {
+    /// Appends the same delivery with another tag and body to the output that it is in. `false`:
+    /// the body does not fit one frame, and nothing was appended.
+    #[inline(always)]
+    pub fn put_again(&self, out: &mut Vec<u8>, delivery_tag: u64, body: &[u8]) -> bool {
+        if body.is_empty() || body.len() > self.body_len_max {
+            return false;
+        }
+        let start = out.len();
+        out.reserve(self.len + body.len() + 1);
+        out.extend_from_within(self.start..self.start + self.len);
+        let head = &mut out[start..];
+        head[self.tag_at..][..8].copy_from_slice(&delivery_tag.to_be_bytes());
+        head[self.body_size_at..][..8].copy_from_slice(&(body.len() as u64).to_be_bytes());
+        head[self.len - 4..].copy_from_slice(&(body.len() as u32).to_be_bytes());
+        out.extend_from_slice(body);
+        out.push(FRAME_END);
+        true
+    }
 }
 
 /// Appends a basic.deliver method. `route_bytes` are exchange and key with their length octets.
@@ -475,7 +514,8 @@ mod tests {
     fn a_body_is_split_into_frames_no_larger_than_negotiated() {
         let body: Vec<u8> = (0..250u8).collect();
         let mut out = Vec::new();
-        put_delivery(&mut out, 3, 108, b"tag", 1, false, b"\x02ex\x03key", &[0, 0], &body);
+        let content = ContentOut { channel: 3, frame_max: 108, properties: &[0, 0], body_size: 250 };
+        put_delivery(&mut out, &content, b"tag", 1, false, b"\x02ex\x03key", &body);
         let (mut at, mut read, mut sizes) = (0, Vec::new(), Vec::new());
         while let Some(frame) = split(&out, at, 0).expect("well formed") {
             if frame.kind == FrameKind::Body {

@@ -1,6 +1,7 @@
 //! Queues: the declaration and its rules, the state machine, and the handle that is shared.
 
 pub mod arguments;
+pub mod behaviour;
 pub mod consumers;
 pub mod dedup;
 mod handle;

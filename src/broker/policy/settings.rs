@@ -5,7 +5,7 @@
 use serde_json::Value as Json;
 
 use super::registry::Effective;
-use crate::broker::queue::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow};
+use crate::broker::queue::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
 
 /// What policies say about a queue; `None` where they say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Effective {
             ),
             consumer_timeout_ms: number("consumer-timeout"),
             consumer_disconnected_timeout_ms: number("consumer-disconnected-timeout"),
-            max_age_ms: text("max-age").and_then(parse_max_age_ms),
+            max_age_ms: text("max-age").and_then(parse_age_ms),
             stream_max_segment_size_bytes: number("stream-max-segment-size-bytes"),
             stream_filter_size_bytes: number("stream-filter-size-bytes"),
         }
@@ -87,52 +87,6 @@ impl Effective {
     pub fn exchange(&self) -> ExchangePolicy {
         ExchangePolicy {
             alternate_exchange: self.get("alternate-exchange").and_then(Json::as_str).map(ToOwned::to_owned),
-        }
-    }
-}
-
-/// The length of an age such as `7D`: a whole number from 1 and a unit of Y, M, D, h, m, s.
-pub fn parse_max_age_ms(text: &str) -> Option<u64> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (count, unit) = text.split_at(unit_at);
-    let unit_ms: u64 = match unit {
-        "Y" => 365 * 86_400_000,
-        "M" => 30 * 86_400_000,
-        "D" => 86_400_000,
-        "h" => 3_600_000,
-        "m" => 60_000,
-        "s" => 1000,
-        _ => return None,
-    };
-    if count.is_empty() || count.bytes().all(|digit| digit == b'0') {
-        return None;
-    }
-    // More digits than fit are as good as for ever.
-    Some(count.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit_ms))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_a_number_and_a_unit() {
-        for (text, age_ms) in [
-            ("1s", Some(1000)),
-            ("2m", Some(120_000)),
-            ("7D", Some(604_800_000)),
-            ("1M", Some(2_592_000_000)),
-            ("1Y", Some(31_536_000_000)),
-            ("99999999999999999999h", Some(u64::MAX)),
-            ("0s", None),
-            ("s", None),
-            ("5", None),
-            ("1x", None),
-            ("1ss", None),
-            ("-1s", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_max_age_ms(text), age_ms, "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::{borrow::Cow, fmt};
 
 use super::{
-    behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow},
+    behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms},
     term::{Bare, erlang_string},
 };
 use crate::broker::value::{Table, Value};
@@ -583,27 +583,6 @@ impl Declaration<'_> {
     fn description(&self) -> String {
         format!("queue '{}' in vhost '{}'", self.name, self.vhost)
     }
-}
-
-/// The milliseconds of an age such as `7D`, `12h` or `30s` (units Y, M, D, h, m, s); `None` for
-/// anything else, zero included.
-pub fn parse_age_ms(text: &str) -> Option<u64> {
-    const SECOND_MS: u64 = 1000;
-    const DAY_MS: u64 = 24 * 3600 * SECOND_MS;
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let unit_ms = match &text[digits..] {
-        "Y" => 365 * DAY_MS,
-        "M" => 30 * DAY_MS,
-        "D" => DAY_MS,
-        "h" => 3600 * SECOND_MS,
-        "m" => 60 * SECOND_MS,
-        "s" => SECOND_MS,
-        _ => return None,
-    };
-    // An age beyond the end of time is the end of time.
-    let digits = text[..digits].bytes().map(|digit| u64::from(digit - b'0'));
-    let number = digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(digit));
-    (number > 0).then(|| number.saturating_mul(unit_ms))
 }
 
 /// An existing queue, as a redeclaration compares it.

@@ -78,3 +78,43 @@ pub struct DelayedRetry {
     /// The delay that later ones do not exceed.
     pub max_ms: Option<u64>,
 }
+
+/// The milliseconds of an age such as `7D`, `12h` or `30s` (units Y, M, D, h, m, s); `None` for
+/// anything else, zero included.
+pub fn parse_age_ms(text: &str) -> Option<u64> {
+    const SECOND_MS: u64 = 1000;
+    const DAY_MS: u64 = 24 * 3600 * SECOND_MS;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit_ms = match &text[digits..] {
+        "Y" => 365 * DAY_MS,
+        "M" => 30 * DAY_MS,
+        "D" => DAY_MS,
+        "h" => 3600 * SECOND_MS,
+        "m" => 60 * SECOND_MS,
+        "s" => SECOND_MS,
+        _ => return None,
+    };
+    // An age beyond the end of time is the end of time.
+    let digits = text[..digits].bytes().map(|digit| u64::from(digit - b'0'));
+    let number = digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(digit));
+    (number > 0).then(|| number.saturating_mul(unit_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_a_positive_number_and_a_unit() {
+        assert_eq!(parse_age_ms("7D"), Some(7 * 86_400_000));
+        assert_eq!(parse_age_ms("1h"), Some(3_600_000));
+        assert_eq!(parse_age_ms("2m"), Some(120_000));
+        assert_eq!(parse_age_ms("1M"), Some(30 * 86_400_000));
+        assert_eq!(parse_age_ms("1Y"), Some(365 * 86_400_000));
+        for nonsense in ["", "s", "0s", "7", "7x", "-1s", "1.5h", "7 D", "7D ", "1ss", "٣s"] {
+            assert_eq!(parse_age_ms(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(parse_age_ms("999999999999999Y"), Some(u64::MAX));
+        assert_eq!(parse_age_ms("99999999999999999999999s"), Some(u64::MAX));
+    }
+}

@@ -1,7 +1,7 @@
 //! Where in a stream a consumer starts: the consumer argument `x-stream-offset`.
 
 use crate::broker::{
-    queue::{arguments::parse_age_ms, term::Pair},
+    queue::{behaviour::parse_age_ms, term::Pair},
     value::Value,
 };
 

@@ -9,11 +9,11 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{
-    behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms},
-    term::{Bare, erlang_string},
+use super::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
+use crate::broker::{
+    term::{Bare, Characters},
+    value::{Table, Value},
 };
-use crate::broker::value::{Table, Value};
 
 /// How a queue keeps its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -328,7 +328,7 @@ impl Reader<'_> {
             mode_lazy: self
                 .word(
                     "x-queue-mode",
-                    |mode| erlang_string(&[b"unsupported queue mode '", mode, b"'"].concat()),
+                    |mode| Characters(&[b"unsupported queue mode '", mode, b"'"].concat()).to_string(),
                     |mode| ["default", "lazy"].iter().position(|&known| known == mode),
                 )?
                 .is_some_and(|mode| mode == 1),
@@ -423,7 +423,7 @@ impl Reader<'_> {
     }
 
     fn queue_type(&self) -> Result<QueueType, ArgumentError> {
-        let refusal = |name: &[u8]| erlang_string(&[b"unsupported queue type '", name, b"'"].concat());
+        let refusal = |name: &[u8]| Characters(&[b"unsupported queue type '", name, b"'"].concat()).to_string();
         Ok(self.word(QUEUE_TYPE, refusal, QueueType::parse)?.unwrap_or_default())
     }
 

@@ -10,7 +10,6 @@ pub mod ready;
 pub mod retries;
 pub mod settings;
 pub mod stream;
-pub(crate) mod term;
 pub mod unsettled;
 
 pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};

@@ -211,12 +211,12 @@ impl Broker {
     /// Makes a vhost, or finds it there.
     pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
         let made = || {
-            let vhost = Vhost::new(name.into()).expect("predeclared exchanges have known kinds");
+            let vhost = Vhost::new(name.into());
             if let Some(journal) = self.journal() {
                 journal.append(&Record::VhostAdded { name: vhost.name.clone(), metadata: metadata.clone() });
             }
             *vhost.metadata.write() = metadata;
-            Arc::new(vhost)
+            vhost
         };
         self.vhosts.entry(name.into()).or_insert_with(made).clone()
     }
@@ -333,13 +333,12 @@ impl Broker {
                     }
                 }
                 Some(Owner::Exchange(exchange)) => {
-                    if let Some(exchange) = exchange.upgrade() {
-                        let owner = self.vhosts().into_iter().find(|vhost| {
-                            vhost.exchange(&exchange.name).is_some_and(|known| Arc::ptr_eq(&known, &exchange))
-                        });
-                        if let Some(vhost) = owner {
-                            vhost.release_delayed(&exchange, &mut turn);
-                        }
+                    if let Some(exchange) = exchange.upgrade()
+                        && !exchange.is_deleted()
+                        && let Some(vhost) = exchange.vhost.upgrade()
+                        && !vhost.is_deleted()
+                    {
+                        vhost.release_delayed(&exchange, &mut turn);
                     }
                 }
             }

@@ -284,7 +284,11 @@ impl Vhost {
     }
 
     /// Declares an exchange, or finds that it is as it should be.
-    pub fn declare_exchange(&self, wanted: &DeclareExchange<'_>, turn: &mut Turn<'_>) -> Result<Arc<Exchange>, Error> {
+    pub fn declare_exchange(
+        self: &Arc<Self>,
+        wanted: &DeclareExchange<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
         if wanted.name.is_empty() {
             return Err(Error::DefaultExchange);
         }
@@ -319,7 +323,7 @@ impl Vhost {
 
     /// Puts an exchange in place that does not exist. The caller holds the topology lock.
     pub(in crate::broker) fn add_exchange(
-        &self,
+        self: &Arc<Self>,
         wanted: &DeclareExchange<'_>,
         kind: exchange::Kind,
         turn: &mut Turn<'_>,
@@ -331,7 +335,7 @@ impl Vhost {
             is_internal: wanted.internal,
             arguments: wanted.arguments.clone(),
         };
-        let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration)?);
+        let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration, Arc::downgrade(self))?);
         turn.broker.apply_exchange_policy(self, &exchange);
         // Before anybody can find it, as with queues.
         if wanted.durable {

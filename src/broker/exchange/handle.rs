@@ -6,7 +6,7 @@
 use std::{
     hash::{Hash, Hasher},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -23,6 +23,7 @@ use crate::broker::{
     },
     record::Position,
     value::Table,
+    vhost::Vhost,
 };
 
 /// Where a binding leads.
@@ -94,6 +95,8 @@ pub struct Exchange {
     pub name: Arc<str>,
     /// What it was declared as.
     pub declaration: Declaration,
+    /// Where it is.
+    pub vhost: Weak<Vhost>,
     router: RwLock<Router<Target>>,
     generation: AtomicU64,
     is_deleted: AtomicBool,
@@ -114,7 +117,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// An exchange without bindings.
-    pub fn new(name: Arc<str>, declaration: Declaration) -> Result<Self, KindError> {
+    pub fn new(name: Arc<str>, declaration: Declaration, vhost: Weak<Vhost>) -> Result<Self, KindError> {
         let router = Router::new(&declaration.kind, &declaration.arguments)?;
         let text = |key: &str| -> Option<Arc<str>> { declaration.arguments.get(key)?.as_text().map(Arc::from) };
         let integer = |key: &str| declaration.arguments.get(key).and_then(|value| value.as_integer());
@@ -135,6 +138,7 @@ impl Exchange {
         });
         Ok(Self {
             name,
+            vhost,
             router: RwLock::new(router),
             generation: AtomicU64::new(1),
             is_deleted: AtomicBool::new(false),

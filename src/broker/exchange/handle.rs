@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{BindError, Binding, Delayed, Kind, KindError, RecentHistory, Router, Routing};
 use crate::broker::{
+    error,
     message::Message,
     queue::{
         Queue,
@@ -48,6 +49,30 @@ impl Target {
         match self {
             Self::Queue(queue) => &queue.name,
             Self::Exchange(exchange) => &exchange.name,
+        }
+    }
+
+    /// What kind of thing it is.
+    pub(in crate::broker) fn kind(&self) -> error::Kind {
+        match self {
+            Self::Queue(_) => error::Kind::Queue,
+            Self::Exchange(_) => error::Kind::Exchange,
+        }
+    }
+
+    /// It was deleted.
+    pub(in crate::broker) fn is_deleted(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.is_deleted(),
+            Self::Exchange(exchange) => exchange.is_deleted(),
+        }
+    }
+
+    /// Exchanges that have, or had, bindings to it.
+    pub(in crate::broker) fn inbound(&self) -> &Mutex<Vec<Arc<Exchange>>> {
+        match self {
+            Self::Queue(queue) => &queue.inbound,
+            Self::Exchange(exchange) => &exchange.inbound,
         }
     }
 

@@ -51,7 +51,7 @@ use options::MemoryShare;
 pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
-use queue::{Queue, arguments::QueueType, settings};
+use queue::{PolicyNames, Queue, arguments::QueueType, settings};
 use record::{Journal, QueueId, Record};
 use time::Time;
 use timers::{Owner, Timers};
@@ -97,7 +97,7 @@ pub struct EffectiveQueuePolicy {
     /// The merged keys.
     pub policy: QueuePolicy,
     /// Names of the policy and of the operator policy.
-    pub names: (Option<Arc<str>>, Option<Arc<str>>),
+    pub names: PolicyNames,
 }
 
 impl Broker {
@@ -349,12 +349,12 @@ impl Broker {
 
     /// Publishers are not read: memory or disk space is short.
     pub fn has_alarm(&self) -> bool {
-        self.memory_alarm.load(Ordering::Relaxed) || self.disk_alarm.load(Ordering::Relaxed)
+        self.alarms() != (false, false)
     }
 
     /// What is short, in the words that clients are told.
     pub fn alarm_reason(&self) -> Option<&'static str> {
-        match (self.memory_alarm.load(Ordering::Relaxed), self.disk_alarm.load(Ordering::Relaxed)) {
+        match self.alarms() {
             (true, true) => Some("low on memory & disk"),
             (true, false) => Some("low on memory"),
             (false, true) => Some("low on disk"),

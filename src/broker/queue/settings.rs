@@ -15,12 +15,6 @@ use crate::broker::policy::QueuePolicy;
 
 /// What bounds a queue of these arguments under that policy. `delivery_limit` is the broker's.
 pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: Option<u64>) -> Limits {
-    fn smaller(argument: Option<u64>, policy: Option<u64>) -> Option<u64> {
-        match (argument, policy) {
-            (Some(argument), Some(policy)) => Some(argument.min(policy)),
-            (argument, policy) => argument.or(policy),
-        }
-    }
     Limits {
         message_ttl_ms: smaller(arguments.message_ttl_ms, policy.message_ttl_ms),
         expires_ms: smaller(arguments.expires_ms, policy.expires_ms),
@@ -58,10 +52,13 @@ fn retry_delay(wanted: DelayedRetry) -> Option<RetryDelay> {
 /// What limits a stream of these arguments under that policy.
 fn stream(arguments: &QueueArguments, policy: &QueuePolicy) -> StreamOptions {
     let declared = StreamOptions::from(arguments);
-    let smaller = |argument: Option<u64>, policy: Option<u64>| argument.into_iter().chain(policy).min();
     StreamOptions {
         max_length_bytes: smaller(declared.max_length_bytes, policy.max_length_bytes),
         max_age_ms: smaller(declared.max_age_ms, policy.max_age_ms),
         segment_bytes_max: declared.segment_bytes_max.or(policy.stream_max_segment_size_bytes),
     }
+}
+
+fn smaller(argument: Option<u64>, policy: Option<u64>) -> Option<u64> {
+    argument.into_iter().chain(policy).min()
 }

@@ -4,8 +4,10 @@
 //! Header layout (as RabbitMQ writes it): `x-death` is an array of tables, newest first, one for
 //! each (queue, reason); `x-first-death-exchange`, `-queue` and `-reason` are set once, with the
 //! first `x-death`. All headers are sorted by name, and so are the entries of the newest death
-//! unless it is the first. A message
-//! that came back to a queue without a client's refusal on the way is in a cycle and is dropped.
+//! unless it is the first.
+//!
+//! A message that came back to a queue without a client's refusal on the way is in a cycle and is
+//! dropped.
 
 use std::sync::Arc;
 

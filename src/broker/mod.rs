@@ -51,7 +51,7 @@ use options::MemoryShare;
 pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
-use queue::{Queue, arguments::QueueType, settings};
+use queue::{PolicyNames, Queue, arguments::QueueType, settings};
 use record::{Journal, QueueId, Record};
 use time::Time;
 use timers::{Owner, Timers};
@@ -97,7 +97,7 @@ pub struct EffectiveQueuePolicy {
     /// The merged keys.
     pub policy: QueuePolicy,
     /// Names of the policy and of the operator policy.
-    pub names: (Option<Arc<str>>, Option<Arc<str>>),
+    pub names: PolicyNames,
 }
 
 impl Broker {
@@ -211,12 +211,12 @@ impl Broker {
     /// Makes a vhost, or finds it there.
     pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
         let made = || {
-            let vhost = Vhost::new(name.into()).expect("predeclared exchanges have known kinds");
+            let vhost = Vhost::new(name.into());
             if let Some(journal) = self.journal() {
                 journal.append(&Record::VhostAdded { name: vhost.name.clone(), metadata: metadata.clone() });
             }
             *vhost.metadata.write() = metadata;
-            Arc::new(vhost)
+            vhost
         };
         self.vhosts.entry(name.into()).or_insert_with(made).clone()
     }
@@ -333,13 +333,12 @@ impl Broker {
                     }
                 }
                 Some(Owner::Exchange(exchange)) => {
-                    if let Some(exchange) = exchange.upgrade() {
-                        let owner = self.vhosts().into_iter().find(|vhost| {
-                            vhost.exchange(&exchange.name).is_some_and(|known| Arc::ptr_eq(&known, &exchange))
-                        });
-                        if let Some(vhost) = owner {
-                            vhost.release_delayed(&exchange, &mut turn);
-                        }
+                    if let Some(exchange) = exchange.upgrade()
+                        && !exchange.is_deleted()
+                        && let Some(vhost) = exchange.vhost.upgrade()
+                        && !vhost.is_deleted()
+                    {
+                        vhost.release_delayed(&exchange, &mut turn);
                     }
                 }
             }
@@ -350,12 +349,12 @@ impl Broker {
 
     /// Publishers are not read: memory or disk space is short.
     pub fn has_alarm(&self) -> bool {
-        self.memory_alarm.load(Ordering::Relaxed) || self.disk_alarm.load(Ordering::Relaxed)
+        self.alarms() != (false, false)
     }
 
     /// What is short, in the words that clients are told.
     pub fn alarm_reason(&self) -> Option<&'static str> {
-        match (self.memory_alarm.load(Ordering::Relaxed), self.disk_alarm.load(Ordering::Relaxed)) {
+        match self.alarms() {
             (true, true) => Some("low on memory & disk"),
             (true, false) => Some("low on memory"),
             (false, true) => Some("low on disk"),

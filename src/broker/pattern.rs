@@ -12,7 +12,7 @@ use std::fmt;
 
 use fancy_regex::{BytesMode, RegexBuilder};
 
-use super::term::write_quoted;
+use super::term::Characters;
 
 /// A compiled pattern and its text.
 #[derive(Clone)]
@@ -94,9 +94,7 @@ impl fmt::Display for PatternError {
         match self {
             Self::TooLong => f.write_str("pattern_too_long"),
             Self::Invalid { message, at } => {
-                f.write_str("{")?;
-                write_quoted(f, message)?;
-                write!(f, ",{at}}}")
+                write!(f, "{{{},{at}}}", Characters(message.as_bytes()))
             }
         }
     }

@@ -265,3 +265,58 @@ impl Turn<'_> {
         batch.place(self, &mut Vec::new());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{
+        Broker,
+        options::Options,
+        time::Time,
+        topology::{DeclareExchange, DeclareQueue},
+        value::{Table, Value},
+        vhost::Metadata,
+    };
+
+    /// An exchange `d` that delays, a queue `q` bound to it, and a message on its way for 100 ms.
+    fn hold(vhost: &Arc<Vhost>, turn: &mut Turn<'_>) -> Arc<Queue> {
+        let arguments = Table::from_iter([("x-delayed-type", Value::text("fanout"))]);
+        let wanted = DeclareExchange { name: "d", kind: "x-delayed-message", arguments, ..DeclareExchange::default() };
+        let exchange = vhost.declare_exchange(&wanted, turn).unwrap();
+        let queue = vhost.declare_queue(&DeclareQueue { name: "q", ..DeclareQueue::default() }, None, turn).unwrap();
+        vhost.bind("d", &Target::Queue(queue.clone()), b"", &Table::new(), turn).unwrap();
+        let mut headers = Vec::new();
+        Table::from_iter([(exchange::delayed::DELAY, Value::I32(100))]).encode(&mut headers);
+        let message = Message::build("d", b"", &headers, (0, headers.len()), b"body");
+        assert!(vhost.route(&exchange, &message, &[], None, turn).is_kept);
+        queue
+    }
+
+    #[test]
+    fn a_delayed_message_is_released_in_the_vhost_of_its_exchange() {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let (first, second) = (broker.vhost("/").unwrap(), broker.add_vhost("other", Metadata::default()));
+        let mut turn = Turn::new(&broker, Time(0));
+        let queue = hold(&first, &mut turn);
+        let other = hold(&second, &mut turn);
+        turn.end();
+        broker.tick(Time(99));
+        assert_eq!((queue.snapshot().len(), other.snapshot().len()), (0, 0));
+        broker.tick(Time(100));
+        assert_eq!((queue.snapshot().len(), other.snapshot().len()), (1, 1));
+    }
+
+    #[test]
+    fn what_a_deleted_exchange_held_is_gone() {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut turn = Turn::new(&broker, Time(0));
+        let queue = hold(&vhost, &mut turn);
+        let exchange = vhost.exchange("d").unwrap();
+        vhost.delete_exchange("d", false, &mut turn).unwrap();
+        turn.end();
+        broker.tick(Time(100));
+        assert!(queue.snapshot().is_empty());
+        drop(exchange);
+    }
+}

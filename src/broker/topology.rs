@@ -265,14 +265,7 @@ impl Vhost {
             return 0;
         }
         turn.broker.queues_count().fetch_sub(1, Ordering::Relaxed);
-        let inbound = std::mem::take(&mut *queue.inbound.lock());
-        let target = Target::Queue(queue.clone());
-        let mut sources = Vec::new();
-        for source in inbound {
-            if source.unbind_target(&target) {
-                sources.push(source);
-            }
-        }
+        let sources = unbind_from_all(&Target::Queue(queue.clone()));
         if queue.survives_restart() {
             turn.record(Record::QueueDeleted { queue: queue.id });
         }
@@ -284,7 +277,11 @@ impl Vhost {
     }
 
     /// Declares an exchange, or finds that it is as it should be.
-    pub fn declare_exchange(&self, wanted: &DeclareExchange<'_>, turn: &mut Turn<'_>) -> Result<Arc<Exchange>, Error> {
+    pub fn declare_exchange(
+        self: &Arc<Self>,
+        wanted: &DeclareExchange<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
         if wanted.name.is_empty() {
             return Err(Error::DefaultExchange);
         }
@@ -319,7 +316,7 @@ impl Vhost {
 
     /// Puts an exchange in place that does not exist. The caller holds the topology lock.
     pub(in crate::broker) fn add_exchange(
-        &self,
+        self: &Arc<Self>,
         wanted: &DeclareExchange<'_>,
         kind: exchange::Kind,
         turn: &mut Turn<'_>,
@@ -331,7 +328,7 @@ impl Vhost {
             is_internal: wanted.internal,
             arguments: wanted.arguments.clone(),
         };
-        let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration)?);
+        let exchange = Arc::new(Exchange::new(wanted.name.into(), declaration, Arc::downgrade(self))?);
         turn.broker.apply_exchange_policy(self, &exchange);
         // Before anybody can find it, as with queues.
         if wanted.durable {
@@ -406,22 +403,11 @@ impl Vhost {
         if self.exchanges.remove_if(&exchange.name, |_, current| Arc::ptr_eq(current, exchange)).is_none() {
             return;
         }
-        let as_target = Target::Exchange(exchange.clone());
-        let inbound = std::mem::take(&mut *exchange.inbound.lock());
-        let mut sources = Vec::new();
-        for source in inbound {
-            if source.unbind_target(&as_target) {
-                sources.push(source);
-            }
-        }
+        let sources = unbind_from_all(&Target::Exchange(exchange.clone()));
         for binding in exchange.bindings() {
             exchange.unbind(&binding.target, &binding.key, &binding.arguments);
             // Or a queue that lives long would keep every exchange that was ever bound to it.
-            let mut inbound = match &binding.target {
-                Target::Queue(queue) => queue.inbound.lock(),
-                Target::Exchange(exchange) => exchange.inbound.lock(),
-            };
-            inbound.retain(|source| !Arc::ptr_eq(source, exchange));
+            binding.target.inbound().lock().retain(|source| !Arc::ptr_eq(source, exchange));
         }
         exchange.mark_deleted();
         if exchange.declaration.is_durable {
@@ -447,35 +433,21 @@ impl Vhost {
         arguments: &Table,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        if source.is_empty() || destination.name().is_empty() {
-            return Err(Error::DefaultExchange);
-        }
-        let _topology = self.topology.lock();
-        let exchange = self.find_exchange(source)?;
-        let is_gone = match destination {
-            Target::Queue(queue) => queue.is_deleted(),
-            Target::Exchange(exchange) => exchange.is_deleted(),
-        };
-        if is_gone {
-            let kind = match destination {
-                Target::Queue(_) => Kind::Queue,
-                Target::Exchange(_) => Kind::Exchange,
-            };
-            return Err(self.not_found(kind, destination.name()));
+        let topology = self.topology.lock();
+        let exchange = self.binding_source(source, destination)?;
+        if destination.is_deleted() {
+            return Err(self.not_found(destination.kind(), destination.name()));
         }
         if !exchange.bind(destination.clone(), key, arguments)? {
             return Ok(());
         }
-        let mut inbound = match destination {
-            Target::Queue(queue) => queue.inbound.lock(),
-            Target::Exchange(exchange) => exchange.inbound.lock(),
-        };
+        let mut inbound = destination.inbound().lock();
         if !inbound.iter().any(|known| Arc::ptr_eq(known, &exchange)) {
             inbound.push(exchange.clone());
         }
         drop(inbound);
         self.record_binding(true, &exchange, destination, key, arguments, turn);
-        drop(_topology);
+        drop(topology);
         turn.replay_recent(self, &exchange, destination);
         Ok(())
     }
@@ -489,16 +461,21 @@ impl Vhost {
         arguments: &Table,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        if source.is_empty() || destination.name().is_empty() {
-            return Err(Error::DefaultExchange);
-        }
         let _topology = self.topology.lock();
-        let exchange = self.find_exchange(source)?;
+        let exchange = self.binding_source(source, destination)?;
         if exchange.unbind(destination, key, arguments) {
             self.record_binding(false, &exchange, destination, key, arguments, turn);
             self.delete_if_abandoned(&exchange, turn);
         }
         Ok(())
+    }
+
+    /// The exchange that a binding from `source` to `destination` belongs to.
+    fn binding_source(&self, source: &str, destination: &Target) -> Result<Arc<Exchange>, Error> {
+        if source.is_empty() || destination.name().is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        self.find_exchange(source)
     }
 
     fn record_binding(
@@ -544,6 +521,13 @@ impl Vhost {
         }
         all
     }
+}
+
+/// Removes all bindings to `target`; returns the exchanges that had any.
+fn unbind_from_all(target: &Target) -> Vec<Arc<Exchange>> {
+    let mut sources = std::mem::take(&mut *target.inbound().lock());
+    sources.retain(|source| source.unbind_target(target));
+    sources
 }
 
 /// A name that nobody else has: the prefix and 22 characters of base64url.

@@ -15,6 +15,8 @@
 
 use std::fmt;
 
+use bytes::BufMut;
+
 /// Deepest nesting of tables and arrays that is accepted.
 pub const TABLE_DEPTH_MAX: usize = 32;
 /// Most entries (in all nested tables and arrays together) that are accepted.
@@ -136,41 +138,41 @@ impl Value {
         match self {
             Self::Bool(flag) => out.extend([b't', u8::from(*flag)]),
             Self::I8(n) => {
-                out.push(b'b');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'b');
+                out.put_i8(*n);
             }
             Self::U8(n) => out.extend([b'B', *n]),
             Self::I16(n) => {
-                out.push(b's');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b's');
+                out.put_i16(*n);
             }
             Self::U16(n) => {
-                out.push(b'u');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'u');
+                out.put_u16(*n);
             }
             Self::I32(n) => {
-                out.push(b'I');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'I');
+                out.put_i32(*n);
             }
             Self::U32(n) => {
-                out.push(b'i');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'i');
+                out.put_u32(*n);
             }
             Self::I64(n) => {
-                out.push(b'l');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'l');
+                out.put_i64(*n);
             }
             Self::F32(n) => {
-                out.push(b'f');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'f');
+                out.put_f32(*n);
             }
             Self::F64(n) => {
-                out.push(b'd');
-                out.extend(n.to_be_bytes());
+                out.put_u8(b'd');
+                out.put_f64(*n);
             }
             Self::Decimal { scale, value } => {
                 out.extend([b'D', *scale]);
-                out.extend(value.to_be_bytes());
+                out.put_i32(*value);
             }
             Self::Text(bytes) => {
                 out.push(b'S');
@@ -181,8 +183,8 @@ impl Value {
                 encode_long(bytes, out);
             }
             Self::Timestamp(secs) => {
-                out.push(b'T');
-                out.extend(secs.to_be_bytes());
+                out.put_u8(b'T');
+                out.put_u64(*secs);
             }
             Self::Void => out.push(b'V'),
             Self::Array(items) => {
@@ -562,8 +564,8 @@ fn encode_name(name: &[u8], out: &mut Vec<u8>) {
 }
 
 fn encode_long(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend((bytes.len() as u32).to_be_bytes());
-    out.extend_from_slice(bytes);
+    out.put_u32(bytes.len() as u32);
+    out.put_slice(bytes);
 }
 
 fn begin_length(out: &mut Vec<u8>) -> usize {

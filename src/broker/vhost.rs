@@ -12,13 +12,18 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    exchange::{Declaration, Exchange, Kind, KindError},
+    exchange::{Declaration, Exchange, Kind},
     queue::{Queue, QueueDeclaration, arguments::QueueArguments, machine::Limits},
     turn::Turn,
     value::Table,
 };
 
 type Map<V> = DashMap<Arc<str>, V, foldhash::fast::RandomState>;
+
+/// An empty map; both numbers are what most vhosts need, so that an idle one stays small.
+fn map<V>(capacity: usize, shards: usize) -> Map<V> {
+    Map::with_capacity_and_hasher_and_shard_amount(capacity, foldhash::fast::RandomState::default(), shards)
+}
 
 /// A virtual host.
 pub struct Vhost {
@@ -66,27 +71,31 @@ pub const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
 
 impl Vhost {
     /// A vhost with the predeclared exchanges.
-    pub fn new(name: Arc<str>) -> Result<Self, KindError> {
-        let exchanges = Map::with_capacity_and_hasher_and_shard_amount(16, foldhash::fast::RandomState::default(), 8);
-        let mut default_exchange = None;
-        for (name, kind, is_internal) in PREDECLARED {
-            let declaration =
-                Declaration { kind, is_durable: true, is_auto_delete: false, is_internal, arguments: Table::new() };
-            let exchange = Arc::new(Exchange::new(name.into(), declaration)?);
-            exchanges.insert(exchange.name.clone(), exchange.clone());
-            default_exchange = Some(exchange);
-        }
-        Ok(Self {
-            name,
-            queues: Map::with_capacity_and_hasher_and_shard_amount(0, foldhash::fast::RandomState::default(), 16),
-            exchanges,
-            hidden: Map::with_capacity_and_hasher_and_shard_amount(0, foldhash::fast::RandomState::default(), 4),
-            topology: Mutex::new(()),
-            metadata: RwLock::default(),
-            is_traced: Arc::default(),
-            is_deleted: AtomicBool::new(false),
-            default_exchange: default_exchange.expect("PREDECLARED is not empty"),
-            connections: AtomicU64::new(0),
+    pub fn new(name: Arc<str>) -> Arc<Self> {
+        Arc::new_cyclic(|vhost| {
+            let exchanges = map(16, 8);
+            let mut default_exchange = None;
+            for (name, kind, is_internal) in PREDECLARED {
+                let declaration =
+                    Declaration { kind, is_durable: true, is_auto_delete: false, is_internal, arguments: Table::new() };
+                let exchange = Exchange::new(name.into(), declaration, vhost.clone())
+                    .expect("predeclared exchanges have no arguments that could be wrong");
+                let exchange = Arc::new(exchange);
+                exchanges.insert(exchange.name.clone(), exchange.clone());
+                default_exchange = Some(exchange);
+            }
+            Self {
+                name,
+                queues: map(0, 16),
+                exchanges,
+                hidden: map(0, 4),
+                topology: Mutex::new(()),
+                metadata: RwLock::default(),
+                is_traced: Arc::default(),
+                is_deleted: AtomicBool::new(false),
+                default_exchange: default_exchange.expect("PREDECLARED is not empty"),
+                connections: AtomicU64::new(0),
+            }
         })
     }
 

@@ -19,8 +19,8 @@ use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use super::stable_hash::{mix, stable_hash};
-use super::term::Binary;
 use super::{BindError, KindError, Routing};
+use crate::broker::term::Binary;
 use crate::broker::value::{Table, Value, ValueRef};
 
 /// Weights above count as this, so that sums cannot overflow.

@@ -6,7 +6,7 @@
 use std::{
     hash::{Hash, Hasher},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{BindError, Binding, Delayed, Kind, KindError, RecentHistory, Router, Routing};
 use crate::broker::{
+    error,
     message::Message,
     queue::{
         Queue,
@@ -23,6 +24,7 @@ use crate::broker::{
     },
     record::Position,
     value::Table,
+    vhost::Vhost,
 };
 
 /// Where a binding leads.
@@ -47,6 +49,30 @@ impl Target {
         match self {
             Self::Queue(queue) => &queue.name,
             Self::Exchange(exchange) => &exchange.name,
+        }
+    }
+
+    /// What kind of thing it is.
+    pub(in crate::broker) fn kind(&self) -> error::Kind {
+        match self {
+            Self::Queue(_) => error::Kind::Queue,
+            Self::Exchange(_) => error::Kind::Exchange,
+        }
+    }
+
+    /// It was deleted.
+    pub(in crate::broker) fn is_deleted(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.is_deleted(),
+            Self::Exchange(exchange) => exchange.is_deleted(),
+        }
+    }
+
+    /// Exchanges that have, or had, bindings to it.
+    pub(in crate::broker) fn inbound(&self) -> &Mutex<Vec<Arc<Exchange>>> {
+        match self {
+            Self::Queue(queue) => &queue.inbound,
+            Self::Exchange(exchange) => &exchange.inbound,
         }
     }
 
@@ -94,6 +120,8 @@ pub struct Exchange {
     pub name: Arc<str>,
     /// What it was declared as.
     pub declaration: Declaration,
+    /// Where it is.
+    pub vhost: Weak<Vhost>,
     router: RwLock<Router<Target>>,
     generation: AtomicU64,
     is_deleted: AtomicBool,
@@ -114,7 +142,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// An exchange without bindings.
-    pub fn new(name: Arc<str>, declaration: Declaration) -> Result<Self, KindError> {
+    pub fn new(name: Arc<str>, declaration: Declaration, vhost: Weak<Vhost>) -> Result<Self, KindError> {
         let router = Router::new(&declaration.kind, &declaration.arguments)?;
         let text = |key: &str| -> Option<Arc<str>> { declaration.arguments.get(key)?.as_text().map(Arc::from) };
         let integer = |key: &str| declaration.arguments.get(key).and_then(|value| value.as_integer());
@@ -135,6 +163,7 @@ impl Exchange {
         });
         Ok(Self {
             name,
+            vhost,
             router: RwLock::new(router),
             generation: AtomicU64::new(1),
             is_deleted: AtomicBool::new(false),

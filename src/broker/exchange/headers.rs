@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::BindError;
 use super::target_set::TargetSet;
-use super::term::Term;
+use crate::broker::term::Term;
 use crate::broker::value::{Headers, HeadersBuilder, Table, Value, ValueRef};
 
 type GroupId = u32;

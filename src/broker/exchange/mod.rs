@@ -17,7 +17,6 @@ mod random;
 pub mod recent_history;
 mod stable_hash;
 mod target_set;
-mod term;
 mod topic;
 
 use std::fmt;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::KindError;
-use super::term::Term;
+use crate::broker::term::Term;
 use crate::broker::value::{Headers, Table};
 
 /// Messages kept when the exchange does not say how many.

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::rule::{Layer, ObjectKind};
-use super::settings::parse_max_age_ms;
+use crate::broker::queue::behaviour::parse_age_ms;
 use crate::broker::term::{Pairs, Term};
 
 /// Checks a definition. The text names the first fault, as RabbitMQ's does.
@@ -158,7 +158,7 @@ fn check(key: &str, value: &Json) -> Result<(), String> {
         "queue-version" => (matches!(value.as_u64(), Some(1 | 2)), "is not a valid queue-version value"),
         "overflow" => (one_of(&["drop-head", "reject-publish", "reject-publish-dlx"]), "is not a valid overflow value"),
         "delivery-limit" => (is_integer, "is not a valid delivery limit"),
-        "max-age" => (text.and_then(parse_max_age_ms).is_some(), "is not a valid max age"),
+        "max-age" => (text.and_then(parse_age_ms).is_some(), "is not a valid max age"),
         "queue-leader-locator" => (
             one_of(&["client-local", "balanced", "random", "least-leaders"]),
             "is not a valid queue leader locator value",

@@ -15,4 +15,4 @@ mod settings;
 
 pub use registry::{Effective, Policies};
 pub use rule::{ApplyTo, Definition, Layer, ObjectKind, Policy, PolicyError, PolicyParts};
-pub use settings::{DeadLetterStrategy, DelayedRetry, ExchangePolicy, Overflow, QueuePolicy, parse_max_age_ms};
+pub use settings::{ExchangePolicy, QueuePolicy};

@@ -180,8 +180,9 @@ impl Effective {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ExchangePolicy, Overflow, QueuePolicy};
+    use super::super::{ExchangePolicy, QueuePolicy};
     use super::*;
+    use crate::broker::queue::behaviour::Overflow;
 
     fn policy(layer: Layer, name: &str, pattern: &str, definition: &str, priority: i64) -> Policy {
         Policy::parse(layer, "/", name, pattern, definition, priority, "all").unwrap()

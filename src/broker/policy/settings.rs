@@ -5,6 +5,7 @@
 use serde_json::Value as Json;
 
 use super::registry::Effective;
+use crate::broker::queue::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
 
 /// What policies say about a queue; `None` where they say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,66 +49,6 @@ pub struct ExchangePolicy {
     pub alternate_exchange: Option<String>,
 }
 
-/// What a full queue does with a new message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// Drops or dead-letters its oldest message.
-    DropHead,
-    /// Refuses the new one.
-    RejectPublish,
-    /// Refuses the new one and dead-letters it.
-    RejectPublishDlx,
-}
-
-impl Overflow {
-    /// The name in policies and arguments.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DropHead => "drop-head",
-            Self::RejectPublish => "reject-publish",
-            Self::RejectPublishDlx => "reject-publish-dlx",
-        }
-    }
-
-    /// The behaviour of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::DropHead, Self::RejectPublish, Self::RejectPublishDlx].into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-/// How surely dead messages reach their target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadLetterStrategy {
-    /// A message that the target refuses is lost.
-    AtMostOnce,
-    /// A message stays until the target has it.
-    AtLeastOnce,
-}
-
-impl DeadLetterStrategy {
-    /// The strategy of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "at-most-once" => Some(Self::AtMostOnce),
-            "at-least-once" => Some(Self::AtLeastOnce),
-            _ => None,
-        }
-    }
-}
-
-/// Delay before a message that was given back is delivered again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DelayedRetry {
-    /// Whether messages that a consumer rejected wait.
-    pub failed: bool,
-    /// Whether messages that came back unprocessed wait.
-    pub returned: bool,
-    /// The delay after the first attempt; it grows with the attempts.
-    pub min_ms: u64,
-    /// The longest delay.
-    pub max_ms: Option<u64>,
-}
-
 impl Effective {
     /// The settings of a queue.
     pub fn queue(&self) -> QueuePolicy {
@@ -121,24 +62,22 @@ impl Effective {
             expires_ms: number("expires"),
             max_length: number("max-length"),
             max_length_bytes: number("max-length-bytes"),
-            overflow: text("overflow").and_then(Overflow::from_name),
+            overflow: text("overflow").and_then(Overflow::parse),
             dead_letter_exchange: text("dead-letter-exchange").map(ToOwned::to_owned),
             dead_letter_routing_key: text("dead-letter-routing-key").map(ToOwned::to_owned),
-            dead_letter_strategy: text("dead-letter-strategy").and_then(DeadLetterStrategy::from_name),
+            dead_letter_strategy: text("dead-letter-strategy").and_then(DeadLetterStrategy::parse),
             // Beyond i64 is as good as no limit.
             delivery_limit: self.get("delivery-limit").map(|limit| limit.as_i64().unwrap_or(-1)),
-            delayed_retry: text("delayed-retry-type").zip(number("delayed-retry-min")).and_then(|(kind, min_ms)| {
-                let (failed, returned) = match kind {
-                    "all" => (true, true),
-                    "failed" => (true, false),
-                    "returned" => (false, true),
-                    _ => return None,
-                };
-                Some(DelayedRetry { failed, returned, min_ms, max_ms: number("delayed-retry-max") })
-            }),
+            // Without a shortest delay a policy delays nothing.
+            delayed_retry: text("delayed-retry-type").and_then(DelayedRetryType::parse).flatten().and_then(
+                |retry_type| {
+                    let min_ms = Some(number("delayed-retry-min")?);
+                    Some(DelayedRetry { retry_type, min_ms, max_ms: number("delayed-retry-max") })
+                },
+            ),
             consumer_timeout_ms: number("consumer-timeout"),
             consumer_disconnected_timeout_ms: number("consumer-disconnected-timeout"),
-            max_age_ms: text("max-age").and_then(parse_max_age_ms),
+            max_age_ms: text("max-age").and_then(parse_age_ms),
             stream_max_segment_size_bytes: number("stream-max-segment-size-bytes"),
             stream_filter_size_bytes: number("stream-filter-size-bytes"),
         }
@@ -148,52 +87,6 @@ impl Effective {
     pub fn exchange(&self) -> ExchangePolicy {
         ExchangePolicy {
             alternate_exchange: self.get("alternate-exchange").and_then(Json::as_str).map(ToOwned::to_owned),
-        }
-    }
-}
-
-/// The length of an age such as `7D`: a whole number from 1 and a unit of Y, M, D, h, m, s.
-pub fn parse_max_age_ms(text: &str) -> Option<u64> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (count, unit) = text.split_at(unit_at);
-    let unit_ms: u64 = match unit {
-        "Y" => 365 * 86_400_000,
-        "M" => 30 * 86_400_000,
-        "D" => 86_400_000,
-        "h" => 3_600_000,
-        "m" => 60_000,
-        "s" => 1000,
-        _ => return None,
-    };
-    if count.is_empty() || count.bytes().all(|digit| digit == b'0') {
-        return None;
-    }
-    // More digits than fit are as good as for ever.
-    Some(count.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit_ms))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_a_number_and_a_unit() {
-        for (text, age_ms) in [
-            ("1s", Some(1000)),
-            ("2m", Some(120_000)),
-            ("7D", Some(604_800_000)),
-            ("1M", Some(2_592_000_000)),
-            ("1Y", Some(31_536_000_000)),
-            ("99999999999999999999h", Some(u64::MAX)),
-            ("0s", None),
-            ("s", None),
-            ("5", None),
-            ("1x", None),
-            ("1ss", None),
-            ("-1s", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_max_age_ms(text), age_ms, "{text}");
         }
     }
 }

@@ -9,8 +9,11 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::term::{Bare, erlang_string};
-use crate::broker::value::{Table, Value};
+use super::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
+use crate::broker::{
+    term::{Bare, Characters},
+    value::{Table, Value},
+};
 
 /// How a queue keeps its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,93 +60,6 @@ impl QueueType {
     fn suits(self, declaration: &Declaration<'_>) -> bool {
         self == Self::Classic || (declaration.durable && !declaration.exclusive && !declaration.auto_delete)
     }
-}
-
-/// What happens to a message that finds its queue full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// The oldest message makes room.
-    DropHead,
-    /// The message is refused.
-    RejectPublish,
-    /// The message is refused and dead-lettered.
-    RejectPublishDlx,
-}
-
-impl Overflow {
-    /// The behaviour that arguments and policies call `name`.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "drop-head" => Some(Self::DropHead),
-            "reject-publish" => Some(Self::RejectPublish),
-            "reject-publish-dlx" => Some(Self::RejectPublishDlx),
-            _ => None,
-        }
-    }
-
-    /// The name in arguments and listings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DropHead => "drop-head",
-            Self::RejectPublish => "reject-publish",
-            Self::RejectPublishDlx => "reject-publish-dlx",
-        }
-    }
-}
-
-/// How safely a message moves to the dead-letter exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadLetterStrategy {
-    /// It may be lost on the way.
-    AtMostOnce,
-    /// It stays until its target has it.
-    AtLeastOnce,
-}
-
-impl DeadLetterStrategy {
-    /// The strategy that arguments and policies call `name`.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "at-most-once" => Some(Self::AtMostOnce),
-            "at-least-once" => Some(Self::AtLeastOnce),
-            _ => None,
-        }
-    }
-}
-
-/// Which returned messages wait before they are ready again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DelayedRetryType {
-    /// Every message that comes back.
-    All,
-    /// Those that count as failed.
-    Failed,
-    /// Those that were returned unfailed.
-    Returned,
-}
-
-impl DelayedRetryType {
-    /// The kind that arguments and policies call `name`; `Some(None)` is `disabled`.
-    pub fn parse(name: &str) -> Option<Option<Self>> {
-        match name {
-            "disabled" => Some(None),
-            "all" => Some(Some(Self::All)),
-            "failed" => Some(Some(Self::Failed)),
-            "returned" => Some(Some(Self::Returned)),
-            _ => None,
-        }
-    }
-}
-
-/// The delay of returned messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DelayedRetry {
-    /// Which returned messages wait.
-    pub retry_type: DelayedRetryType,
-    /// The delay after the first delivery.
-    pub min_ms: Option<u64>,
-    /// The delay that later ones do not exceed.
-    pub max_ms: Option<u64>,
 }
 
 /// Message deduplication as LavinMQ's arguments ask for it.
@@ -412,7 +328,7 @@ impl Reader<'_> {
             mode_lazy: self
                 .word(
                     "x-queue-mode",
-                    |mode| erlang_string(&[b"unsupported queue mode '", mode, b"'"].concat()),
+                    |mode| Characters(&[b"unsupported queue mode '", mode, b"'"].concat()).to_string(),
                     |mode| ["default", "lazy"].iter().position(|&known| known == mode),
                 )?
                 .is_some_and(|mode| mode == 1),
@@ -507,7 +423,7 @@ impl Reader<'_> {
     }
 
     fn queue_type(&self) -> Result<QueueType, ArgumentError> {
-        let refusal = |name: &[u8]| erlang_string(&[b"unsupported queue type '", name, b"'"].concat());
+        let refusal = |name: &[u8]| Characters(&[b"unsupported queue type '", name, b"'"].concat()).to_string();
         Ok(self.word(QUEUE_TYPE, refusal, QueueType::parse)?.unwrap_or_default())
     }
 
@@ -667,27 +583,6 @@ impl Declaration<'_> {
     fn description(&self) -> String {
         format!("queue '{}' in vhost '{}'", self.name, self.vhost)
     }
-}
-
-/// The milliseconds of an age such as `7D`, `12h` or `30s` (units Y, M, D, h, m, s); `None` for
-/// anything else, zero included.
-pub fn parse_age_ms(text: &str) -> Option<u64> {
-    const SECOND_MS: u64 = 1000;
-    const DAY_MS: u64 = 24 * 3600 * SECOND_MS;
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let unit_ms = match &text[digits..] {
-        "Y" => 365 * DAY_MS,
-        "M" => 30 * DAY_MS,
-        "D" => DAY_MS,
-        "h" => 3600 * SECOND_MS,
-        "m" => 60 * SECOND_MS,
-        "s" => SECOND_MS,
-        _ => return None,
-    };
-    // An age beyond the end of time is the end of time.
-    let digits = text[..digits].bytes().map(|digit| u64::from(digit - b'0'));
-    let number = digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(digit));
-    (number > 0).then(|| number.saturating_mul(unit_ms))
 }
 
 /// An existing queue, as a redeclaration compares it.

@@ -9,7 +9,8 @@
 //! - `next_seq` is larger than every seq in the queue.
 
 use super::{
-    arguments::{DedupArguments, Overflow},
+    arguments::DedupArguments,
+    behaviour::Overflow,
     consumers::{self, Consumers},
     dedup::Window,
     ready::{Entry, Ready},

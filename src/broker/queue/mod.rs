@@ -1,6 +1,7 @@
 //! Queues: the declaration and its rules, the state machine, and the handle that is shared.
 
 pub mod arguments;
+pub mod behaviour;
 pub mod consumers;
 pub mod dedup;
 mod handle;
@@ -9,7 +10,6 @@ pub mod ready;
 pub mod retries;
 pub mod settings;
 pub mod stream;
-pub(crate) mod term;
 pub mod unsettled;
 
 pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};

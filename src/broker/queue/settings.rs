@@ -4,28 +4,23 @@
 use std::sync::Arc;
 
 use super::{
-    arguments::{DelayedRetry, DelayedRetryType, Overflow, QueueArguments},
+    arguments::QueueArguments,
+    behaviour::{DelayedRetry, DelayedRetryType, Overflow},
     handle::DeadLetterTarget,
     machine::Limits,
     retries::RetryDelay,
     stream::StreamOptions,
 };
-use crate::broker::policy::{DelayedRetry as PolicyRetry, Overflow as PolicyOverflow, QueuePolicy};
+use crate::broker::policy::QueuePolicy;
 
 /// What bounds a queue of these arguments under that policy. `delivery_limit` is the broker's.
 pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: Option<u64>) -> Limits {
-    fn smaller(argument: Option<u64>, policy: Option<u64>) -> Option<u64> {
-        match (argument, policy) {
-            (Some(argument), Some(policy)) => Some(argument.min(policy)),
-            (argument, policy) => argument.or(policy),
-        }
-    }
     Limits {
         message_ttl_ms: smaller(arguments.message_ttl_ms, policy.message_ttl_ms),
         expires_ms: smaller(arguments.expires_ms, policy.expires_ms),
         max_length: smaller(arguments.max_length, policy.max_length),
         max_length_bytes: smaller(arguments.max_length_bytes, policy.max_length_bytes),
-        overflow: arguments.overflow.or_else(|| policy.overflow.map(overflow)).unwrap_or(Overflow::DropHead),
+        overflow: arguments.overflow.or(policy.overflow).unwrap_or(Overflow::DropHead),
         delivery_limit: smaller(
             arguments.delivery_limit,
             policy.delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
@@ -33,8 +28,8 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
         .or(delivery_limit),
         retry_delay: arguments
             .delayed_retry
-            .and_then(argument_delay)
-            .or_else(|| policy.delayed_retry.and_then(policy_delay)),
+            .and_then(retry_delay)
+            .or_else(|| policy.delayed_retry.and_then(retry_delay)),
         stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
     }
@@ -47,32 +42,23 @@ pub fn dead_letter(arguments: &QueueArguments, policy: &QueuePolicy) -> DeadLett
     DeadLetterTarget { exchange: exchange.map(Arc::from), key: key.map(Arc::from) }
 }
 
-fn overflow(policy: PolicyOverflow) -> Overflow {
-    match policy {
-        PolicyOverflow::DropHead => Overflow::DropHead,
-        PolicyOverflow::RejectPublish => Overflow::RejectPublish,
-        PolicyOverflow::RejectPublishDlx => Overflow::RejectPublishDlx,
-    }
-}
-
 /// What comes back through a client counts as failed here, so `returned` alone delays nothing.
-fn argument_delay(wanted: DelayedRetry) -> Option<RetryDelay> {
+fn retry_delay(wanted: DelayedRetry) -> Option<RetryDelay> {
     let is_meant = wanted.retry_type != DelayedRetryType::Returned;
     let min_ms = wanted.min_ms.or(wanted.max_ms)?;
     is_meant.then_some(RetryDelay { min_ms, max_ms: wanted.max_ms })
 }
 
-fn policy_delay(wanted: PolicyRetry) -> Option<RetryDelay> {
-    wanted.failed.then_some(RetryDelay { min_ms: wanted.min_ms, max_ms: wanted.max_ms })
-}
-
 /// What limits a stream of these arguments under that policy.
 fn stream(arguments: &QueueArguments, policy: &QueuePolicy) -> StreamOptions {
     let declared = StreamOptions::from(arguments);
-    let smaller = |argument: Option<u64>, policy: Option<u64>| argument.into_iter().chain(policy).min();
     StreamOptions {
         max_length_bytes: smaller(declared.max_length_bytes, policy.max_length_bytes),
         max_age_ms: smaller(declared.max_age_ms, policy.max_age_ms),
         segment_bytes_max: declared.segment_bytes_max.or(policy.stream_max_segment_size_bytes),
     }
+}
+
+fn smaller(argument: Option<u64>, policy: Option<u64>) -> Option<u64> {
+    argument.into_iter().chain(policy).min()
 }

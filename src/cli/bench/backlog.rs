@@ -1,7 +1,7 @@
 //! `tern bench backlog`: queues filled while nobody consumes, then drained.
 
 use super::{
-    driver::{Common, NullOptions, Scenario, Target, drive},
+    driver::{Common, Scenario, Target},
     failure::Failure,
     load::Load,
     process::Usage,
@@ -28,7 +28,7 @@ const CONFIRMS: u64 = 2000;
 
 impl Backlog {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, NullOptions::default())
+        self.common.drive(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     client::{Client, QueueOptions},
-    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    driver::{Compared, Scenario, Target, Timing},
     failure::Failure,
     process::Usage,
     report::Sample,
@@ -19,11 +19,9 @@ use std::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Churn {
     #[command(flatten)]
-    common: Common,
+    compared: Compared,
     #[command(flatten)]
     timing: Timing,
-    #[command(flatten)]
-    null: NullOptions,
     /// What comes and goes
     #[arg(long, value_enum, default_value = "both")]
     what: What,
@@ -41,7 +39,7 @@ enum What {
 
 impl Churn {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 
     /// Repeats `work` in every client, warm-up first; returns rounds a second and the broker's CPU

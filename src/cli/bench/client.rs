@@ -11,6 +11,7 @@ use super::{
     url::Url,
     wire::{self, Arguments, Encode, Field, id},
 };
+use bytes::BufMut;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,

@@ -2,36 +2,29 @@
 
 use super::{
     client::Client,
-    driver::{Common, NullOptions, Scenario, Target, drive},
+    driver::{Compared, Holding, Scenario, Target},
     failure::Failure,
     process::{Usage, raise_open_files},
     report::Sample,
 };
 use serde_json::{Value, json};
-use std::{
-    process::ExitCode,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 
 /// Many connections with a channel each, opened, held and closed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Connections {
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    null: NullOptions,
+    compared: Compared,
     /// Connections
     #[arg(long, short, default_value_t = 1000)]
     count: usize,
-    /// Seconds to hold them before memory is read
-    #[arg(long, default_value_t = 2.0)]
-    hold: f64,
+    #[command(flatten)]
+    holding: Holding,
 }
 
 impl Connections {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 }
 
@@ -39,7 +32,7 @@ impl Scenario for Connections {
     const NAME: &'static str = "connections";
 
     fn settings(&self) -> Value {
-        json!({ "count": self.count, "hold": self.hold })
+        json!({ "count": self.count, "hold": self.holding.secs })
     }
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
@@ -54,7 +47,7 @@ impl Scenario for Connections {
         }
         let opening_secs = start.elapsed().as_secs_f64();
         let opened = usage()?;
-        thread::sleep(Duration::try_from_secs_f64(self.hold).unwrap_or_default());
+        self.holding.wait();
         let held = usage()?;
         let start = Instant::now();
         for mut client in clients {

@@ -8,6 +8,7 @@ use super::{
     shared::Shared,
     wire::{self, Encode, id},
 };
+use bytes::BufMut;
 use hdrhistogram::Histogram;
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 

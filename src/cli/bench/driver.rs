@@ -7,7 +7,7 @@ use super::{
     url::Url,
 };
 use serde_json::Value;
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
 
 /// What every scenario takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -51,16 +51,32 @@ fn duration(secs: f64) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(secs).map_err(|_| Failure::usage(format!("{secs} is not a number of seconds")))
 }
 
+/// What scenarios that hold something idle take.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Holding {
+    /// Seconds to hold them before memory is read
+    #[arg(long = "hold", default_value_t = 2.0)]
+    pub(super) secs: f64,
+}
+
+impl Holding {
+    pub(super) fn wait(&self) {
+        thread::sleep(Duration::try_from_secs_f64(self.secs).unwrap_or_default());
+    }
+}
+
 /// What scenarios that a null broker can serve take.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
-pub(super) struct NullOptions {
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Compared {
+    #[command(flatten)]
+    common: Common,
     /// Measure a null broker in turn with the target, or alone: the limit of this machine
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "with")]
-    pub(super) null: Option<WhichNull>,
+    null: Option<WhichNull>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum WhichNull {
+enum WhichNull {
     /// The null broker and the target, run by run
     With,
     /// The null broker alone
@@ -85,9 +101,23 @@ pub(super) trait Scenario {
     fn run_once(&self, target: &Target) -> Result<Sample, Failure>;
 }
 
+impl Common {
+    /// Measures the target alone.
+    pub(super) fn drive(&self, scenario: &impl Scenario) -> ExitCode {
+        drive(scenario, self, None)
+    }
+}
+
+impl Compared {
+    /// Measures the target, the null broker or both, as asked.
+    pub(super) fn drive(&self, scenario: &impl Scenario) -> ExitCode {
+        drive(scenario, &self.common, self.null)
+    }
+}
+
 /// Measures, prints, and tells whether all was well: 0, or 1 when messages were lost, repeated,
 /// reordered or damaged, or 2 when nothing could be measured.
-pub(super) fn drive<S: Scenario>(scenario: &S, common: &Common, null: NullOptions) -> ExitCode {
+fn drive<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) -> ExitCode {
     match measure(scenario, common, null) {
         Ok(report) => {
             if common.json {
@@ -104,7 +134,7 @@ pub(super) fn drive<S: Scenario>(scenario: &S, common: &Common, null: NullOption
     }
 }
 
-fn measure<S: Scenario>(scenario: &S, common: &Common, null: NullOptions) -> Result<Report, Failure> {
+fn measure<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) -> Result<Report, Failure> {
     let mut report = Report {
         scenario: S::NAME,
         settings: scenario.settings(),
@@ -115,11 +145,11 @@ fn measure<S: Scenario>(scenario: &S, common: &Common, null: NullOptions) -> Res
     let target = Target { url: common.url.clone(), pid: common.pid };
     for _ in 0..common.runs {
         // In turn, so that a slow minute of the machine strikes both.
-        if null.null.is_some() {
+        if null.is_some() {
             let process = NullProcess::start()?;
             report.null.push(scenario.run_once(&process.target())?);
         }
-        if null.null != Some(WhichNull::Only) {
+        if null != Some(WhichNull::Only) {
             report.target.push(scenario.run_once(&target)?);
         }
     }

@@ -1,11 +1,11 @@
 //! `tern bench fanout`: one publisher, a fanout exchange, many queues with a consumer each.
 
 use super::{
-    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    driver::{Compared, Scenario, Target, Timing},
     failure::Failure,
     plan::{Binding, Lane, Plan},
     report::Sample,
-    throughput::{MessageOptions, merge, per_million, per_publisher, put_load, put_rates, steady},
+    throughput::{MessageOptions, RateOption, merge, per_million, put_load, put_rates, steady},
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -14,24 +14,21 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Fanout {
     #[command(flatten)]
-    common: Common,
+    compared: Compared,
     #[command(flatten)]
     timing: Timing,
-    #[command(flatten)]
-    null: NullOptions,
     #[command(flatten)]
     messages: MessageOptions,
     /// Queues that each message reaches, with one consumer each
     #[arg(long, short, default_value_t = 10)]
     queues: usize,
-    /// Messages published a second [default: as many as possible]
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    rate: RateOption,
 }
 
 impl Fanout {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 }
 
@@ -39,14 +36,14 @@ impl Scenario for Fanout {
     const NAME: &'static str = "fanout";
 
     fn settings(&self) -> Value {
-        let mut settings = json!({ "queues": self.queues, "rate": self.rate, "seconds": self.timing.seconds });
+        let mut settings = json!({ "queues": self.queues, "rate": self.rate.rate, "seconds": self.timing.seconds });
         merge(&mut settings, self.messages.settings());
         settings
     }
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut publishing = self.messages.publishing();
-        publishing.rate = per_publisher(self.rate, 1)?;
+        publishing.rate = self.rate.per_publisher(1)?;
         let (queues, consuming) = (self.queues, self.messages.consuming()?);
         let mut plan = Plan::spread(&target.url, queues, queues, queues, publishing, consuming)?;
         self.messages.shape_queues(&mut plan);

@@ -1,7 +1,7 @@
 //! `tern bench latency`: from just before the write to just after the read, at a fixed rate.
 
 use super::{
-    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    driver::{Compared, Scenario, Target, Timing},
     failure::Failure,
     payload::STAMPED_BYTES_MIN,
     report::Sample,
@@ -14,11 +14,9 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Latency {
     #[command(flatten)]
-    common: Common,
+    compared: Compared,
     #[command(flatten)]
     timing: Timing,
-    #[command(flatten)]
-    null: NullOptions,
     #[command(flatten)]
     load: LoadOptions,
     /// Messages a second, over all publishers
@@ -28,7 +26,7 @@ pub(super) struct Latency {
 
 impl Latency {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 }
 
@@ -53,7 +51,7 @@ impl Scenario for Latency {
             return Err(Failure::usage(text));
         }
         let mut publishing = self.load.messages.publishing();
-        publishing.rate = per_publisher(Some(self.rate), self.load.publishers)?;
+        publishing.rate = Some(per_publisher(self.rate, self.load.publishers)?);
         publishing.stamped = true;
         let (window, outcome) = steady(self.load.plan(target, publishing)?, target, &self.timing)?;
         let mut sample = Sample { problems: outcome.problems, ..Sample::default() };

@@ -13,6 +13,7 @@ use super::{
     failure::Failure,
     wire::{self, Encode, FRAME_HEAD_BYTES, Field, Frame, PROTOCOL_HEADER, id},
 };
+use bytes::BufMut;
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},

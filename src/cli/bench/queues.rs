@@ -2,18 +2,14 @@
 
 use super::{
     client::{Client, QueueOptions},
-    driver::{Common, NullOptions, Scenario, Target, drive},
+    driver::{Compared, Holding, Scenario, Target},
     failure::Failure,
     process::Usage,
     report::Sample,
     wire::id,
 };
 use serde_json::{Value, json};
-use std::{
-    process::ExitCode,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 
 /// Calls on their way at once.
 const PIPELINE: usize = 200;
@@ -22,15 +18,12 @@ const PIPELINE: usize = 200;
 #[derive(Debug, clap::Args)]
 pub(super) struct Queues {
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    null: NullOptions,
+    compared: Compared,
     /// Queues
     #[arg(long, short, default_value_t = 10_000)]
     count: usize,
-    /// Seconds to hold them before memory is read
-    #[arg(long, default_value_t = 2.0)]
-    hold: f64,
+    #[command(flatten)]
+    holding: Holding,
     /// Durable queues
     #[arg(long)]
     durable: bool,
@@ -41,7 +34,7 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 }
 
@@ -51,7 +44,7 @@ impl Scenario for Queues {
     fn settings(&self) -> Value {
         json!({
             "count": self.count,
-            "hold": self.hold,
+            "hold": self.holding.secs,
             "durable": self.durable,
             "queue_type": self.queue_type,
         })
@@ -70,7 +63,7 @@ impl Scenario for Queues {
         pipelined(&mut client, &names, id::QUEUE_DECLARE_OK, declare)?;
         let declaring_secs = start.elapsed().as_secs_f64();
         let declared = usage()?;
-        thread::sleep(Duration::try_from_secs_f64(self.hold).unwrap_or_default());
+        self.holding.wait();
         let held = usage()?;
         let start = Instant::now();
         pipelined(&mut client, &names, id::QUEUE_DELETE_OK, Client::push_delete_queue)?;

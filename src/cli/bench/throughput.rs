@@ -1,7 +1,7 @@
 //! `tern bench throughput`: as many messages as go through, or a given rate, in a steady state.
 
 use super::{
-    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    driver::{Compared, Scenario, Target, Timing},
     failure::Failure,
     load::{Load, Outcome, Window},
     plan::{Binding, Consuming, Plan, Publishing, in_flight_max},
@@ -14,19 +14,16 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Throughput {
     #[command(flatten)]
-    common: Common,
+    compared: Compared,
     #[command(flatten)]
     timing: Timing,
-    #[command(flatten)]
-    null: NullOptions,
     #[command(flatten)]
     load: LoadOptions,
     /// Publish to an exchange of this type instead of the default one
     #[arg(long, value_enum)]
     exchange: Option<ExchangeKind>,
-    /// Messages a second, over all publishers [default: as many as possible]
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    rate: RateOption,
 }
 
 /// What scenarios with publishers and consumers take.
@@ -43,6 +40,21 @@ pub(super) struct LoadOptions {
     pub(super) consumers: usize,
     #[command(flatten)]
     pub(super) messages: MessageOptions,
+}
+
+/// What scenarios take that may publish as fast as they can.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RateOption {
+    /// Messages a second, over all publishers [default: as many as possible]
+    #[arg(long)]
+    pub(super) rate: Option<f64>,
+}
+
+impl RateOption {
+    /// The share of one publisher.
+    pub(super) fn per_publisher(&self, publishers: usize) -> Result<Option<f64>, Failure> {
+        self.rate.map(|rate| per_publisher(rate, publishers)).transpose()
+    }
 }
 
 /// What scenarios with messages take.
@@ -148,7 +160,7 @@ impl LoadOptions {
 
 impl Throughput {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, self.null)
+        self.compared.drive(self)
     }
 }
 
@@ -161,7 +173,7 @@ impl Scenario for Throughput {
             "queues": self.load.queues,
             "consumers": self.load.consumers,
             "exchange": self.exchange.map(ExchangeKind::name),
-            "rate": self.rate,
+            "rate": self.rate.rate,
             "seconds": self.timing.seconds,
         });
         merge(&mut settings, self.load.messages.settings());
@@ -170,7 +182,7 @@ impl Scenario for Throughput {
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut publishing = self.load.messages.publishing();
-        publishing.rate = per_publisher(self.rate, self.load.publishers)?;
+        publishing.rate = self.rate.per_publisher(self.load.publishers)?;
         let mut plan = self.load.plan(target, publishing)?;
         if let Some(kind) = self.exchange {
             through_exchange(&mut plan, kind);
@@ -204,11 +216,12 @@ fn through_exchange(plan: &mut Plan, kind: ExchangeKind) {
     }
 }
 
-/// The share of one publisher.
-pub(super) fn per_publisher(rate: Option<f64>, publishers: usize) -> Result<Option<f64>, Failure> {
-    match rate {
-        Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(Failure::usage("--rate must be above 0")),
-        rate => Ok(rate.map(|rate| rate / publishers.max(1) as f64)),
+/// The share of one publisher in `rate`.
+pub(super) fn per_publisher(rate: f64, publishers: usize) -> Result<f64, Failure> {
+    if rate.is_finite() && rate > 0.0 {
+        Ok(rate / publishers.max(1) as f64)
+    } else {
+        Err(Failure::usage("--rate must be above 0"))
     }
 }
 

@@ -2,11 +2,11 @@
 //! matches one.
 
 use super::{
-    driver::{Common, NullOptions, Scenario, Target, Timing, drive},
+    driver::{Common, Scenario, Target, Timing},
     failure::Failure,
     plan::{Binding, Lane, Plan},
     report::Sample,
-    throughput::{MessageOptions, merge, per_million, per_publisher, put_load, put_rates, steady},
+    throughput::{MessageOptions, RateOption, merge, per_million, put_load, put_rates, steady},
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -26,14 +26,13 @@ pub(super) struct Topics {
     /// Queues that share the bindings, with a publisher and a consumer each
     #[arg(long, short, default_value_t = 1)]
     queues: usize,
-    /// Messages a second, over all publishers [default: as many as possible]
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    rate: RateOption,
 }
 
 impl Topics {
     pub(super) fn run(&self) -> ExitCode {
-        drive(self, &self.common, NullOptions::default())
+        self.common.drive(self)
     }
 }
 
@@ -44,7 +43,7 @@ impl Scenario for Topics {
         let mut settings = json!({
             "bindings": self.bindings,
             "queues": self.queues,
-            "rate": self.rate,
+            "rate": self.rate.rate,
             "seconds": self.timing.seconds,
         });
         merge(&mut settings, self.messages.settings());
@@ -56,7 +55,7 @@ impl Scenario for Topics {
             return Err(Failure::usage("every queue needs a binding"));
         }
         let mut publishing = self.messages.publishing();
-        publishing.rate = per_publisher(self.rate, self.queues)?;
+        publishing.rate = self.rate.per_publisher(self.queues)?;
         let (queues, consuming) = (self.queues, self.messages.consuming()?);
         let mut plan = Plan::spread(&target.url, queues, queues, queues, publishing, consuming)?;
         self.messages.shape_queues(&mut plan);

@@ -8,6 +8,7 @@
 //! ```
 
 use super::failure::Failure;
+use bytes::BufMut;
 
 /// Kinds of frames; any other (a heartbeat) is passed over.
 pub(super) const METHOD: u8 = 1;
@@ -181,9 +182,6 @@ pub(super) trait Encode {
     fn method(&mut self, channel: u16, method: u32, fill: impl FnOnce(&mut Vec<u8>));
     fn put_short(&mut self, text: &[u8]);
     fn put_long(&mut self, text: &[u8]);
-    fn put_u16(&mut self, value: u16);
-    fn put_u32(&mut self, value: u32);
-    fn put_u64(&mut self, value: u64);
     /// A table of text and boolean fields; a nested table is `Field::Table`.
     fn put_table(&mut self, fields: &[(&str, Field<'_>)]);
 }
@@ -222,18 +220,6 @@ impl Encode for Vec<u8> {
     fn put_long(&mut self, text: &[u8]) {
         self.put_u32(text.len() as u32);
         self.extend_from_slice(text);
-    }
-
-    fn put_u16(&mut self, value: u16) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn put_u32(&mut self, value: u32) {
-        self.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn put_u64(&mut self, value: u64) {
-        self.extend_from_slice(&value.to_be_bytes());
     }
 
     fn put_table(&mut self, fields: &[(&str, Field<'_>)]) {

@@ -145,20 +145,6 @@ fn deduplication_has_defaults() {
 }
 
 #[test]
-fn ages_are_a_positive_number_and_a_unit() {
-    assert_eq!(parse_age_ms("7D"), Some(7 * 86_400_000));
-    assert_eq!(parse_age_ms("1h"), Some(3_600_000));
-    assert_eq!(parse_age_ms("2m"), Some(120_000));
-    assert_eq!(parse_age_ms("1M"), Some(30 * 86_400_000));
-    assert_eq!(parse_age_ms("1Y"), Some(365 * 86_400_000));
-    for nonsense in ["", "s", "0s", "7", "7x", "-1s", "1.5h", "7 D", "7D ", "٣s"] {
-        assert_eq!(parse_age_ms(nonsense), None, "{nonsense}");
-    }
-    assert_eq!(parse_age_ms("999999999999999Y"), Some(u64::MAX));
-    assert_eq!(parse_age_ms("99999999999999999999999s"), Some(u64::MAX));
-}
-
-#[test]
 fn the_vhosts_default_type_applies_where_the_properties_allow() {
     let none = Table::new();
     let good = Declaration { default_queue_type: Some(QueueType::Quorum), ..declaration(&none) };

@@ -1,9 +1,6 @@
 //! Where in a stream a consumer starts: the consumer argument `x-stream-offset`.
 
-use crate::broker::{
-    queue::{arguments::parse_age_ms, term::Pair},
-    value::Value,
-};
+use crate::broker::{queue::behaviour::parse_age_ms, term::Pair, value::Value};
 
 /// Where a consumer starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

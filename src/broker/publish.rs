@@ -148,7 +148,7 @@ pub struct Batch {
 }
 
 /// Messages that a batch gathers before it has to be placed.
-pub const BATCH_MAX: usize = 4096;
+pub const BATCH_MAX: usize = 1024;
 
 impl Batch {
     /// Number of messages.
@@ -290,6 +290,32 @@ mod tests {
         let message = Message::build("d", b"", &headers, (0, headers.len()), b"body");
         assert!(vhost.route(&exchange, &message, &[], None, turn).is_kept);
         queue
+    }
+
+    #[test]
+    fn copies_are_further_keys_for_direct_and_topic_exchanges_only() {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut turn = Turn::new(&broker, Time(0));
+        let queues: Vec<_> = (0..8)
+            .map(|n| {
+                let name = format!("q{n}");
+                let wanted = DeclareQueue { name: &name, ..DeclareQueue::default() };
+                vhost.declare_queue(&wanted, None, &mut turn).unwrap()
+            })
+            .collect();
+        let copies: Vec<_> = (1..8).map(|n| format!("k{n}").into_bytes()).collect();
+        for (kind, taken) in [("direct", 8), ("topic", 8), ("x-consistent-hash", 1), ("x-random", 1)] {
+            let wanted = DeclareExchange { name: kind, kind, ..DeclareExchange::default() };
+            let exchange = vhost.declare_exchange(&wanted, &mut turn).unwrap();
+            for (n, queue) in queues.iter().enumerate() {
+                let key = if taken == 8 { format!("k{n}") } else { "1".to_owned() };
+                vhost.bind(kind, &Target::Queue(queue.clone()), key.as_bytes(), &Table::new(), &mut turn).unwrap();
+            }
+            let message = Message::build(kind, b"k0", &[], (0, 0), b"");
+            assert_eq!(vhost.route(&exchange, &message, &copies, None, &mut turn).queues.len(), taken, "{kind}");
+        }
+        turn.end();
     }
 
     #[test]

@@ -82,6 +82,7 @@ pub fn walk(
         }
         route.is_cacheable &= exchange.routes_by_key_alone();
         targets.clear();
+        let keys = if exchange.routes_every_key() { keys } else { &keys[..1] };
         for key in keys {
             exchange.route(&Routing { key, ..*routing }, &mut targets);
         }

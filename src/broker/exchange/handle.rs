@@ -231,6 +231,11 @@ impl Exchange {
             && self.router.read().routes_by_key_alone()
     }
 
+    /// A message with several routing keys is routed by each of them; otherwise once, by its first.
+    pub fn routes_every_key(&self) -> bool {
+        self.router.read().routes_every_key()
+    }
+
     /// Appends the targets of a message.
     pub fn route(&self, routing: &Routing<'_>, out: &mut Vec<Target>) {
         self.router.read().route(routing, out);

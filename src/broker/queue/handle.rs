@@ -259,20 +259,18 @@ impl Queue {
     ) {
         let is_logged = self.is_logged(turn);
         let (mut passed, mut passed_bytes) = (0, 0);
-        for (index, mut message) in messages.enumerate() {
-            if !is_logged && machine.is_open() {
-                let bytes = message.body_bytes();
-                match machine.pass(message, turn.now, effects) {
-                    Ok(_) => {
-                        (passed, passed_bytes) = (passed + 1, passed_bytes + bytes);
-                        if passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX {
-                            self.hand_over(machine, turn);
-                            (passed, passed_bytes) = (0, 0);
-                        }
-                        continue;
-                    }
-                    Err(refused) => message = refused,
+        for (index, message) in messages.enumerate() {
+            if !is_logged
+                && machine.is_open()
+                && let Some(slot) = machine.choose_consumer()
+            {
+                (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
+                machine.pass(message, slot, turn.now, effects);
+                if passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX {
+                    self.hand_over(machine, turn);
+                    (passed, passed_bytes) = (0, 0);
                 }
+                continue;
             }
             let recorded = (is_logged && self.is_recorded(&message, turn)).then(|| message.clone());
             match machine.push(message, turn.now, effects) {

@@ -318,11 +318,16 @@ impl Machine {
         self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none()
     }
 
-    /// Takes a message in and assigns it at once; gives it back when no consumer can take it.
-    /// The caller has asked [`Self::is_open`].
+    /// The consumer that a message may be passed to by [`Self::pass`] without waiting in the queue,
+    /// its credit taken. The caller has asked [`Self::is_open`].
     #[inline]
-    pub fn pass(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<u64, Message> {
-        let Some(slot) = self.consumers.choose() else { return Err(message) };
+    pub fn choose_consumer(&mut self) -> Option<u32> {
+        self.consumers.choose()
+    }
+
+    /// Takes a message in and assigns it at once to a consumer that was chosen for it.
+    #[inline(always)]
+    pub fn pass(&mut self, message: Message, slot: u32, now: Time, effects: &mut Effects) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.counters.published += 1;
@@ -341,7 +346,7 @@ impl Machine {
                 self.assign(entry, slot, effects);
             }
         }
-        Ok(seq)
+        seq
     }
 
     /// When a message expires that enters the queue now.

@@ -40,6 +40,8 @@ pub struct Limits {
     pub delivery_limit: Option<u64>,
     /// How long a message whose delivery failed waits before it is ready again.
     pub retry_delay: Option<RetryDelay>,
+    /// Milliseconds that a delivery may stay unsettled.
+    pub consumer_timeout_ms: Option<u64>,
     /// What limits a stream.
     pub stream: StreamOptions,
     /// Header that names a message for deduplication, and what is remembered.
@@ -56,6 +58,7 @@ impl Default for Limits {
             overflow: Overflow::DropHead,
             delivery_limit: None,
             retry_delay: None,
+            consumer_timeout_ms: None,
             stream: StreamOptions::default(),
             deduplication: None,
         }

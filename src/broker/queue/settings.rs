@@ -35,6 +35,7 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
             .delayed_retry
             .and_then(argument_delay)
             .or_else(|| policy.delayed_retry.and_then(policy_delay)),
+        consumer_timeout_ms: arguments.consumer_timeout_ms.or(policy.consumer_timeout_ms),
         stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
     }

@@ -2,10 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::codec::{
-    frame::{FRAME_OVERHEAD, Frame},
-    hot,
-    method::AMQPClass,
+use super::{
+    codec::{
+        frame::{FRAME_OVERHEAD, Frame},
+        hot,
+        method::AMQPClass,
+    },
+    delivery_timeout::DeliveryMarks,
 };
 use crate::broker::{
     block::{Block, Slice},
@@ -113,6 +116,8 @@ pub(super) struct Consumer {
     pub(super) queue: Arc<Queue>,
     /// Its source in the channel's ledger.
     pub(super) source: u32,
+    /// Milliseconds that it asked for as delivery acknowledgement timeout.
+    pub(super) timeout_ms: Option<u64>,
     /// Its queue exists for it alone, to take replies.
     pub(super) is_reply: bool,
 }
@@ -189,7 +194,6 @@ pub(super) struct Channel {
     pub(super) unparked: Content,
     /// The single get that waits for its message.
     pub(super) pending: Option<PendingGet>,
-    /// Marks for the delivery acknowledgement timeout: tags below the first were assigned before
-    /// the second.
-    pub(super) delivery_marks: VecDeque<(u64, crate::broker::time::Time)>,
+    /// How old its deliveries are.
+    pub(super) delivery_marks: DeliveryMarks,
 }

@@ -95,7 +95,8 @@ pub struct Session {
     noted_bytes: u64,
     /// It publishes under an alarm: nothing is read from it until that is over.
     is_held: bool,
-    next_timeout_check: Time,
+    /// When deliveries are looked at that nobody has settled.
+    pub(super) next_timeout_check: Time,
     /// Octets of frames that wait on their channels.
     parked_bytes: usize,
     /// Why the connection ended, for the log.
@@ -743,46 +744,7 @@ impl Session {
         vhost.connection_opened();
         self.vhost = Some(vhost);
         self.broker.connections.add(Connection { info: Arc::new(info), handle: self.shared.clone() });
-        if let Some(timeout) = self.broker.options.consumer_timeout_ms {
-            self.next_timeout_check = now.after_ms(check_interval_ms(timeout));
-        }
     }
-
-    fn check_delivery_timeouts(&mut self, turn: &mut Turn<'_>) {
-        let Some(timeout) = self.broker.options.consumer_timeout_ms else {
-            self.next_timeout_check = Time::NEVER;
-            return;
-        };
-        self.next_timeout_check = turn.now.after_ms(check_interval_ms(timeout));
-        let mut late = Vec::new();
-        {
-            let mut output = self.shared.output();
-            for (&number, channel) in &mut self.channels {
-                let Some(open) = output.channel(number) else { continue };
-                channel.delivery_marks.push_back((open.last_tag() + 1, turn.now));
-                let mut below = None;
-                while channel.delivery_marks.front().is_some_and(|(_, at)| at.after_ms(timeout) <= turn.now) {
-                    below = channel.delivery_marks.pop_front();
-                }
-                if let Some((tag, _)) = below
-                    && open.ledger.oldest().is_some_and(|oldest| oldest < tag)
-                {
-                    late.push(number);
-                }
-            }
-        }
-        for number in late {
-            let text = format!(
-                "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout} ms. This timeout value can be configured, see consumers doc guide to learn more"
-            );
-            self.fail(number, Failure::channel(Code::PreconditionFailed, text), turn);
-        }
-    }
-}
-
-/// How often deliveries are checked for their timeout.
-fn check_interval_ms(timeout: u64) -> u64 {
-    (timeout / 10).clamp(10, 60_000)
 }
 
 /// Milliseconds for which the answer to `connection.close` is awaited.

@@ -149,11 +149,15 @@ fn confirms_follow_the_log_as_far_as_it_is_flushed() {
     for body in [b"1", b"2", b"3"] {
         world.publish(peer, 1, "q", PERSISTENT, body);
     }
+    let unconfirmed = |world: &World| world.broker.connections.list()[0].handle.channels()[0].unconfirmed;
+    assert_eq!(unconfirmed(&world), 3);
     journal.flush_to(before + 2, &mut world);
     let said = world.heard(peer);
     assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=2 multiple=true"), "{said:?}");
+    assert_eq!(unconfirmed(&world), 1);
     journal.flush(&mut world);
     assert_eq!(world.heard(peer), ["1 basic.ack delivery=3 multiple=true"]);
+    assert_eq!(unconfirmed(&world), 0);
 }
 
 #[test]

@@ -608,6 +608,13 @@ impl Queue {
         }
     }
 
+    /// The share of the last time in which its consumers could take messages at once; `None`
+    /// without consumers.
+    pub fn consumer_capacity(&self, now: Time) -> Option<f64> {
+        let machine = self.machine.lock();
+        (!machine.consumers.is_empty()).then(|| machine.usage.share(now))
+    }
+
     /// Its consumers, in the order in which they are served.
     pub fn consumers(&self) -> Vec<ConsumerStatus> {
         let machine = self.machine.lock();

@@ -16,6 +16,7 @@ use super::{
     retries::{Retries, RetryDelay},
     stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
+    usage::Usage,
 };
 use crate::broker::{
     consumer::{Assigned, Held, Settle},
@@ -196,6 +197,8 @@ pub struct Machine {
     pub limits: Limits,
     /// Totals.
     pub counters: Counters,
+    /// How much of the time its consumers can take messages.
+    pub usage: Usage,
     /// One consumer at a time.
     pub has_single_active_consumer: bool,
     /// The messages of a stream, which are not consumed.
@@ -241,6 +244,7 @@ impl Machine {
             consumers: Consumers::default(),
             limits: Limits::default(),
             counters: Counters::default(),
+            usage: Usage::new(now),
             has_single_active_consumer: false,
             stream: None,
             used_at: now,
@@ -453,6 +457,12 @@ impl Machine {
 
     /// Assigns ready messages to consumers that can take them, up to a bound; see [`Self::has_more`].
     pub fn dispatch(&mut self, now: Time, effects: &mut Effects) {
+        self.usage.observe(self.consumers.is_blocked(), now);
+        self.dispatch_some(now, effects);
+        self.usage.observe(self.consumers.is_blocked(), now);
+    }
+
+    fn dispatch_some(&mut self, now: Time, effects: &mut Effects) {
         self.has_more = false;
         if self.stream.is_some() {
             return self.dispatch_stream();

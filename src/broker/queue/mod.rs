@@ -11,5 +11,6 @@ pub mod settings;
 pub mod stream;
 pub(crate) mod term;
 pub mod unsettled;
+pub mod usage;
 
 pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};

@@ -91,8 +91,17 @@ pub(super) enum Mode {
 pub(super) struct Confirms {
     /// Number of the last publish.
     pub(super) last: u64,
+    /// Number of the last publish that was answered.
+    pub(super) answered: u64,
     /// Answers that wait for the log: after which position, up to which number, refused or not.
     pub(super) waiting: VecDeque<(Position, u64, bool)>,
+}
+
+impl Confirms {
+    /// Publishes that have not been answered. Answers come in the order of the publishes.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.last - self.answered
+    }
 }
 
 /// What waits for commit.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    channel::{Channel, Confirms, Content, Incoming, Mode, Notes},
+    channel::{Channel, Content, Incoming, Mode, Notes},
     codec::{
         frame::{self, Frame, FrameKind},
         hot,
@@ -374,7 +374,9 @@ impl Session {
             let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
             if waits || !state.waiting.is_empty() {
                 state.waiting.push_back((gate.unwrap_or_default(), last, is_refused));
+                output.get_or_insert_with(|| shared.output()).set_unconfirmed(number, state.unanswered());
             } else {
+                state.answered = last;
                 let output = output.get_or_insert_with(|| shared.output());
                 put_confirm(output, number, last, is_multiple, is_refused);
             }
@@ -431,13 +433,18 @@ pub(super) const DEFAULT_EXCHANGE: &str = "amq.default";
 impl Channel {
     /// Sends the confirms whose gate has opened.
     pub(super) fn release_confirms(&mut self, number: u16, flushed: Position, output: &mut Output) {
-        let Mode::Confirm(Confirms { waiting, .. }) = &mut self.mode else { return };
-        while let Some(&(gate, last, is_refused)) = waiting.front() {
+        let Mode::Confirm(confirms) = &mut self.mode else { return };
+        let before = confirms.answered;
+        while let Some(&(gate, last, is_refused)) = confirms.waiting.front() {
             if gate > flushed {
-                return;
+                break;
             }
-            waiting.pop_front();
+            confirms.waiting.pop_front();
+            confirms.answered = last;
             put_confirm(output, number, last, !is_refused, is_refused);
+        }
+        if confirms.answered != before {
+            output.set_unconfirmed(number, confirms.unanswered());
         }
     }
 }

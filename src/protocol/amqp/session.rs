@@ -91,6 +91,8 @@ pub struct Session {
     last_output: Time,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
+    /// Octets of the last input that were not used and come again.
+    unused_bytes: usize,
     /// Octets of output up to `last_output`.
     noted_bytes: u64,
     /// It publishes under an alarm: nothing is read from it until that is over.
@@ -164,6 +166,7 @@ impl Session {
             was_reading: true,
             last_output: now,
             is_traced: false,
+            unused_bytes: 0,
             noted_bytes: 0,
             is_held: false,
             next_timeout_check: Time::NEVER,
@@ -270,6 +273,7 @@ impl Session {
         }
         self.settle_up(&mut turn);
         self.proceed(&mut turn);
+        self.note_input(input.len(), at);
         self.note_output(now);
         turn.end();
         self.note_reading(now);
@@ -397,6 +401,16 @@ impl Session {
             self.last_input = now;
         }
         self.was_reading = is_reading;
+    }
+
+    fn note_input(&mut self, input_bytes: usize, used_bytes: usize) {
+        let new_bytes = input_bytes.saturating_sub(self.unused_bytes);
+        self.unused_bytes = input_bytes - used_bytes;
+        if new_bytes > 0 {
+            let mut output = self.shared.output();
+            output.received_bytes += new_bytes as u64;
+            output.reads_count += 1;
+        }
     }
 
     fn note_output(&mut self, now: Time) {

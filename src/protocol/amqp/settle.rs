@@ -149,6 +149,7 @@ impl Session {
             Mode::Transaction(transaction) => {
                 // The sources stay open until commit, so that their queues are known then.
                 open.ledger.keep_sources(&taken);
+                open.status.uncommitted_settles += taken.len() as u64;
                 transaction.settled.push((taken, how));
             }
             _ => {
@@ -168,6 +169,7 @@ impl Session {
         let shared = self.shared.clone();
         let mut output = shared.output();
         let Some(open) = output.channel(number) else { return };
+        open.status.uncommitted_settles = 0;
         for (taken, how) in settled {
             if !is_commit {
                 open.ledger.put_back(&taken);
@@ -219,6 +221,7 @@ impl Session {
             let settled = std::mem::take(&mut transaction.settled);
             let settled: Vec<_> = settled.into_iter().flat_map(|(taken, _)| taken).collect();
             open.ledger.release_sources(&settled);
+            open.status.uncommitted_settles = 0;
             taken.extend(settled);
             taken.sort_unstable_by_key(|one| one.tag);
         }

@@ -400,6 +400,11 @@ impl Ledger {
         self.find(tag).is_some_and(|at| !self.entries[at].is_settled)
     }
 
+    /// The source of an unsettled delivery.
+    pub fn source_of(&self, tag: u64) -> Option<u32> {
+        self.find(tag).map(|at| &self.entries[at]).filter(|entry| !entry.is_settled).map(|entry| entry.source)
+    }
+
     /// The oldest tag that is unsettled.
     pub fn oldest(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.tag)

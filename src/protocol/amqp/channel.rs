@@ -138,6 +138,14 @@ impl Channel {
         has_confirms || !self.replies.is_empty() || self.pending.is_some() || !self.parked.is_empty()
     }
 
+    /// Publishes that wait for their confirm.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        match &self.mode {
+            Mode::Confirm(confirms) => confirms.unanswered(),
+            _ => 0,
+        }
+    }
+
     /// Keeps a frame for later.
     pub(super) fn park(&mut self, input: &Block, found: Frame) {
         self.start_parking();

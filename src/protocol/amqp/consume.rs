@@ -292,6 +292,11 @@ impl Session {
             let vhost = queue.vhost_name();
             return Err(crate::broker::error::Error::ExclusiveUse { name, vhost }.into());
         }
+        let max = self.options.unsettled_per_channel_max;
+        if !no_ack && self.shared.output().channel(number).is_some_and(|open| open.ledger.len() >= max) {
+            let text = format!("channel {number} has {max} unacknowledged deliveries, which is the maximum");
+            return Err(Failure::channel(Code::PreconditionFailed, text));
+        }
         self.get_from(number, &queue, no_ack, turn)
     }
 

@@ -184,7 +184,13 @@ impl Session {
             let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|open| &mut open.mode) else {
                 return Ok(());
             };
-            transaction.bytes += checked.message.held_bytes();
+            let bytes = transaction.bytes + checked.message.held_bytes();
+            let (count_max, bytes_max) = (self.options.transaction_messages_max, self.options.transaction_bytes_max);
+            if transaction.published.len() >= count_max || bytes > bytes_max {
+                let text = format!("transaction is larger than {count_max} messages or {bytes_max} bytes");
+                return Err(Failure::channel(Code::PreconditionFailed, text).at(BASIC_PUBLISH));
+            }
+            transaction.bytes = bytes;
             transaction.published.push(checked);
             let count = transaction.published.len() as u64;
             self.with_status(number, |status| status.uncommitted = count);
@@ -374,6 +380,7 @@ impl Session {
             let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
             if waits || !state.waiting.is_empty() {
                 state.waiting.push_back((gate.unwrap_or_default(), last, is_refused));
+                self.has_full_confirms |= state.unanswered() >= self.options.unconfirmed_per_channel_max;
                 output.get_or_insert_with(|| shared.output()).set_unconfirmed(number, state.unanswered());
             } else {
                 state.answered = last;

@@ -99,6 +99,9 @@ pub struct Session {
     is_held: bool,
     /// When deliveries are looked at that nobody has settled.
     pub(super) next_timeout_check: Time,
+    /// A channel has as many publishes waiting for their confirm as it may: nothing is read until
+    /// the log has come further.
+    pub(super) has_full_confirms: bool,
     /// Octets of frames that wait on their channels.
     parked_bytes: usize,
     /// Why the connection ended, for the log.
@@ -170,6 +173,7 @@ impl Session {
             noted_bytes: 0,
             is_held: false,
             next_timeout_check: Time::NEVER,
+            has_full_confirms: false,
             parked_bytes: 0,
             ended_by: None,
             options,
@@ -203,11 +207,17 @@ impl Session {
     }
 
     /// Whether more input is welcome. It is not while an alarm is on and this connection
-    /// publishes, and not while its own output piles up.
+    /// publishes, not while its own output piles up, and not while too much waits for the log.
     pub fn wants_input(&self) -> bool {
         !(self.is_held && self.stage == Stage::Running)
             && self.parked_bytes <= PARKED_BYTES_MAX
+            && !self.has_full_confirms
             && !self.shared.is_full()
+    }
+
+    /// Some octets have come that are not worth handing in yet: the peer is not silent.
+    pub fn note_trickle(&mut self, now: Time) {
+        self.last_input = now;
     }
 
     /// Acts on received bytes, which are all of `input`.
@@ -486,6 +496,7 @@ impl Session {
     /// Lets go what waited for the log or for a page, as far as that has come.
     fn proceed(&mut self, turn: &mut Turn<'_>) {
         self.parked_bytes = 0;
+        self.has_full_confirms = false;
         if !self.broker.is_logged() && self.broker.cold_pages().is_none() {
             return;
         }
@@ -500,6 +511,8 @@ impl Session {
         }
         self.settle_up(turn);
         self.parked_bytes = self.channels.values().map(|channel| channel.parked_bytes).sum();
+        let unconfirmed_max = self.options.unconfirmed_per_channel_max;
+        self.has_full_confirms = self.channels.values().any(|channel| channel.unconfirmed() >= unconfirmed_max);
     }
 
     /// Goes on with a channel whose frames wait, as far as its verbs are answered at once.

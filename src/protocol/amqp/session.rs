@@ -209,10 +209,9 @@ impl Session {
     /// Whether more input is welcome. It is not while an alarm is on and this connection
     /// publishes, not while its own output piles up, and not while too much waits for the log.
     pub fn wants_input(&self) -> bool {
-        !(self.is_held && self.stage == Stage::Running)
-            && self.parked_bytes <= PARKED_BYTES_MAX
-            && !self.has_full_confirms
-            && !self.shared.is_full()
+        let is_held = self.is_held && self.stage == Stage::Running;
+        let is_waiting = self.has_full_confirms || self.parked_bytes > PARKED_BYTES_MAX;
+        !is_held && !is_waiting && !self.shared.is_full()
     }
 
     /// Some octets have come that are not worth handing in yet: the peer is not silent.

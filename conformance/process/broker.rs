@@ -15,7 +15,7 @@ use tempfile::TempDir;
 pub(crate) struct Broker {
     child: Child,
     /// Removed when the test is over.
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) port: u16,
     stderr: Receiver<String>,
     seen: Vec<String>,
@@ -51,7 +51,7 @@ impl Broker {
         let ports = std::fs::read_to_string(ports_file(dir.path())).unwrap();
         let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
         let port = u16::try_from(ports["amqp"].as_u64().unwrap()).unwrap();
-        Self { child, _dir: dir, port, stderr, seen: Vec::new() }
+        Self { child, dir, port, stderr, seen: Vec::new() }
     }
 
     /// Waits for a line of the log that contains `text`.
@@ -81,6 +81,15 @@ impl Broker {
         let (_, fields) = stat.rsplit_once(')').unwrap();
         let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Administers it: carries out one command line of `tern ctl`, which must succeed.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command.current_dir(self.dir.path()).env("TERN_SERVER_DATA_DIR", self.dir.path().join("data")).arg("ctl");
+        let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Sends SIGTERM.

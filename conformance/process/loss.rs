@@ -232,3 +232,27 @@ fn open_channel(port: u16) -> Client {
     client.open_channel(1);
     client
 }
+
+#[test]
+fn the_kernel_asks_silent_peers_whether_they_are_there() {
+    let broker = Broker::start();
+    let asked = broker.client();
+    assert_eq!(timer_of(broker.port, &asked), "02", "the timer that runs is the one of keepalive");
+    let never = Broker::with(&["server.tcp_keepalive_secs=off"]);
+    let ignored = never.client();
+    assert_eq!(timer_of(never.port, &ignored), "00");
+}
+
+/// Which timer runs on the broker's socket for a client, as Linux shows it.
+fn timer_of(port: u16, client: &Client) -> String {
+    let ends = format!("0100007F:{port:04X} 0100007F:{:04X}", client.stream.local_addr().unwrap().port());
+    let mut timer = String::new();
+    // The acknowledgement of what was sent last may have to come first.
+    until("only keepalive's timer runs", || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = sockets.lines().find(|line| line.contains(&ends)).unwrap();
+        timer = line.split_whitespace().nth(5).unwrap()[..2].to_owned();
+        timer == "02" || timer == "00"
+    });
+    timer
+}

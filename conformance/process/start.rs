@@ -61,3 +61,23 @@ fn misspelt_setting_is_refused_with_the_nearest_name() {
     assert!(refused.stderr.contains("amqp.heartbeat_sec"), "{}", refused.stderr);
     assert!(refused.stderr.contains("amqp.heartbeat_secs"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_broker_that_is_started_again_loads_its_definitions_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("definitions.json");
+    let queue = r#"{"name": "defined", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {}}"#;
+    std::fs::write(&file, format!(r#"{{"queues": [{queue}]}}"#)).unwrap();
+    let broker = Broker::with(&[&format!("server.definitions_file={}", file.display())]);
+    let queues = || broker.ctl(&["-s", "list_queues", "name"]);
+    assert_eq!(queues(), "defined\n");
+    broker.ctl(&["delete_queue", "defined"]);
+    assert_eq!(queues(), "");
+    broker.ctl(&["stop_app"]);
+    broker.ctl(&["start_app"]);
+    assert_eq!(queues(), "defined\n");
+    // What runs is left alone.
+    broker.ctl(&["delete_queue", "defined"]);
+    broker.ctl(&["start_app"]);
+    assert_eq!(queues(), "");
+}

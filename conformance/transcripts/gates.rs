@@ -7,9 +7,13 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use ternmq::broker::{
-    record::{Journal, Position, QueueId, Record},
-    verb::{ColdPages, Ticket},
+use ternmq::{
+    broker::{
+        Options as BrokerOptions,
+        record::{Journal, Position, QueueId, Record},
+        verb::{ColdPages, Ticket},
+    },
+    protocol::amqp::Options,
 };
 
 use super::{lines, peer::World};
@@ -149,11 +153,15 @@ fn confirms_follow_the_log_as_far_as_it_is_flushed() {
     for body in [b"1", b"2", b"3"] {
         world.publish(peer, 1, "q", PERSISTENT, body);
     }
+    let unconfirmed = |world: &World| world.broker.connections.list()[0].handle.channels()[0].unconfirmed;
+    assert_eq!(unconfirmed(&world), 3);
     journal.flush_to(before + 2, &mut world);
     let said = world.heard(peer);
     assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=2 multiple=true"), "{said:?}");
+    assert_eq!(unconfirmed(&world), 1);
     journal.flush(&mut world);
     assert_eq!(world.heard(peer), ["1 basic.ack delivery=3 multiple=true"]);
+    assert_eq!(unconfirmed(&world), 0);
 }
 
 #[test]
@@ -342,4 +350,27 @@ fn a_connection_that_goes_while_it_waits_leaves_its_message() {
         world.call(other, 1, "queue.declare", "queue=q passive"),
         "1 queue.declare-ok queue='q' messages=1 consumers=0"
     );
+}
+
+#[test]
+fn a_connection_is_not_read_from_while_too_many_confirms_wait() {
+    let journal = Arc::new(SlowJournal::default());
+    let options = Options { unconfirmed_per_channel_max: 3, ..Options::default() };
+    let mut world = World::with(BrokerOptions::default(), options);
+    world.broker.attach_journal(journal.clone());
+    let peer = world.open(1);
+    declare(&mut world, &journal, peer, "q");
+    world.call(peer, 1, "confirm.select", "");
+    for number in 1..=3 {
+        assert!(world.wants_input(peer), "before publish {number}");
+        world.publish(peer, 1, "q", PERSISTENT, b"m");
+    }
+    assert!(!world.wants_input(peer));
+    world.publish(peer, 1, "q", PERSISTENT, b"m");
+    assert!(world.heard(peer).is_empty());
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer).last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=true"));
+    assert!(world.wants_input(peer));
+    journal.flush(&mut world);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=4 multiple=true"]);
 }

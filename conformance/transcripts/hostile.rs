@@ -166,3 +166,69 @@ fn a_client_that_stops_inside_a_frame_holds_only_what_it_sent() {
     assert!(world.heard(peer).is_empty());
     world.hang_up(peer);
 }
+
+#[test]
+fn a_transaction_that_grows_beyond_its_bound_closes_the_channel() {
+    let options = Options { transaction_messages_max: 3, transaction_bytes_max: 10_000, ..Options::default() };
+    let mut world = World::with(BrokerOptions::default(), options);
+    let peer = world.open(1);
+    world.call(peer, 2, "channel.open", "");
+    world.call(peer, 2, "queue.declare", "queue=q");
+    let text = "PRECONDITION_FAILED - transaction is larger than 3 messages or 10000 bytes";
+    for (count, body) in [(3, &[0; 10][..]), (1, &[0; 9_000][..])] {
+        world.call(peer, 1, "tx.select", "");
+        for _ in 0..count {
+            world.publish(peer, 1, "q", "", body);
+        }
+        // What fits is committed, and the next transaction begins empty.
+        assert_eq!(world.call(peer, 1, "tx.commit", ""), "1 tx.commit-ok");
+        for _ in 0..=count {
+            world.publish(peer, 1, "q", "", body);
+        }
+        assert_eq!(world.heard(peer), [format!("1 channel.close 406 '{text}' 60/40")]);
+        world.tell(peer, 1, "channel.close-ok", "");
+        world.call(peer, 1, "channel.open", "");
+    }
+    let count = world.call(peer, 2, "queue.declare", "queue=q passive");
+    assert_eq!(count, "2 queue.declare-ok queue='q' messages=4 consumers=0");
+}
+
+#[test]
+fn single_gets_count_as_unsettled_deliveries_of_the_channel() {
+    let options = Options { unsettled_per_channel_max: 3, ..Options::default() };
+    let mut world = World::with(BrokerOptions::default(), options);
+    let peer = world.open(1);
+    world.call(peer, 1, "queue.declare", "queue=q");
+    for body in [b"1", b"2", b"3", b"4", b"5", b"6"] {
+        world.publish(peer, 1, "q", "", body);
+    }
+    for _ in 0..3 {
+        assert!(world.call(peer, 1, "basic.get", "queue=q").starts_with("1 basic.get-ok"));
+    }
+    assert!(world.call(peer, 1, "basic.get", "queue=q no_ack").starts_with("1 basic.get-ok"));
+    world.tell(peer, 1, "basic.ack", "delivery=1");
+    assert!(world.call(peer, 1, "basic.get", "queue=q").starts_with("1 basic.get-ok"));
+    let text = "PRECONDITION_FAILED - channel 1 has 3 unacknowledged deliveries, which is the maximum";
+    assert_eq!(world.call(peer, 1, "basic.get", "queue=q"), format!("1 channel.close 406 '{text}' 60/70"));
+}
+
+#[test]
+fn a_refusal_that_a_stream_declines_leaves_other_deliveries_where_they_are() {
+    let mut world = World::new();
+    let (peer, other) = (world.open(1), world.open(1));
+    let stream = lines::table(&[("x-queue-type", lines::Value::Text("stream"))]);
+    world.call(peer, 1, "queue.declare", "queue=q");
+    world.send(peer, &lines::method(1, "queue.declare", "queue=s durable", &stream));
+    world.publish(peer, 1, "q", "", b"queued");
+    world.publish(peer, 1, "s", "", b"streamed");
+    world.tell(peer, 1, "basic.qos", "count=10");
+    world.tell(peer, 1, "basic.consume", "queue=q tag=q");
+    let first = lines::table(&[("x-stream-offset", lines::Value::Text("first"))]);
+    world.send(peer, &lines::method(1, "basic.consume", "queue=s tag=s", &first));
+    assert_eq!(world.heard(peer).len(), 6);
+    world.tell(peer, 1, "basic.nack", "delivery=2 multiple");
+    let said = world.heard(peer);
+    assert!(said.len() == 1 && said[0].starts_with("0 connection.close 540"), "{said:?}");
+    let count = world.call(other, 1, "queue.declare", "queue=q passive");
+    assert_eq!(count, "1 queue.declare-ok queue='q' messages=1 consumers=0");
+}

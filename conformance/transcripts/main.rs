@@ -9,5 +9,6 @@ mod fuzz;
 mod gates;
 mod hostile;
 mod lines;
+mod listings;
 mod peer;
 mod timers;

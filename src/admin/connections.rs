@@ -48,8 +48,8 @@ fn cell(connection: &Connection, column: &str, node: &str) -> Json {
         "send_oct" => json!(handle.traffic().sent_bytes),
         "send_pend" => json!(handle.traffic().waiting_bytes),
         "connected_at" => json!(info.connected_at.0),
-        // Reads and writes are not counted.
-        "recv_cnt" | "send_cnt" => json!(0),
+        "recv_cnt" => json!(handle.traffic().reads_count),
+        "send_cnt" => json!(handle.traffic().writes_count),
         _ => nothing(),
     }
 }
@@ -88,8 +88,7 @@ fn channel_cell(connection: &Connection, channel: &ChannelStatus, column: &str, 
         "consumer_count" => json!(channel.consumers),
         "messages_unacknowledged" => json!(channel.unsettled),
         "messages_uncommitted" => json!(channel.uncommitted),
-        // Settles in a transaction are not counted.
-        "acks_uncommitted" => json!(0),
+        "acks_uncommitted" => json!(channel.uncommitted_settles),
         "messages_unconfirmed" => json!(channel.unconfirmed),
         "prefetch_count" => json!(channel.prefetch),
         "global_prefetch_count" => json!(channel.shared_prefetch),

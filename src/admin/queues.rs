@@ -156,7 +156,9 @@ impl Row<'_> {
             }
             "disk_reads" | "disk_writes" => of_classic(0),
             "consumers" => json!(status.consumers),
-            "consumer_utilisation" | "consumer_capacity" if is_classic => self.capacity(status.ready),
+            "consumer_utilisation" | "consumer_capacity" if is_classic => {
+                queue.consumer_capacity(self.process.now()).map_or_else(|| json!(0), |share| json!(share))
+            }
             "memory" => json!(size_of::<Queue>() as u64 + bytes + messages * MESSAGE_OVERHEAD_BYTES),
             "state" => json!("running"),
             "type" => json!(kind.name()),
@@ -177,19 +179,6 @@ impl Row<'_> {
 
     fn persistent(&self) -> (u64, u64) {
         *self.persistent.get_or_init(|| self.queue.persistent())
-    }
-
-    /// Whether consumers could take a message at once: all of the time, or none of it. RabbitMQ
-    /// shows the share of the last time.
-    fn capacity(&self, ready: u64) -> Json {
-        let has_credit = |consumer: &ConsumerStatus| {
-            consumer.options.no_ack || consumer.options.prefetch == 0 || consumer.unsettled < consumer.options.prefetch
-        };
-        match self.consumers() {
-            [] => json!(0),
-            consumers if ready == 0 || consumers.iter().any(|one| one.is_active && has_credit(one)) => json!(1.0),
-            _ => json!(0.0),
-        }
     }
 }
 

@@ -266,7 +266,7 @@ impl ConnectionHandle for FakeConnection {
     }
 
     fn traffic(&self) -> Traffic {
-        Traffic { received_bytes: 10, sent_bytes: 20, waiting_bytes: 0, is_blocked: false }
+        Traffic { received_bytes: 10, reads_count: 1, sent_bytes: 20, writes_count: 2, ..Traffic::default() }
     }
 
     fn alarm_changed(&self) {}

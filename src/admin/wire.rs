@@ -29,8 +29,9 @@ use serde_json::{Value as Json, json};
 use super::failure::Failure;
 use crate::broker::value::{Table, Value};
 
-/// Longest request line. Definitions are the only large ones; a longer line ends the connection.
-pub const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Longest request line. Definitions are the only large ones, and 64 MiB of them are some 300,000
+/// queues; a longer line ends the connection.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One line from client to server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -74,19 +74,25 @@ pub struct ChannelStatus {
     pub unconfirmed: u64,
     /// Publishes not committed.
     pub uncommitted: u64,
+    /// Settles not committed.
+    pub uncommitted_settles: u64,
     /// Deliveries that a new consumer may hold.
     pub prefetch: u32,
     /// Deliveries that all its consumers together may hold.
     pub shared_prefetch: u32,
 }
 
-/// Bytes and frames that went over a connection.
+/// What went over a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traffic {
     /// Bytes received.
     pub received_bytes: u64,
+    /// Reads that brought them.
+    pub reads_count: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
+    /// Writes that took them.
+    pub writes_count: u64,
     /// Bytes waiting to be sent.
     pub waiting_bytes: u64,
     /// It is not read from, because an alarm is on.

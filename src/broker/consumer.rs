@@ -400,9 +400,26 @@ impl Ledger {
         self.find(tag).is_some_and(|at| !self.entries[at].is_settled)
     }
 
+    /// The source of an unsettled delivery.
+    pub fn source_of(&self, tag: u64) -> Option<u32> {
+        self.find(tag).map(|at| &self.entries[at]).filter(|entry| !entry.is_settled).map(|entry| entry.source)
+    }
+
     /// The oldest tag that is unsettled.
     pub fn oldest(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.tag)
+    }
+
+    /// The oldest unsettled delivery with a tag below `end` and below what `below` says of its
+    /// source; returns the source.
+    pub fn first_below(&self, end: u64, below: impl Fn(u32) -> u64) -> Option<u32> {
+        let mut old = self.entries.iter().take_while(|entry| entry.tag < end);
+        old.find(|entry| !entry.is_settled && entry.tag < below(entry.source)).map(|entry| entry.source)
+    }
+
+    /// The queues that deliveries come from, with their numbers.
+    pub fn sources(&self) -> impl Iterator<Item = (u32, &Source)> {
+        (0..).zip(&self.sources).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// Number of unsettled deliveries.

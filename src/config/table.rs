@@ -322,6 +322,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         usize::to_string
     ),
     row!(
+        "amqp.unconfirmed_per_channel_max",
+        count(1, u32::MAX as u64),
+        "Publishes of one channel that wait for their confirm; full: its connection is not read from.",
+        amqp.unconfirmed_per_channel_max = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "amqp.transaction_messages_max",
+        count(1, u32::MAX as u64),
+        "Messages published in one transaction; one more closes the channel with 406.",
+        amqp.transaction_messages_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "amqp.transaction_bytes_max",
+        bytes(1 << 20, 1 << 40),
+        "Bytes of the messages published in one transaction; more closes the channel with 406.",
+        amqp.transaction_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
         "amqp.outbox_bytes_max",
         bytes(64 << 10, 1 << 30),
         "Bytes waiting for one connection's socket; full: its consumers pause, messages stay queued.",
@@ -373,6 +394,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Wait before a failed login is answered; guessing stays slow, a typing error bearable.",
         server.login_failure_delay_ms = Parsed::number,
         u64::to_string
+    ),
+    row!(
+        "server.tcp_keepalive_secs",
+        Rule::Number { min: 0, max: 32_767, unit: Unit::Secs, off: Off::Word },
+        "Silence after which the kernel asks a peer whether it is there; half-open peers without heartbeats go.",
+        server.tcp_keepalive_secs = heartbeat,
+        u16::to_string
     ),
     row!(
         "server.shutdown_drain_ms",

@@ -56,6 +56,7 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
         return;
     }
     let _ = stream.set_nodelay(true);
+    keep_alive(&stream, context.server.tcp_keepalive_secs);
     let Ok(mut local) = stream.local_addr() else { return };
     let mut left = Vec::new();
     if context.server.is_trusted_proxy(peer.ip().to_canonical()) {
@@ -99,6 +100,22 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
     }
 }
 
+/// Has the kernel find out when the peer is gone and nothing is sent: heartbeats may be off.
+fn keep_alive(stream: &TcpStream, secs: u16) {
+    if secs == 0 {
+        return;
+    }
+    let interval = (secs / PROBES as u16).max(1);
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(secs.into()))
+        .with_interval(Duration::from_secs(interval.into()))
+        .with_retries(PROBES);
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+}
+
+/// Questions without an answer after which a peer is gone.
+const PROBES: u32 = 4;
+
 /// Counts a connection as pending until it has logged in, or is gone.
 struct Handshake<'a> {
     context: &'a Context,
@@ -126,6 +143,7 @@ async fn drive(
     handshake: &mut Handshake<'_>,
 ) -> io::Result<()> {
     let mut wanted = 0;
+    let mut pace = read_buffer::Pace::default();
     let mut timer = pin!(tokio::time::sleep_until(Instant::now() + FAR));
     let mut timer_at = Time::NEVER;
     if !left.is_empty() {
@@ -150,8 +168,12 @@ async fn drive(
             ready = socket.stream().readable(), if wants_input => {
                 ready?;
                 for _ in 0..READS_MAX {
-                    match read_buffer::read(socket.stream(), &mut left, wanted)? {
+                    match read_buffer::read(socket.stream(), &mut left, wanted, &mut pace)? {
                         Read::Nothing => break,
+                        Read::Part => {
+                            session.note_trickle(clock::now());
+                            break;
+                        }
                         Read::End => return Err(io::ErrorKind::ConnectionReset.into()),
                         Read::Bytes(block, was_full) => {
                             wanted = feed(session, block, &mut left);

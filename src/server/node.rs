@@ -24,6 +24,7 @@ use super::{
     drain,
     limits::{self, MemoryMeter},
     listen::{self, Bound, StartError},
+    load_definitions,
 };
 use crate::{
     admin::{
@@ -198,10 +199,16 @@ impl Listeners {
         }
     }
 
+    /// Does what a start does: definitions first, then whoever wants to connect.
     async fn open(&self) -> Result<(), StartError> {
         let mut accepting = self.accepting.lock().await;
         if self.is_open.load(Ordering::Acquire) {
             return Ok(());
+        }
+        if let Some(path) = self.context.server.definitions_file.clone() {
+            let broker = self.context.broker.clone();
+            let loaded = tokio::task::spawn_blocking(move || load_definitions(&broker, &path)).await;
+            loaded.map_err(|error| StartError::Other(error.to_string()))??;
         }
         let mut sockets = Vec::new();
         for &(_, addr) in &self.addresses {

@@ -38,6 +38,9 @@ pub struct Options {
     /// Milliseconds before a failed login is answered. Default 1000: guessing stays slow, a typing
     /// error stays bearable.
     pub login_failure_delay_ms: u64,
+    /// Seconds of silence after which the kernel asks a peer whether it is still there; zero asks
+    /// nobody. Default 120: a peer without heartbeats that lost its network is gone in four minutes.
+    pub tcp_keepalive_secs: u16,
     /// Milliseconds that connections get to finish after SIGTERM. Default 10,000: container
     /// runtimes kill after 10 to 30 s.
     pub shutdown_drain_ms: u64,
@@ -58,6 +61,7 @@ impl Default for Options {
             log_format: LogFormat::Text,
             worker_threads: None,
             login_failure_delay_ms: 1000,
+            tcp_keepalive_secs: 120,
             shutdown_drain_ms: 10_000,
         }
     }

@@ -60,6 +60,11 @@ impl Consumers {
         self.order.is_empty()
     }
 
+    /// Messages wait and no consumer could take one, when that was last tried.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// Adds a consumer; returns its slot.
     pub fn add(&mut self, id: ConsumerId, options: ConsumerOptions, cursor: Option<Box<Cursor>>) -> u32 {
         let priority = options.priority;

@@ -81,6 +81,8 @@ pub struct Queue {
     /// Position of its declaration in the log, zero without one.
     declared_at: AtomicU64,
     dead_letter: RwLock<DeadLetterTarget>,
+    /// Milliseconds that a delivery may stay unsettled; [`NO_TIMEOUT`] for none.
+    consumer_timeout_ms: AtomicU64,
     /// The appointment that its timer has; [`Time::NEVER`] for none.
     appointment: AtomicU64,
     /// Exchanges that have, or had, bindings to it.
@@ -121,6 +123,7 @@ pub struct ConsumerStatus {
     pub is_active: bool,
 }
 
+const NO_TIMEOUT: u64 = u64::MAX;
 /// Messages that one lock hold expires, purges or compacts.
 const CHUNK: usize = 256;
 /// Messages that pass through an empty queue before they are handed over.
@@ -144,6 +147,7 @@ impl Queue {
         limits: Limits,
         now: Time,
     ) -> Self {
+        let consumer_timeout_ms = AtomicU64::new(limits.consumer_timeout_ms.unwrap_or(NO_TIMEOUT));
         let mut machine = Machine::new(declaration.parsed.max_priority.unwrap_or(0), limits, now);
         machine.has_single_active_consumer = declaration.parsed.single_active_consumer;
         if declaration.parsed.queue_type == QueueType::Stream {
@@ -160,6 +164,7 @@ impl Queue {
             is_deleted: AtomicBool::new(false),
             declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
+            consumer_timeout_ms,
             appointment: AtomicU64::new(Time::NEVER.0),
             inbound: Mutex::default(),
             policies: Mutex::default(),
@@ -196,6 +201,12 @@ impl Queue {
         parsed.queue_type == QueueType::Quorum && parsed.single_active_consumer
     }
 
+    /// Milliseconds that a delivery may stay unsettled, where the queue or a policy says so. Takes
+    /// no lock: whoever asks may hold an outlet's.
+    pub fn consumer_timeout_ms(&self) -> Option<u64> {
+        Some(self.consumer_timeout_ms.load(Ordering::Relaxed)).filter(|ms| *ms != NO_TIMEOUT)
+    }
+
     /// Where messages go that it gives up.
     pub fn dead_letter(&self) -> DeadLetterTarget {
         self.dead_letter.read().clone()
@@ -213,6 +224,7 @@ impl Queue {
     /// Puts what a changed policy comes to in force.
     pub fn configure(self: &Arc<Self>, limits: Limits, dead_letter: DeadLetterTarget, turn: &mut Turn<'_>) {
         *self.dead_letter.write() = dead_letter;
+        self.consumer_timeout_ms.store(limits.consumer_timeout_ms.unwrap_or(NO_TIMEOUT), Ordering::Relaxed);
         let mut machine = self.machine.lock();
         if machine.limits == limits {
             return;
@@ -592,6 +604,13 @@ impl Queue {
             counters: machine.counters,
             used_at: machine.used_at,
         }
+    }
+
+    /// The share of the last time in which its consumers could take messages at once; `None`
+    /// without consumers.
+    pub fn consumer_capacity(&self, now: Time) -> Option<f64> {
+        let machine = self.machine.lock();
+        (!machine.consumers.is_empty()).then(|| machine.usage.share(now))
     }
 
     /// Its consumers, in the order in which they are served.

@@ -17,6 +17,7 @@ use super::{
     retries::{Retries, RetryDelay},
     stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
+    usage::Usage,
 };
 use crate::broker::{
     consumer::{Assigned, Held, Settle},
@@ -41,6 +42,8 @@ pub struct Limits {
     pub delivery_limit: Option<u64>,
     /// How long a message whose delivery failed waits before it is ready again.
     pub retry_delay: Option<RetryDelay>,
+    /// Milliseconds that a delivery may stay unsettled.
+    pub consumer_timeout_ms: Option<u64>,
     /// What limits a stream.
     pub stream: StreamOptions,
     /// Header that names a message for deduplication, and what is remembered.
@@ -57,6 +60,7 @@ impl Default for Limits {
             overflow: Overflow::DropHead,
             delivery_limit: None,
             retry_delay: None,
+            consumer_timeout_ms: None,
             stream: StreamOptions::default(),
             deduplication: None,
         }
@@ -194,6 +198,8 @@ pub struct Machine {
     pub limits: Limits,
     /// Totals.
     pub counters: Counters,
+    /// How much of the time its consumers can take messages.
+    pub usage: Usage,
     /// One consumer at a time.
     pub has_single_active_consumer: bool,
     /// The messages of a stream, which are not consumed.
@@ -239,6 +245,7 @@ impl Machine {
             consumers: Consumers::default(),
             limits: Limits::default(),
             counters: Counters::default(),
+            usage: Usage::new(now),
             has_single_active_consumer: false,
             stream: None,
             used_at: now,
@@ -451,6 +458,12 @@ impl Machine {
 
     /// Assigns ready messages to consumers that can take them, up to a bound; see [`Self::has_more`].
     pub fn dispatch(&mut self, now: Time, effects: &mut Effects) {
+        self.usage.observe(self.consumers.is_blocked(), now);
+        self.dispatch_some(now, effects);
+        self.usage.observe(self.consumers.is_blocked(), now);
+    }
+
+    fn dispatch_some(&mut self, now: Time, effects: &mut Effects) {
         self.has_more = false;
         if self.stream.is_some() {
             return self.dispatch_stream();

@@ -11,5 +11,6 @@ pub mod retries;
 pub mod settings;
 pub mod stream;
 pub mod unsettled;
+pub mod usage;
 
 pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};

@@ -30,6 +30,7 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
             .delayed_retry
             .and_then(retry_delay)
             .or_else(|| policy.delayed_retry.and_then(retry_delay)),
+        consumer_timeout_ms: smaller(arguments.consumer_timeout_ms, policy.consumer_timeout_ms),
         stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
     }

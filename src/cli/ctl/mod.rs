@@ -20,6 +20,7 @@ mod json_lines;
 mod node;
 mod parse;
 mod pretty_table;
+mod prompt;
 mod session;
 mod status;
 mod table;

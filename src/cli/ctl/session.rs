@@ -15,7 +15,7 @@ use super::format::Formatter;
 use super::parse::{self, Parsed};
 use super::verb::{Ask, Invalid, Invocation, Needs, Plan, Show, Verb};
 use super::verbs::{self, described, listeners};
-use super::{Program, help, wait};
+use super::{Program, help, prompt, wait};
 use crate::admin::failure::{EXIT_DATA, EXIT_SOFTWARE, EXIT_TIMEOUT, EXIT_UNAVAILABLE, EXIT_USAGE, Failure, Kind};
 use crate::admin::wire::{self, Listener};
 
@@ -190,6 +190,9 @@ fn execute(
             if !call.is_quiet() {
                 say(streams.out, "Password: ")?;
             }
+            // The prompt must be seen before the answer is waited for.
+            streams.out.flush().map_err(unwritten)?;
+            let _hidden = prompt::hide_input();
             request(password(streams.input)?)
         }
         Ask::WithDefinitions(file) => wire::Verb::ImportDefinitions { definitions: definitions(file, streams.input)? },

@@ -2,10 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::codec::{
-    frame::{FRAME_OVERHEAD, Frame},
-    hot,
-    method::AMQPClass,
+use super::{
+    codec::{
+        frame::{FRAME_OVERHEAD, Frame},
+        hot,
+        method::AMQPClass,
+    },
+    delivery_timeout::DeliveryMarks,
 };
 use crate::broker::{
     block::{Block, Slice},
@@ -88,8 +91,17 @@ pub(super) enum Mode {
 pub(super) struct Confirms {
     /// Number of the last publish.
     pub(super) last: u64,
+    /// Number of the last publish that was answered.
+    pub(super) answered: u64,
     /// Answers that wait for the log: after which position, up to which number, refused or not.
     pub(super) waiting: VecDeque<(Position, u64, bool)>,
+}
+
+impl Confirms {
+    /// Publishes that have not been answered. Answers come in the order of the publishes.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.last - self.answered
+    }
 }
 
 /// What waits for commit.
@@ -113,6 +125,8 @@ pub(super) struct Consumer {
     pub(super) queue: Arc<Queue>,
     /// Its source in the channel's ledger.
     pub(super) source: u32,
+    /// Milliseconds that it asked for as delivery acknowledgement timeout.
+    pub(super) timeout_ms: Option<u64>,
     /// Its queue exists for it alone, to take replies.
     pub(super) is_reply: bool,
 }
@@ -122,6 +136,14 @@ impl Channel {
     pub(super) fn is_waiting(&self) -> bool {
         let has_confirms = matches!(&self.mode, Mode::Confirm(confirms) if !confirms.waiting.is_empty());
         has_confirms || !self.replies.is_empty() || self.pending.is_some() || !self.parked.is_empty()
+    }
+
+    /// Publishes that wait for their confirm.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        match &self.mode {
+            Mode::Confirm(confirms) => confirms.unanswered(),
+            _ => 0,
+        }
     }
 
     /// Keeps a frame for later.
@@ -189,7 +211,6 @@ pub(super) struct Channel {
     pub(super) unparked: Content,
     /// The single get that waits for its message.
     pub(super) pending: Option<PendingGet>,
-    /// Marks for the delivery acknowledgement timeout: tags below the first were assigned before
-    /// the second.
-    pub(super) delivery_marks: VecDeque<(u64, crate::broker::time::Time)>,
+    /// How old its deliveries are.
+    pub(super) delivery_marks: DeliveryMarks,
 }

@@ -169,6 +169,7 @@ impl Session {
         }
         let shared_credit = self.channels.get(&number).and_then(|channel| channel.shared_credit.clone());
         let shared_credit = shared_credit.filter(|_| !consume.no_ack);
+        let timeout_ms = arguments.get("x-consumer-timeout").and_then(|value| u64::try_from(value.as_integer()?).ok());
         let options = ConsumerOptions {
             tag: tag.clone(),
             no_ack: consume.no_ack,
@@ -183,7 +184,7 @@ impl Session {
             connection: self.id,
             channel: number,
         };
-        let consumer = Consumer { tag: tag.clone(), id, queue: queue.clone(), source, is_reply };
+        let consumer = Consumer { tag: tag.clone(), id, queue: queue.clone(), source, timeout_ms, is_reply };
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.consumers.push(consumer);
             if is_reply {
@@ -203,6 +204,9 @@ impl Session {
         if let Err(error) = started {
             self.forget_consumer(number, source);
             return Err(error.into());
+        }
+        if !consume.no_ack {
+            self.watch_deliveries(&queue, timeout_ms, turn.now);
         }
         self.with_status(number, |status| status.consumers += 1);
         Ok(())
@@ -288,6 +292,11 @@ impl Session {
             let vhost = queue.vhost_name();
             return Err(crate::broker::error::Error::ExclusiveUse { name, vhost }.into());
         }
+        let max = self.options.unsettled_per_channel_max;
+        if !no_ack && self.shared.output().channel(number).is_some_and(|open| open.ledger.len() >= max) {
+            let text = format!("channel {number} has {max} unacknowledged deliveries, which is the maximum");
+            return Err(Failure::channel(Code::PreconditionFailed, text));
+        }
         self.get_from(number, &queue, no_ack, turn)
     }
 
@@ -333,6 +342,8 @@ impl Session {
             && let Some(open) = output.channel(number)
         {
             open.ledger.add(tag, source, held, sent_at);
+            drop(output);
+            self.watch_deliveries(queue, None, turn.now);
         }
         Ok(())
     }

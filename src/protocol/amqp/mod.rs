@@ -6,6 +6,7 @@
 mod channel;
 pub mod codec;
 mod consume;
+mod delivery_timeout;
 mod handshake;
 mod methods;
 pub mod options;

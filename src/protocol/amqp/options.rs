@@ -35,8 +35,17 @@ pub struct Options {
     /// Consumers on one channel. Default 65,536. Full: the connection is closed with 530.
     pub consumers_per_channel_max: usize,
     /// Unsettled deliveries of one channel. Default 1,000,000 (about 100 MB of ledger). Full:
-    /// credit is withheld, so its consumers get nothing more until they settle.
+    /// credit is withheld, so its consumers get nothing more until they settle, and a single get
+    /// that has to be settled closes the channel with 406.
     pub unsettled_per_channel_max: usize,
+    /// Publishes of one channel that wait for their confirm. Default 100,000: more than any client
+    /// has on its way by intention. Full: the connection is not read from until confirms flow.
+    pub unconfirmed_per_channel_max: u64,
+    /// Messages published in one transaction. Default 100,000. Full: the channel is closed with 406.
+    pub transaction_messages_max: usize,
+    /// Bytes of the messages published in one transaction, each counted with what it costs in
+    /// memory. Default 256 MiB: the largest message twice. Full: the channel is closed with 406.
+    pub transaction_bytes_max: u64,
     /// Bytes encoded and waiting for one connection's socket. Default 2 MiB: one round trip of a
     /// fast link. Full: its consumers are parked and messages stay in their queues.
     pub outbox_bytes_max: usize,
@@ -61,6 +70,9 @@ impl Default for Options {
             anonymous_login_user: None,
             consumers_per_channel_max: 65_536,
             unsettled_per_channel_max: 1_000_000,
+            unconfirmed_per_channel_max: 100_000,
+            transaction_messages_max: 100_000,
+            transaction_bytes_max: 256 << 20,
             outbox_bytes_max: 2 << 20,
         }
     }

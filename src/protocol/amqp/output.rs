@@ -90,6 +90,10 @@ pub struct Output {
     parked: Vec<(Arc<Queue>, ConsumerId)>,
     /// Bytes received, for listings.
     pub received_bytes: u64,
+    /// Reads that brought them.
+    pub reads_count: u64,
+    /// Writes that the peer's socket has taken something of.
+    writes_count: u64,
     /// It is not read from because of an alarm.
     pub is_blocked: bool,
 }
@@ -128,6 +132,8 @@ impl Shared {
                 sent_bytes: 0,
                 parked: Vec::new(),
                 received_bytes: 0,
+                reads_count: 0,
+                writes_count: 0,
                 is_blocked: false,
             }),
             link: OnceLock::new(),
@@ -177,7 +183,7 @@ impl Shared {
     /// there is none.
     pub fn take_output(&self, sent_bytes: u64) -> Option<Chunk> {
         let mut output = self.output.lock();
-        output.sent_bytes += sent_bytes;
+        output.add_sent(sent_bytes);
         let has_room = output.waiting_bytes() <= self.outbox_bytes_max / 2;
         let is_over = has_room && !output.parked.is_empty();
         output.is_flush_promised = false;
@@ -192,7 +198,7 @@ impl Shared {
     /// The peer's socket has taken `bytes` of a chunk that is not through yet: what they deliver
     /// counts as transmitted from now on.
     pub fn note_sent(&self, bytes: u64) {
-        self.output.lock().sent_bytes += bytes;
+        self.output.lock().add_sent(bytes);
     }
 
     /// Has it told when the log is flushed further or a page is there. Whoever waits looks again
@@ -236,6 +242,11 @@ impl Output {
         self.sent_bytes
     }
 
+    fn add_sent(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+        self.writes_count += u64::from(bytes > 0);
+    }
+
     /// Appends what `encode` writes.
     pub fn encode<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let bytes = self.chunk.bytes_mut();
@@ -260,6 +271,13 @@ impl Output {
     /// The channel's part.
     pub fn channel(&mut self, channel: u16) -> Option<&mut ChannelOutput> {
         self.channels.get_mut(&channel)
+    }
+
+    /// Notes how many publishes of a channel are not confirmed, for listings.
+    pub fn set_unconfirmed(&mut self, channel: u16, count: u64) {
+        if let Some(open) = self.channel(channel) {
+            open.status.unconfirmed = count;
+        }
     }
 
     /// Removes a channel.
@@ -510,7 +528,9 @@ impl ConnectionHandle for Shared {
         let output = self.output.lock();
         Traffic {
             received_bytes: output.received_bytes,
+            reads_count: output.reads_count,
             sent_bytes: output.sent_bytes,
+            writes_count: output.writes_count,
             waiting_bytes: output.waiting_bytes(),
             is_blocked: output.is_blocked,
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    channel::{Channel, Confirms, Content, Incoming, Mode, Notes},
+    channel::{Channel, Content, Incoming, Mode, Notes},
     codec::{
         frame::{self, Frame, FrameKind},
         hot,
@@ -193,7 +193,13 @@ impl Session {
             let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|open| &mut open.mode) else {
                 return Ok(());
             };
-            transaction.bytes += checked.message.held_bytes();
+            let bytes = transaction.bytes + checked.message.held_bytes();
+            let (count_max, bytes_max) = (self.options.transaction_messages_max, self.options.transaction_bytes_max);
+            if transaction.published.len() >= count_max || bytes > bytes_max {
+                let text = format!("transaction is larger than {count_max} messages or {bytes_max} bytes");
+                return Err(Failure::channel(Code::PreconditionFailed, text).at(BASIC_PUBLISH));
+            }
+            transaction.bytes = bytes;
             transaction.published.push(checked);
             let count = transaction.published.len() as u64;
             self.with_status(number, |status| status.uncommitted = count);
@@ -383,7 +389,10 @@ impl Session {
             let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
             if waits || !state.waiting.is_empty() {
                 state.waiting.push_back((gate.unwrap_or_default(), last, is_refused));
+                self.has_full_confirms |= state.unanswered() >= self.options.unconfirmed_per_channel_max;
+                output.get_or_insert_with(|| shared.output()).set_unconfirmed(number, state.unanswered());
             } else {
+                state.answered = last;
                 let output = output.get_or_insert_with(|| shared.output());
                 put_confirm(output, number, last, is_multiple, is_refused);
             }
@@ -440,13 +449,18 @@ pub(super) const DEFAULT_EXCHANGE: &str = "amq.default";
 impl Channel {
     /// Sends the confirms whose gate has opened.
     pub(super) fn release_confirms(&mut self, number: u16, flushed: Position, output: &mut Output) {
-        let Mode::Confirm(Confirms { waiting, .. }) = &mut self.mode else { return };
-        while let Some(&(gate, last, is_refused)) = waiting.front() {
+        let Mode::Confirm(confirms) = &mut self.mode else { return };
+        let before = confirms.answered;
+        while let Some(&(gate, last, is_refused)) = confirms.waiting.front() {
             if gate > flushed {
-                return;
+                break;
             }
-            waiting.pop_front();
+            confirms.waiting.pop_front();
+            confirms.answered = last;
             put_confirm(output, number, last, !is_refused, is_refused);
+        }
+        if confirms.answered != before {
+            output.set_unconfirmed(number, confirms.unanswered());
         }
     }
 }

@@ -91,11 +91,17 @@ pub struct Session {
     last_output: Time,
     /// Its vhost is traced, as of the last input.
     pub(super) is_traced: bool,
+    /// Octets of the last input that were not used and come again.
+    unused_bytes: usize,
     /// Octets of output up to `last_output`.
     noted_bytes: u64,
     /// It publishes under an alarm: nothing is read from it until that is over.
     is_held: bool,
-    next_timeout_check: Time,
+    /// When deliveries are looked at that nobody has settled.
+    pub(super) next_timeout_check: Time,
+    /// A channel has as many publishes waiting for their confirm as it may: nothing is read until
+    /// the log has come further.
+    pub(super) has_full_confirms: bool,
     /// Octets of frames that wait on their channels.
     parked_bytes: usize,
     /// Why the connection ended, for the log.
@@ -163,9 +169,11 @@ impl Session {
             was_reading: true,
             last_output: now,
             is_traced: false,
+            unused_bytes: 0,
             noted_bytes: 0,
             is_held: false,
             next_timeout_check: Time::NEVER,
+            has_full_confirms: false,
             parked_bytes: 0,
             ended_by: None,
             options,
@@ -199,11 +207,16 @@ impl Session {
     }
 
     /// Whether more input is welcome. It is not while an alarm is on and this connection
-    /// publishes, and not while its own output piles up.
+    /// publishes, not while its own output piles up, and not while too much waits for the log.
     pub fn wants_input(&self) -> bool {
-        !(self.is_held && self.stage == Stage::Running)
-            && self.parked_bytes <= PARKED_BYTES_MAX
-            && !self.shared.is_full()
+        let is_held = self.is_held && self.stage == Stage::Running;
+        let is_waiting = self.has_full_confirms || self.parked_bytes > PARKED_BYTES_MAX;
+        !is_held && !is_waiting && !self.shared.is_full()
+    }
+
+    /// Some octets have come that are not worth handing in yet: the peer is not silent.
+    pub fn note_trickle(&mut self, now: Time) {
+        self.last_input = now;
     }
 
     /// Acts on received bytes, which are all of `input`.
@@ -267,6 +280,7 @@ impl Session {
         }
         self.settle_up(&mut turn);
         self.proceed(&mut turn);
+        self.note_input(input.len(), at);
         self.note_output(now);
         turn.end();
         self.note_reading(now);
@@ -396,6 +410,16 @@ impl Session {
         self.was_reading = is_reading;
     }
 
+    fn note_input(&mut self, input_bytes: usize, used_bytes: usize) {
+        let new_bytes = input_bytes.saturating_sub(self.unused_bytes);
+        self.unused_bytes = input_bytes - used_bytes;
+        if new_bytes > 0 {
+            let mut output = self.shared.output();
+            output.received_bytes += new_bytes as u64;
+            output.reads_count += 1;
+        }
+    }
+
     fn note_output(&mut self, now: Time) {
         let encoded = self.shared.output().encoded_bytes();
         if encoded != self.noted_bytes {
@@ -469,6 +493,7 @@ impl Session {
     /// Lets go what waited for the log or for a page, as far as that has come.
     fn proceed(&mut self, turn: &mut Turn<'_>) {
         self.parked_bytes = 0;
+        self.has_full_confirms = false;
         if !self.broker.is_logged() && self.broker.cold_pages().is_none() {
             return;
         }
@@ -483,6 +508,8 @@ impl Session {
         }
         self.settle_up(turn);
         self.parked_bytes = self.channels.values().map(|channel| channel.parked_bytes).sum();
+        let unconfirmed_max = self.options.unconfirmed_per_channel_max;
+        self.has_full_confirms = self.channels.values().any(|channel| channel.unconfirmed() >= unconfirmed_max);
     }
 
     /// Goes on with a channel whose frames wait, as far as its verbs are answered at once.
@@ -741,46 +768,7 @@ impl Session {
         vhost.connection_opened();
         self.vhost = Some(vhost);
         self.broker.connections.add(Connection { info: Arc::new(info), handle: self.shared.clone() });
-        if let Some(timeout) = self.broker.options.consumer_timeout_ms {
-            self.next_timeout_check = now.after_ms(check_interval_ms(timeout));
-        }
     }
-
-    fn check_delivery_timeouts(&mut self, turn: &mut Turn<'_>) {
-        let Some(timeout) = self.broker.options.consumer_timeout_ms else {
-            self.next_timeout_check = Time::NEVER;
-            return;
-        };
-        self.next_timeout_check = turn.now.after_ms(check_interval_ms(timeout));
-        let mut late = Vec::new();
-        {
-            let mut output = self.shared.output();
-            for (&number, channel) in &mut self.channels {
-                let Some(open) = output.channel(number) else { continue };
-                channel.delivery_marks.push_back((open.last_tag() + 1, turn.now));
-                let mut below = None;
-                while channel.delivery_marks.front().is_some_and(|(_, at)| at.after_ms(timeout) <= turn.now) {
-                    below = channel.delivery_marks.pop_front();
-                }
-                if let Some((tag, _)) = below
-                    && open.ledger.oldest().is_some_and(|oldest| oldest < tag)
-                {
-                    late.push(number);
-                }
-            }
-        }
-        for number in late {
-            let text = format!(
-                "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout} ms. This timeout value can be configured, see consumers doc guide to learn more"
-            );
-            self.fail(number, Failure::channel(Code::PreconditionFailed, text), turn);
-        }
-    }
-}
-
-/// How often deliveries are checked for their timeout.
-fn check_interval_ms(timeout: u64) -> u64 {
-    (timeout / 10).clamp(10, 60_000)
 }
 
 /// Milliseconds for which the answer to `connection.close` is awaited.

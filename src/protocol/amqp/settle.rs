@@ -13,7 +13,7 @@ use super::{
     session::Session,
 };
 use crate::broker::{
-    consumer::{Held, Settle, Taken},
+    consumer::{Held, Ledger, Settle, Taken},
     queue::Queue,
     turn::Turn,
 };
@@ -91,10 +91,19 @@ impl Settles {
 }
 
 /// A stream keeps its messages: they can be neither refused nor put back.
-fn refuse_stream(queue: Option<&Arc<Queue>>) -> Result<(), Failure> {
-    match queue {
-        Some(queue) if queue.is_stream() => Err(not_for_stream(queue, "basic.nack and basic.reject")),
-        _ => Ok(()),
+fn refuse_streams(ledger: &Ledger, tag: u64, multiple: bool) -> Result<(), Failure> {
+    let is_stream = |source: u32| ledger.source(source).is_some_and(|source| source.queue.is_stream());
+    let found = match (multiple, tag) {
+        (false, tag) => ledger.source_of(tag).filter(|source| is_stream(*source)),
+        (true, tag) if ledger.sources().any(|(_, source)| source.queue.is_stream()) => {
+            let end = if tag == 0 { u64::MAX } else { tag.saturating_add(1) };
+            ledger.first_below(end, |source| if is_stream(source) { u64::MAX } else { 0 })
+        }
+        _ => None,
+    };
+    match found.and_then(|source| ledger.source(source)) {
+        Some(source) => Err(not_for_stream(&source.queue, "basic.nack and basic.reject")),
+        None => Ok(()),
     }
 }
 
@@ -117,15 +126,16 @@ impl Session {
         let mut output = shared.output();
         let open = output.channel(number).ok_or_else(unknown)?;
         let Some(channel) = self.channels.get_mut(&number) else { return Err(unknown()) };
+        if how != Settle::Accepted {
+            // Before anything is taken: what is refused stays unsettled, and goes back with the channel.
+            refuse_streams(&open.ledger, tag, multiple)?;
+        }
         if channel.shared_credit.is_some() {
             self.settles.credit(number);
         }
         let mut taken = Vec::new();
         if !multiple {
             let one = open.ledger.take(tag).ok_or_else(unknown)?;
-            if how != Settle::Accepted {
-                refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
-            }
             if !matches!(channel.mode, Mode::Transaction(_)) {
                 if let Some(source) = open.ledger.source(one.source) {
                     self.settles.add(&source.queue, how, one.held);
@@ -139,16 +149,12 @@ impl Session {
                 return Err(unknown());
             }
             open.ledger.take_up_to(tag, &mut taken);
-            if how != Settle::Accepted {
-                for one in &taken {
-                    refuse_stream(open.ledger.source(one.source).map(|source| &source.queue))?;
-                }
-            }
         }
         match &mut channel.mode {
             Mode::Transaction(transaction) => {
                 // The sources stay open until commit, so that their queues are known then.
                 open.ledger.keep_sources(&taken);
+                open.status.uncommitted_settles += taken.len() as u64;
                 transaction.settled.push((taken, how));
             }
             _ => {
@@ -168,6 +174,7 @@ impl Session {
         let shared = self.shared.clone();
         let mut output = shared.output();
         let Some(open) = output.channel(number) else { return };
+        open.status.uncommitted_settles = 0;
         for (taken, how) in settled {
             if !is_commit {
                 open.ledger.put_back(&taken);
@@ -219,6 +226,7 @@ impl Session {
             let settled = std::mem::take(&mut transaction.settled);
             let settled: Vec<_> = settled.into_iter().flat_map(|(taken, _)| taken).collect();
             open.ledger.release_sources(&settled);
+            open.status.uncommitted_settles = 0;
             taken.extend(settled);
             taken.sort_unstable_by_key(|one| one.tag);
         }

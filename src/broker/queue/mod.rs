@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod consumers;
 pub mod dedup;
+mod handed;
 mod handle;
 pub mod machine;
 pub mod ready;

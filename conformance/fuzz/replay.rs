@@ -159,3 +159,8 @@ fn definitions_survive_anything() {
 fn settings_survive_anything() {
     replay_and_mutate("settings");
 }
+
+#[test]
+fn records_survive_anything() {
+    replay_and_mutate("records");
+}

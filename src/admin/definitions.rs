@@ -201,7 +201,7 @@ impl<'a> Import<'a> {
         if known.is_none() && self.broker.vhosts().len() >= limit {
             return Err(Reason::Refused(format!("vhost limit of {limit} is reached")));
         }
-        let mut metadata = known.as_ref().map(|vhost| vhost.metadata.read().clone()).unwrap_or_default();
+        let mut metadata = known.as_ref().map(|vhost| vhost.metadata().clone()).unwrap_or_default();
         if let Some(description) = of.description() {
             metadata.description = description.to_owned();
         }
@@ -214,7 +214,7 @@ impl<'a> Import<'a> {
         }
         let vhost = match known {
             Some(vhost) => {
-                *vhost.metadata.write() = metadata;
+                self.broker.change_vhost(&of.name, |changed| *changed = metadata);
                 vhost
             }
             None => self.broker.add_vhost(&of.name, metadata),
@@ -348,7 +348,7 @@ pub fn export(broker: &Broker, version: &str) -> Definitions {
 const CLUSTER_ID: &str = "internal_cluster_id";
 
 fn vhost_definition(vhost: &Arc<Vhost>) -> VhostDefinition {
-    let metadata = vhost.metadata.read();
+    let metadata = vhost.metadata();
     let mut entries = Map::new();
     entries.insert("description".into(), metadata.description.clone().into());
     entries.insert("tags".into(), metadata.tags.clone().into());
@@ -566,7 +566,7 @@ mod tests {
         });
         apply(&desk, json!({ "vhosts": [vhost] })).unwrap();
         let vhost = desk.broker.vhost("v").unwrap();
-        let metadata = vhost.metadata.read().clone();
+        let metadata = vhost.metadata().clone();
         assert_eq!((metadata.description.as_str(), metadata.default_queue_type.as_deref()), ("d", Some("quorum")));
         assert_eq!(desk.broker.vhost_limits.get("v").queues(), Some(3));
         assert!(vhost.is_traced.load(Ordering::Relaxed));

@@ -59,8 +59,9 @@ pub(super) fn delete(call: &Call<'_>, name: &str) -> Result<Reply, Failure> {
 }
 
 pub(super) fn set_tags(call: &Call<'_>, name: &str, tags: &[String]) -> Result<Reply, Failure> {
-    let vhost = call.broker.vhost(name).ok_or_else(|| Failure::no_such_vhost(call.verb, name))?;
-    vhost.metadata.write().tags = tags.to_vec();
+    if !call.broker.change_vhost(name, |metadata| metadata.tags = tags.to_vec()) {
+        return Err(Failure::no_such_vhost(call.verb, name));
+    }
     Ok(Reply::DONE)
 }
 
@@ -81,7 +82,7 @@ pub(super) fn list(call: &Call<'_>, listing: &Listing) -> Result<Reply, Failure>
 }
 
 fn cell(vhost: &Vhost, column: &str, node: &str) -> Json {
-    let metadata = vhost.metadata.read();
+    let metadata = vhost.metadata();
     match column {
         "name" => json!(&*vhost.name),
         "tracing" => json!(vhost.is_traced.load(Ordering::Relaxed)),

@@ -31,12 +31,15 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let from = is_recorded.then_some((queue.id, entry.seq));
     let original = entry.message;
     let target = queue.dead_letter();
+    let mut seen = None;
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
         let exchange = vhost.exchange(&name)?;
         let message = died(&original, &queue.name, reason, &name, target.key.as_deref(), turn.now);
         let copies = if target.key.is_some() { Vec::new() } else { original.copy_keys() };
-        let mut queues = vhost.route(&exchange, &message, &copies, None, turn).queues;
+        let route = vhost.route(&exchange, &message, &copies, None, turn);
+        let mut queues = route.queues;
+        seen = route.seen;
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
@@ -47,6 +50,9 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
                 turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
             }
         }
+    }
+    if let Some(seen) = seen {
+        turn.record(*seen);
     }
 }
 

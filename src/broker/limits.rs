@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::parameters::{NotFound, Parameter};
+use super::record::{Definition, DefinitionKey, Log, Record};
 use super::validation::{self, Failed, Rule};
 
 /// What a vhost may have.
@@ -168,17 +169,31 @@ pub enum LimitsError {
 pub struct AllVhostLimits {
     // Taken alone, nothing else is locked inside.
     by_vhost: RwLock<BTreeMap<String, VhostLimits>>,
+    log: Log,
 }
 
 impl AllVhostLimits {
+    /// No limits yet; changes are recorded in `log`.
+    pub fn new(log: Log) -> Self {
+        Self { log, ..Self::default() }
+    }
+
     /// Replaces all limits of a vhost.
     pub fn set(&self, vhost: &str, limits: VhostLimits) {
-        self.by_vhost.write().insert(vhost.to_owned(), limits);
+        let mut by_vhost = self.by_vhost.write();
+        self.log.append(|| Record::Defined(Definition::VhostLimits { vhost: vhost.to_owned(), limits }));
+        by_vhost.insert(vhost.to_owned(), limits);
     }
 
     /// Removes all limits of a vhost, an error when none were ever set.
     pub fn clear(&self, vhost: &str) -> Result<(), NotFound> {
-        self.by_vhost.write().remove(vhost).map(drop).ok_or(NotFound)
+        let mut by_vhost = self.by_vhost.write();
+        if !by_vhost.contains_key(vhost) {
+            return Err(NotFound);
+        }
+        self.log.append(|| Record::Removed(DefinitionKey::VhostLimits { vhost: vhost.to_owned() }));
+        by_vhost.remove(vhost);
+        Ok(())
     }
 
     /// The limits of a vhost: none set when it is unknown.

@@ -248,6 +248,14 @@ impl Message {
         &self.head[self.properties_at as usize..][..self.properties_len as usize]
     }
 
+    /// Where the published headers are in [`Self::properties`]: offset and length, zeros without any.
+    pub fn headers_range(&self) -> (usize, usize) {
+        match self.headers_len {
+            0 => (0, 0),
+            len => ((self.headers_at - self.properties_at) as usize, len as usize),
+        }
+    }
+
     /// The headers now in force.
     pub fn headers(&self) -> Headers<'_> {
         match self.view.as_deref() {

@@ -52,7 +52,8 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{PolicyNames, Queue, arguments::QueueType, settings};
-use record::{Journal, QueueId, Record};
+use record::{BodyId, Definition, DefinitionKey, HoldId, Journal, Log, Position, QueueId, Record};
+use recovery::{ReplayError, Replayed};
 use time::Time;
 use timers::{Owner, Timers};
 use turn::Turn;
@@ -78,9 +79,13 @@ pub struct Broker {
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
     queue_ids: AtomicU64,
     consumer_ids: AtomicU64,
+    body_ids: AtomicU64,
+    hold_ids: AtomicU64,
     queues_count: AtomicUsize,
     random: AtomicU64,
     journal: OnceLock<Arc<dyn Journal>>,
+    /// The same journal, shared with what administration defines.
+    definitions_log: Log,
     show_properties: OnceLock<trace::ShowProperties>,
     cold_pages: OnceLock<Arc<dyn ColdPages>>,
     /// Connections that wait for the log or for a page.
@@ -101,27 +106,60 @@ pub struct EffectiveQueuePolicy {
 }
 
 impl Broker {
-    /// A broker with the default vhost and user of its settings, and nothing else.
+    /// A broker with the default vhost and user of its settings, and nothing else. Records nothing
+    /// until a journal is attached.
     pub fn new(options: Options, now: Time) -> Result<Self, String> {
+        let broker = Self::blank(options, now)?;
+        broker.create_defaults()?;
+        Ok(broker)
+    }
+
+    /// A broker as `records`, the whole of its log, say, which goes on recording to `journal`. The
+    /// default vhost and user are made when there are no records at all, and never again: whoever
+    /// deletes them has them deleted.
+    pub fn open(
+        options: Options,
+        now: Time,
+        records: impl Iterator<Item = Record>,
+        journal: Arc<dyn Journal>,
+    ) -> Result<(Self, Replayed), OpenError> {
+        let broker = Self::blank(options, now).map_err(OpenError::Defaults)?;
+        let replayed = broker.replay(records, now)?;
+        if replayed.is_new() {
+            broker.create_defaults().map_err(OpenError::Defaults)?;
+            // One record: a broker that crashed half-way through would start without a user.
+            journal.append(&Record::Transaction(broker.definitions()));
+        }
+        broker.attach_journal(journal);
+        Ok((broker, replayed))
+    }
+
+    /// A broker without any vhost or user.
+    fn blank(options: Options, now: Time) -> Result<Self, String> {
+        let log = Log::default();
         let access = Users::new(access::Options {
             loopback_users: options.loopback_users.clone(),
             ..access::Options::default()
-        });
+        })
+        .with_log(log.clone());
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
-        let broker = Self {
+        Ok(Self {
             access,
-            policies: Policies::default(),
-            parameters: Parameters::default(),
-            vhost_limits: AllVhostLimits::default(),
+            policies: Policies::new(log.clone()),
+            parameters: Parameters::default().with_log(log.clone()),
+            vhost_limits: AllVhostLimits::new(log.clone()),
             connections: Connections::default(),
             timers: Timers::default(),
             vhosts: DashMap::default(),
             queue_ids: AtomicU64::new(1),
             consumer_ids: AtomicU64::new(1),
+            body_ids: AtomicU64::new(1),
+            hold_ids: AtomicU64::new(1),
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
             journal: OnceLock::new(),
+            definitions_log: log,
             show_properties: OnceLock::new(),
             cold_pages: OnceLock::new(),
             waiting: Waiting::default(),
@@ -131,9 +169,7 @@ impl Broker {
             disk_alarm: AtomicBool::new(false),
             started_at: now,
             options,
-        };
-        broker.create_defaults()?;
-        Ok(broker)
+        })
     }
 
     fn create_defaults(&self) -> Result<(), String> {
@@ -170,10 +206,40 @@ impl Broker {
         self.create_defaults()
     }
 
-    /// Has every durable change recorded from now on.
+    /// Has every durable change recorded from now on. What is there already is not recorded:
+    /// [`Broker::open`] is how a broker begins that has a log.
     pub fn attach_journal(&self, journal: Arc<dyn Journal>) {
+        self.definitions_log.attach(journal.clone());
         // A second journal would see half of the story.
         assert!(self.journal.set(journal).is_ok(), "a broker has one journal");
+    }
+
+    /// After the last record of what administration defined: who is told that something was defined
+    /// waits until that is flushed.
+    pub fn defined_at(&self) -> Position {
+        self.definitions_log.last()
+    }
+
+    /// Records that define everything that administration has defined, in an order in which they can
+    /// be replayed.
+    pub fn definitions(&self) -> Vec<Record> {
+        let mut all = Vec::new();
+        for vhost in self.vhosts() {
+            let metadata = vhost.metadata().clone();
+            all.push(Definition::Vhost { name: vhost.name.clone(), metadata });
+        }
+        all.extend(self.access.list().into_iter().map(Definition::User));
+        all.extend(self.access.list_permissions(None, None).into_iter().map(Definition::Permissions));
+        all.extend(self.access.list_topic_permissions(None, None).into_iter().map(Definition::TopicPermissions));
+        for layer in [policy::Layer::User, policy::Layer::Operator] {
+            all.extend(self.policies.list(layer, None).into_iter().map(|policy| Definition::Policy(layer, policy)));
+        }
+        let limits = self.vhost_limits.list().into_iter();
+        all.extend(limits.map(|(vhost, limits)| Definition::VhostLimits { vhost, limits }));
+        all.extend(self.parameters.list(None, None).into_iter().map(Definition::Parameter));
+        let global = self.parameters.list_global().into_iter();
+        all.extend(global.map(|(name, value)| Definition::GlobalParameter { name, value }));
+        all.into_iter().map(Record::Defined).collect()
     }
 
     /// Has somebody asked for messages that are not in memory.
@@ -212,20 +278,34 @@ impl Broker {
     pub fn add_vhost(&self, name: &str, metadata: vhost::Metadata) -> Arc<Vhost> {
         let made = || {
             let vhost = Vhost::new(name.into());
-            if let Some(journal) = self.journal() {
-                journal.append(&Record::VhostAdded { name: vhost.name.clone(), metadata: metadata.clone() });
-            }
-            *vhost.metadata.write() = metadata;
+            self.definitions_log
+                .append(|| Record::Defined(Definition::Vhost { name: vhost.name.clone(), metadata: metadata.clone() }));
+            vhost.set_metadata(metadata);
             vhost
         };
         self.vhosts.entry(name.into()).or_insert_with(made).clone()
+    }
+
+    /// Changes what administration knows of a vhost; false if there is none.
+    pub fn change_vhost(&self, name: &str, change: impl FnOnce(&mut vhost::Metadata)) -> bool {
+        // Nobody can delete it while its place in the map is held.
+        let Some(vhost) = self.vhosts.get(name) else { return false };
+        vhost.change_metadata(change, |metadata| {
+            self.definitions_log
+                .append(|| Record::Defined(Definition::Vhost { name: vhost.name.clone(), metadata: metadata.clone() }));
+        });
+        true
     }
 
     /// Deletes a vhost with everything in it and closes its connections; false if there is none.
     pub fn delete_vhost(&self, name: &str, turn: &mut Turn<'_>) -> bool {
         // Recorded while nobody can make a new one of that name.
         let removed = self.vhosts.remove_if(name, |name, _| {
-            turn.record(Record::VhostRemoved { name: name.clone() });
+            turn.record(Record::Removed(DefinitionKey::Vhost(name.clone())));
+            self.access.delete_vhost(name);
+            self.policies.delete_vhost(name);
+            self.parameters.delete_vhost(name);
+            self.vhost_limits.delete_vhost(name);
             true
         });
         let Some((_, vhost)) = removed else { return false };
@@ -238,10 +318,6 @@ impl Broker {
         for queue in vhost.queues() {
             vhost.remove_queue(&queue, turn);
         }
-        self.access.delete_vhost(name);
-        self.policies.delete_vhost(name);
-        self.parameters.delete_vhost(name);
-        self.vhost_limits.delete_vhost(name);
         true
     }
 
@@ -253,6 +329,26 @@ impl Broker {
     /// Identities up to this one are taken.
     pub fn reserve_queue_id(&self, id: QueueId) {
         self.queue_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
+    }
+
+    /// New identities for so many shared messages in records, of which this is the first.
+    pub fn next_body_ids(&self, count: usize) -> BodyId {
+        BodyId(self.body_ids.fetch_add(count as u64, Ordering::Relaxed))
+    }
+
+    /// Identities up to this one are taken.
+    pub fn reserve_body_id(&self, id: BodyId) {
+        self.body_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
+    }
+
+    /// A new identity for a message that an exchange holds back.
+    pub fn next_hold_id(&self) -> HoldId {
+        HoldId(self.hold_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Identities up to this one are taken.
+    pub fn reserve_hold_id(&self, id: HoldId) {
+        self.hold_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
     }
 
     /// A new identity for a consumer.
@@ -396,6 +492,17 @@ impl Broker {
             }
         }
     }
+}
+
+/// Why a broker cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its log makes no sense.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// What every broker begins with cannot be made; the text says why.
+    #[error("{0}")]
+    Defaults(String),
 }
 
 /// Appointments that one tick serves.

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::record::{Definition, DefinitionKey, Log, Record};
 use super::validation::Failed;
 
 /// One parameter. Serialises with its keys in the order of a definitions file.
@@ -90,6 +91,7 @@ pub struct NotFound;
 #[derive(Debug, Default)]
 pub struct Parameters {
     components: Vec<String>,
+    log: Log,
     // Each taken alone, nothing else is locked inside.
     entries: RwLock<BTreeMap<(String, String, String), Arc<Json>>>,
     global: RwLock<BTreeMap<String, Arc<Json>>>,
@@ -99,6 +101,19 @@ impl Parameters {
     /// No parameters yet; those of `components` will be accepted.
     pub fn new<C: Into<String>>(components: impl IntoIterator<Item = C>) -> Self {
         Self { components: components.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Has changes recorded in `log`.
+    #[must_use]
+    pub fn with_log(mut self, log: Log) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// Puts back what a log says was set. The component is not looked at: it was known then.
+    pub(in crate::broker) fn restore(&self, parameter: Parameter) {
+        let Parameter { value, vhost, component, name } = parameter;
+        self.entries.write().insert((vhost, component, name), Arc::new(value));
     }
 
     /// Sets a parameter of a registered component.
@@ -117,6 +132,10 @@ impl Parameters {
         if entries.len() >= PARAMETERS_COUNT_MAX && !entries.contains_key(&key) {
             return Err(Failed(vec![format!("component {} is limited to {PARAMETERS_COUNT_MAX}", key.1)]).into());
         }
+        self.log.append(|| {
+            let ((vhost, component, name), value) = (key.clone(), value.clone());
+            Record::Defined(Definition::Parameter(Parameter { value, vhost, component, name }))
+        });
         entries.insert(key, Arc::new(value));
         Ok(())
     }
@@ -129,7 +148,16 @@ impl Parameters {
             Component::Other => {}
         }
         let key = (vhost.to_owned(), component.to_owned(), name.to_owned());
-        self.entries.write().remove(&key).map(drop).ok_or(ParameterError::NotFound(NotFound))
+        let mut entries = self.entries.write();
+        if !entries.contains_key(&key) {
+            return Err(ParameterError::NotFound(NotFound));
+        }
+        self.log.append(|| {
+            let (vhost, component, name) = key.clone();
+            Record::Removed(DefinitionKey::Parameter { vhost, component, name })
+        });
+        entries.remove(&key);
+        Ok(())
     }
 
     /// The value of a parameter.
@@ -159,12 +187,21 @@ impl Parameters {
 
     /// Sets a global parameter.
     pub fn set_global(&self, name: &str, value: Json) {
-        self.global.write().insert(name.to_owned(), Arc::new(value));
+        let (name, value) = (name.to_owned(), Arc::new(value));
+        let mut global = self.global.write();
+        self.log.append(|| Record::Defined(Definition::GlobalParameter { name: name.clone(), value: value.clone() }));
+        global.insert(name, value);
     }
 
     /// Removes a global parameter.
     pub fn clear_global(&self, name: &str) -> Result<(), NotFound> {
-        self.global.write().remove(name).map(drop).ok_or(NotFound)
+        let mut global = self.global.write();
+        if !global.contains_key(name) {
+            return Err(NotFound);
+        }
+        self.log.append(|| Record::Removed(DefinitionKey::GlobalParameter { name: name.to_owned() }));
+        global.remove(name);
+        Ok(())
     }
 
     /// The value of a global parameter.

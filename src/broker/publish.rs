@@ -7,7 +7,8 @@ use super::{
     consumer::{Held, Settle},
     exchange::{self, Exchange, RecentHistory, Routing, Target},
     message::{Message, View},
-    queue::Queue,
+    queue::{Queue, dedup::Observed},
+    record::{BodyId, HoldId, Keeper, Record},
     route::{self, Route},
     turn::Turn,
     vhost::Vhost,
@@ -75,12 +76,27 @@ impl Vhost {
         property: Option<Property<'_>>,
         turn: &mut Turn<'_>,
     ) -> Route {
-        if let Some(dedup) = &start.dedup
-            && dedup.lock().is_duplicate_message(message.headers(), turn.now)
-        {
-            return Route::kept();
+        let mut seen = None;
+        if let Some(dedup) = &start.dedup {
+            // Taken for the look alone: routing may take other locks.
+            let observed = dedup.lock().observe(message.headers(), turn.now);
+            match observed {
+                Observed::Duplicate => return Route::kept(),
+                Observed::New(name) if self.records(start, turn) => {
+                    let keeper = Keeper::Exchange { vhost: self.name.clone(), name: start.name.clone() };
+                    seen = Some(Box::new(Record::Seen { keeper, seen: name }));
+                }
+                Observed::New(_) | Observed::Unnamed => {}
+            }
         }
-        self.route_from(start, message, copies, property, None, turn)
+        let mut route = self.route_from(start, message, copies, property, None, turn);
+        route.seen = seen;
+        route
+    }
+
+    /// Whether what an exchange keeps is recorded.
+    fn records(&self, exchange: &Exchange, turn: &Turn<'_>) -> bool {
+        turn.broker.is_logged() && exchange.declaration.is_durable && !exchange.is_deleted() && !self.is_deleted()
     }
 
     fn route_from(
@@ -100,13 +116,27 @@ impl Vhost {
             if let Some(recent) = &keeper.recent
                 && RecentHistory::<Message>::wants(message.headers())
             {
-                recent.lock().store(message.clone());
+                let mut recent = recent.lock();
+                recent.store(message.clone());
+                // All of them: what is displaced depends on every one.
+                if self.records(&keeper, turn) {
+                    let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
+                    turn.record(Record::Kept { vhost, exchange, message: message.clone() });
+                }
             }
             if released.is_none_or(|released| !Arc::ptr_eq(released, &keeper))
                 && let (Some(delayed), Some(delay_ms)) = (&keeper.delayed, exchange::delay_ms(message.headers()))
             {
                 let due = turn.now.after_ms(delay_ms);
-                delayed.lock().hold(due, message.clone());
+                let mut delayed = delayed.lock();
+                // Under the lock, so that what is due at once comes out in this order.
+                let hold = turn.broker.next_hold_id();
+                delayed.hold(due, hold, message.clone());
+                if message.traits.persistent && self.records(&keeper, turn) {
+                    let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
+                    turn.record(Record::Held { vhost, exchange, hold, due, message: message.clone() });
+                }
+                drop(delayed);
                 turn.broker.timers.schedule(due, super::timers::Owner::Exchange(Arc::downgrade(&keeper)));
                 route.is_kept = true;
             }
@@ -123,14 +153,24 @@ impl Vhost {
                 return;
             }
             let mut batch = Batch::default();
-            for message in due {
+            let mut holds: Vec<HoldId> = Vec::new();
+            for (hold, message) in due {
+                if message.traits.persistent {
+                    holds.push(hold);
+                }
                 let headers = exchange::released_headers(message.headers());
                 let message = message.with_view(View { headers: Some(headers), without_ttl: false });
                 let copies = message.copy_keys();
                 let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
                 batch.push(message, &Arc::new(route));
             }
-            batch.place(turn, &mut Vec::new());
+            let released = (!holds.is_empty() && self.records(exchange, turn)).then(|| Record::Released {
+                vhost: self.name.clone(),
+                exchange: exchange.name.clone(),
+                holds,
+            });
+            // In one record with what the queues take: neither lost nor published twice.
+            commit_with(&mut batch, &[], released, turn, &mut Vec::new());
             turn.drain();
         }
     }
@@ -182,15 +222,23 @@ impl Batch {
                 Some((last, others)) => (Some(last), others),
                 None => (None, &[][..]),
             };
+            let mut bodies = match others {
+                [] => Bodies::default(),
+                _ => Bodies::record(&messages.as_slice()[..count], &route, turn),
+            };
             for queue in others {
-                queue.publish(messages.as_slice()[..count].iter().cloned(), turn, &mut found);
+                queue.publish_shared(messages.as_slice()[..count].iter().cloned(), &mut bodies, turn, &mut found);
             }
             let mut run = messages.by_ref().take(count);
             if let Some(queue) = last {
-                queue.publish(&mut run, turn, &mut found);
+                queue.publish_shared(&mut run, &mut bodies, turn, &mut found);
             }
             // What no queue took: there is none, or it was deleted meanwhile.
             run.for_each(drop);
+            bodies.close(turn);
+            if let Some(seen) = &route.seen {
+                turn.record(Record::clone(seen));
+            }
             if !found.is_empty() {
                 found.sort_unstable();
                 found.dedup();
@@ -211,6 +259,17 @@ pub fn commit(
     turn: &mut Turn<'_>,
     refused: &mut Vec<usize>,
 ) {
+    commit_with(batch, settles, None, turn, refused);
+}
+
+/// As [`commit`], with one more record in the same step.
+fn commit_with(
+    batch: &mut Batch,
+    settles: &[(Arc<Queue>, Settle, Vec<Held>)],
+    more: Option<Record>,
+    turn: &mut Turn<'_>,
+    refused: &mut Vec<usize>,
+) {
     let routed = batch.runs.iter().flat_map(|(route, _)| route.queues.iter());
     let mut queues: Vec<Arc<Queue>> = routed.chain(settles.iter().map(|(queue, ..)| queue)).cloned().collect();
     queues.sort_by_key(|queue| queue.id);
@@ -221,19 +280,26 @@ pub fn commit(
     };
     turn.begin_transaction();
     let mut start = 0;
+    let mut seen = Vec::new();
     for (route, count) in batch.runs.drain(..) {
         let mut found = Vec::new();
+        let mut bodies = match &route.queues[..] {
+            [] | [_] => Bodies::default(),
+            _ => Bodies::record(&batch.messages[start..start + count], &route, turn),
+        };
         for queue in &route.queues {
             let (queue, machine, effects) = &mut locked[place_of(queue)];
             if !queue.is_deleted() {
                 let messages = batch.messages[start..start + count].iter().cloned();
-                queue.push(machine, messages, turn, effects, &mut found);
+                queue.push(machine, messages, &mut bodies, turn, effects, &mut found);
             }
         }
+        bodies.close(turn);
         found.sort_unstable();
         found.dedup();
         refused.extend(found.into_iter().map(|index| start + index));
         start += count;
+        seen.extend(route.seen.as_deref().cloned());
     }
     batch.messages.clear();
     for (queue, how, held) in settles {
@@ -243,16 +309,72 @@ pub fn commit(
     for (queue, _, effects) in &mut locked {
         queue.record_settled(effects, turn);
     }
+    seen.into_iter().chain(more).for_each(|record| turn.record(record));
     turn.end_transaction();
     for (queue, machine, effects) in locked {
         queue.after_push(machine, effects, turn);
     }
 }
 
+/// Messages of one run that several queues record: the log has each once, and the queues' records
+/// name it.
+#[derive(Default)]
+pub(in crate::broker) struct Bodies {
+    /// Identity of the run's first message; the others follow it.
+    first: Option<BodyId>,
+    /// By message: how many queues have yet to name it. Zero where it is recorded with its queue.
+    missing: Vec<u32>,
+}
+
+impl Bodies {
+    /// Records the messages that more than one queue of the route records.
+    fn record(messages: &[Message], route: &Route, turn: &mut Turn<'_>) -> Self {
+        if !turn.broker.is_logged() {
+            return Self::default();
+        }
+        let count_of = |is_counted: &dyn Fn(&Queue) -> bool| {
+            route.queues.iter().filter(|queue| queue.is_logged(turn) && is_counted(queue)).count() as u32
+        };
+        // What is not persistent is recorded by streams alone.
+        let (of_persistent, of_others) = (count_of(&|_| true), count_of(&Queue::is_stream));
+        if of_persistent < 2 {
+            return Self::default();
+        }
+        let first = turn.broker.next_body_ids(messages.len());
+        let mut missing = Vec::with_capacity(messages.len());
+        for (message, id) in messages.iter().zip(first.0..) {
+            let targets = if message.traits.persistent { of_persistent } else { of_others };
+            missing.push(if targets < 2 { 0 } else { targets });
+            if targets >= 2 {
+                turn.record(Record::Body { body: BodyId(id), targets, message: message.clone() });
+            }
+        }
+        Self { first: Some(first), missing }
+    }
+
+    /// The name of the run's message of that index for one more queue, if it has one.
+    pub(in crate::broker) fn name(&mut self, index: usize) -> Option<BodyId> {
+        let first = self.first?;
+        let missing = self.missing.get_mut(index)?;
+        *missing = missing.checked_sub(1)?;
+        Some(BodyId(first.0 + index as u64))
+    }
+
+    /// Has the log know which messages are named no more, though some queues did not take them.
+    fn close(self, turn: &mut Turn<'_>) {
+        let Some(first) = self.first else { return };
+        for (missing, id) in self.missing.into_iter().zip(first.0..) {
+            if missing > 0 {
+                turn.record(Record::BodyClosed { body: BodyId(id) });
+            }
+        }
+    }
+}
+
 impl Turn<'_> {
     /// Delivers what an exchange has kept to a new binding's destination.
     pub(in crate::broker) fn replay_recent(&mut self, vhost: &Vhost, exchange: &Arc<Exchange>, to: &Target) {
-        let Some(recent) = &exchange.recent else { return };
+        let Some(recent) = exchange.recent.as_ref().filter(|_| !self.is_replay()) else { return };
         let kept: Vec<Message> = recent.lock().replay().cloned().collect();
         let mut batch = Batch::default();
         for message in kept {

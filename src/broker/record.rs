@@ -3,12 +3,22 @@
 //! Records of a queue are appended while that queue's lock is held, so that log order is queue
 //! order; a queue, exchange or vhost is recorded before anybody can find it. Only durable things are
 //! recorded: durable queues and their persistent messages (all messages of a stream, whose offsets
-//! have no gaps), durable exchanges, and the bindings between them. What was decided is recorded,
-//! never what it was decided by: [`recovery`](super::recovery) only repeats.
+//! have no gaps), durable exchanges with what they keep, the bindings between them, and what
+//! administration defines ([`Definition`]). Tracing is not: it is off after a start, as in RabbitMQ.
+//! What was decided is recorded, never what it was decided by: [`recovery`](super::recovery) only
+//! repeats.
+
+mod codec;
+mod definition;
+mod log;
 
 use std::sync::Arc;
 
-use super::{message::Message, time::Time, value::Table, vhost::Metadata};
+pub use codec::{DecodeError, Decoder, decode, encode};
+pub use definition::{Definition, DefinitionKey};
+pub use log::Log;
+
+use super::{message::Message, queue::dedup::Seen, time::Time, value::Table};
 
 /// Place in the log; larger is later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,10 +28,51 @@ pub struct Position(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
+/// Identity of a message that several queues share in records; grows and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BodyId(pub u64);
+
+/// Identity of a message that an exchange holds back; grows and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldId(pub u64);
+
+/// Who remembers which messages came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A queue.
+    Queue(QueueId),
+    /// An exchange.
+    Exchange {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+}
+
 /// One change of durable state.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// Messages entered a queue.
+    /// A message that several queues are about to take: [`Record::Enqueue`] names it instead of
+    /// having it again.
+    ///
+    /// It must stay resolvable until so many `Enqueue` records have named it as `targets` says, or
+    /// a [`Record::BodyClosed`] says that no more will; where the log ends before either, nobody
+    /// will name it either. Its bytes live as long as an entry of a queue that was made of it.
+    Body {
+        /// Its identity.
+        body: BodyId,
+        /// Queues that may name it.
+        targets: u32,
+        /// The message.
+        message: Message,
+    },
+    /// No further record names that body, though fewer did than had been said.
+    BodyClosed {
+        /// Its identity.
+        body: BodyId,
+    },
+    /// A message entered a queue.
     Enqueue {
         /// The queue.
         queue: QueueId,
@@ -29,6 +80,8 @@ pub enum Record {
         seq: u64,
         /// The message; several queues share its body.
         message: Message,
+        /// Set when a [`Record::Body`] has the message already.
+        body: Option<BodyId>,
         /// When it expires.
         deadline: Time,
         /// When it came, which readers of a stream may ask for.
@@ -40,6 +93,53 @@ pub enum Record {
         queue: QueueId,
         /// Their identities.
         seqs: Vec<u64>,
+    },
+    /// Messages up to this one may have been delivered: what comes back of them says so. A later
+    /// record may name an earlier one, when fewer were delivered than had been reckoned with.
+    Handed {
+        /// The queue.
+        queue: QueueId,
+        /// The last such identity.
+        up_to: u64,
+    },
+    /// A message was named for deduplication. Follows the message's own records: a message that is
+    /// not in the log is none that came.
+    Seen {
+        /// Who remembers it.
+        keeper: Keeper,
+        /// Its name, and for how long.
+        seen: Seen,
+    },
+    /// An exchange holds a message back.
+    Held {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        exchange: Arc<str>,
+        /// The identity of what is held.
+        hold: HoldId,
+        /// When it is to be published.
+        due: Time,
+        /// The message.
+        message: Message,
+    },
+    /// An exchange no longer holds these back; they are in queues, or went nowhere.
+    Released {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        exchange: Arc<str>,
+        /// Their identities.
+        holds: Vec<HoldId>,
+    },
+    /// An exchange keeps a message for those who bind later; the oldest may have to go for it.
+    Kept {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        exchange: Arc<str>,
+        /// The message.
+        message: Message,
     },
     /// Deliveries failed; the messages are back in their places.
     Requeue {
@@ -123,18 +223,10 @@ pub enum Record {
         /// Arguments.
         arguments: Table,
     },
-    /// A vhost was made.
-    VhostAdded {
-        /// Its name.
-        name: Arc<str>,
-        /// What administration knows of it.
-        metadata: Metadata,
-    },
-    /// A vhost was removed, with everything in it.
-    VhostRemoved {
-        /// Its name.
-        name: Arc<str>,
-    },
+    /// Administration defined something, or changed it.
+    Defined(Definition),
+    /// Administration removed something, and whatever cannot be without it.
+    Removed(DefinitionKey),
     /// All of these took effect together. One record, so that no other can come between them.
     Transaction(Vec<Record>),
 }

@@ -5,23 +5,29 @@
 //! looked at when the records were written, and what came of that is in the records. Afterwards the
 //! queues have their appointments, so what became due meanwhile happens at the next tick.
 //!
-//! What comes back: vhosts, durable exchanges, their bindings to durable destinations, durable
-//! queues under their identity with their persistent messages, delivery counts and deadlines.
-//! What was delivered and not settled is ready again, in its place.
+//! What comes back: everything that administration defined, durable exchanges with the messages they
+//! hold back and those they keep, their bindings to durable destinations, durable queues under their
+//! identity with their persistent messages, delivery counts and deadlines, and the names that
+//! deduplication remembers. What was delivered and not settled is ready again, in its place, and
+//! says that it was delivered; so do, after a crash, some that were about to be.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     Broker,
-    exchange::{Kind, Target},
+    exchange::{Exchange, Kind, Target},
     message::Message,
     queue::{
         Queue, QueueDeclaration,
         arguments::{self, Declaration},
         ready::Entry,
     },
-    record::{QueueId, Record},
+    record::{Definition, DefinitionKey, Keeper, QueueId, Record},
     time::Time,
+    timers::Owner,
     topology::DeclareExchange,
     turn::Turn,
 };
@@ -33,8 +39,15 @@ pub struct Replayed {
     pub records: u64,
     /// Queues that are there now because of them.
     pub queues: u64,
-    /// Messages that are there now because of them.
+    /// Messages in queues that are there now because of them.
     pub messages: u64,
+}
+
+impl Replayed {
+    /// There was nothing: the broker begins, and needs its first vhost and user.
+    pub fn is_new(&self) -> bool {
+        self.records == 0
+    }
 }
 
 /// Why records could not be repeated. The log was written by a broker that knew better, or it is
@@ -71,12 +84,15 @@ impl Broker {
     /// When a journal is attached: it would be told everything a second time.
     pub fn replay(&self, records: impl Iterator<Item = Record>, now: Time) -> Result<Replayed, ReplayError> {
         assert!(!self.is_logged(), "records are replayed before a journal is attached");
-        let mut replay = Replay { turn: Turn::replay(self, now), queues: Queues::default(), count: 0 };
+        let turn = Turn::replay(self, now);
+        let mut replay = Replay { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() };
         for record in records {
             replay.apply(record)?;
         }
+        replay.apply_policies();
         let mut replayed = Replayed { records: replay.count, ..Replayed::default() };
         for queue in replay.queues.values().flatten() {
+            queue.lock().mark_redelivered();
             queue.touch(&replay.turn);
             replayed.queues += 1;
             replayed.messages += queue.status().ready;
@@ -89,13 +105,19 @@ struct Replay<'a> {
     turn: Turn<'a>,
     queues: Queues,
     count: u64,
+    /// Vhosts whose policies have changed and are not yet in force.
+    changed: BTreeSet<String>,
 }
 
 impl Replay<'_> {
     fn apply(&mut self, record: Record) -> Result<(), ReplayError> {
         self.count += 1;
+        if !matches!(record, Record::Defined(Definition::Policy(..)) | Record::Removed(DefinitionKey::Policy { .. })) {
+            self.apply_policies();
+        }
         match record {
-            Record::Enqueue { queue, seq, message, deadline, at } => {
+            Record::Body { body, .. } | Record::BodyClosed { body } => self.turn.broker.reserve_body_id(body),
+            Record::Enqueue { queue, seq, message, deadline, at, .. } => {
                 if let Some(queue) = self.queue(queue)? {
                     restore(queue, seq, message, deadline, at);
                 }
@@ -126,6 +148,42 @@ impl Replay<'_> {
                     }
                 }
             }
+            Record::Handed { queue, up_to } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_handed(up_to);
+                }
+            }
+            Record::Seen { keeper: Keeper::Queue(queue), seen } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_seen(seen);
+                }
+            }
+            Record::Seen { keeper: Keeper::Exchange { vhost, name }, seen } => {
+                if let Some(window) = self.exchange(&vhost, &name).as_ref().and_then(|of| of.dedup.as_ref()) {
+                    window.lock().restore(seen);
+                }
+            }
+            Record::Held { vhost, exchange, hold, due, message } => {
+                self.turn.broker.reserve_hold_id(hold);
+                if let Some(exchange) = self.exchange(&vhost, &exchange)
+                    && let Some(delayed) = &exchange.delayed
+                {
+                    delayed.lock().hold(due, hold, message);
+                    self.turn.broker.timers.schedule(due, Owner::Exchange(Arc::downgrade(&exchange)));
+                }
+            }
+            Record::Released { vhost, exchange, holds } => {
+                if let Some(delayed) = self.exchange(&vhost, &exchange).as_ref().and_then(|of| of.delayed.as_ref()) {
+                    delayed.lock().forget(&holds);
+                }
+            }
+            Record::Kept { vhost, exchange, message } => {
+                if let Some(recent) = self.exchange(&vhost, &exchange).as_ref().and_then(|of| of.recent.as_ref()) {
+                    recent.lock().store(message);
+                }
+            }
+            Record::Defined(definition) => self.define(definition)?,
+            Record::Removed(key) => self.remove(key),
             Record::StreamTrimmed { queue, first } => {
                 if let Some(queue) = self.queue(queue)? {
                     queue.lock().restore_trimmed(first);
@@ -137,12 +195,92 @@ impl Replay<'_> {
                     self.apply(record)?;
                 }
             }
-            definition => self.apply_definition(definition)?,
+            topology => self.apply_topology(topology)?,
         }
         Ok(())
     }
 
-    fn apply_definition(&mut self, record: Record) -> Result<(), ReplayError> {
+    fn define(&mut self, definition: Definition) -> Result<(), ReplayError> {
+        let broker = self.turn.broker;
+        let refuse = |what, name: &str, vhost: &str, error: &dyn std::fmt::Display| {
+            Err(refused(what, name, vhost, error.to_string()))
+        };
+        match definition {
+            Definition::Vhost { name, metadata } => {
+                broker.add_vhost(&name, metadata.clone());
+                broker.change_vhost(&name, |changed| *changed = metadata);
+            }
+            Definition::User(user) => {
+                let name = user.name.clone();
+                if let Err(error) = broker.access.put(Arc::unwrap_or_clone(user)) {
+                    return refuse("user", &name, "", &error);
+                }
+            }
+            Definition::Permissions(of) => {
+                if let Err(error) = broker.access.set_permissions(&of.user, &of.vhost, of.permissions) {
+                    return refuse("permissions of user", &of.user, &of.vhost, &error);
+                }
+            }
+            Definition::TopicPermissions(of) => {
+                let set = broker.access.set_topic_permissions(&of.user, &of.vhost, &of.exchange, of.permissions);
+                if let Err(error) = set {
+                    return refuse("topic permissions of user", &of.user, &of.vhost, &error);
+                }
+            }
+            Definition::Policy(layer, policy) => {
+                self.changed.insert(policy.vhost.clone());
+                broker.policies.set(layer, Arc::unwrap_or_clone(policy));
+            }
+            Definition::VhostLimits { vhost, limits } => broker.vhost_limits.set(&vhost, limits),
+            Definition::Parameter(parameter) => broker.parameters.restore(parameter),
+            Definition::GlobalParameter { name, value } => {
+                broker.parameters.set_global(&name, Arc::unwrap_or_clone(value));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not there any more is as it should be.
+    fn remove(&mut self, key: DefinitionKey) {
+        let broker = self.turn.broker;
+        match key {
+            DefinitionKey::Vhost(name) => {
+                broker.delete_vhost(&name, &mut self.turn);
+                for queue in self.queues.values_mut() {
+                    queue.take_if(|queue| queue.is_deleted());
+                }
+            }
+            DefinitionKey::User(name) => _ = broker.access.delete(&name),
+            DefinitionKey::Permissions { user, vhost } => _ = broker.access.clear_permissions(&user, &vhost),
+            DefinitionKey::TopicPermissions { user, vhost, exchange } => {
+                _ = broker.access.clear_topic_permissions(&user, &vhost, exchange.as_deref());
+            }
+            DefinitionKey::Policy { layer, vhost, name } => {
+                _ = broker.policies.clear(layer, &vhost, &name);
+                self.changed.insert(vhost);
+            }
+            DefinitionKey::VhostLimits { vhost } => _ = broker.vhost_limits.clear(&vhost),
+            DefinitionKey::Parameter { vhost, component, name } => {
+                _ = broker.parameters.clear(&vhost, &component, &name);
+            }
+            DefinitionKey::GlobalParameter { name } => _ = broker.parameters.clear_global(&name),
+        }
+    }
+
+    /// Puts changed policies in force, once for all that changed in a row.
+    fn apply_policies(&mut self) {
+        for name in std::mem::take(&mut self.changed) {
+            if let Some(vhost) = self.turn.broker.vhost(&name) {
+                self.turn.broker.apply_policies(&vhost, &mut self.turn);
+            }
+        }
+    }
+
+    fn exchange(&self, vhost: &str, name: &str) -> Option<Arc<Exchange>> {
+        self.turn.broker.vhost(vhost)?.exchange(name)
+    }
+
+    fn apply_topology(&mut self, record: Record) -> Result<(), ReplayError> {
         let broker = self.turn.broker;
         match record {
             Record::QueueDeclared { queue: id, vhost, name, auto_delete, arguments } => {
@@ -192,19 +330,7 @@ impl Replay<'_> {
                 };
                 done.map_err(|error| refused("a binding of exchange", &source, &vhost.name, error.to_string()))?;
             }
-            Record::VhostAdded { name, metadata } => drop(broker.add_vhost(&name, metadata)),
-            Record::VhostRemoved { name } => {
-                broker.delete_vhost(&name, &mut self.turn);
-                for queue in self.queues.values_mut() {
-                    queue.take_if(|queue| queue.is_deleted());
-                }
-            }
-            Record::Enqueue { .. }
-            | Record::Settle { .. }
-            | Record::Requeue { .. }
-            | Record::Move { .. }
-            | Record::StreamTrimmed { .. }
-            | Record::Transaction(_) => unreachable!("`apply` handles what is about messages"),
+            _ => unreachable!("`apply` handles everything that is no topology"),
         }
         Ok(())
     }

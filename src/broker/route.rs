@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::{
     exchange::{Exchange, Routing, Target, delay_ms},
     queue::Queue,
+    record::Record,
     vhost::Vhost,
 };
 
@@ -28,6 +29,8 @@ pub struct Route {
     /// Exchanges on the way that hold messages back or keep them: the caller hands them the
     /// message.
     pub(in crate::broker) keepers: SmallVec<[Arc<Exchange>; 1]>,
+    /// To be recorded once the message is in its queues: the name by which its exchange knows it.
+    pub(in crate::broker) seen: Option<Box<Record>>,
 }
 
 impl Route {
@@ -65,6 +68,8 @@ pub fn walk(
         route.visited.push((exchange.clone(), exchange.generation()));
         if exchange.delayed.is_some() || exchange.recent.is_some() {
             route.keepers.push(exchange.clone());
+            // Or the next message of that key would go past them.
+            route.is_cacheable = false;
             let is_released = released.is_some_and(|released| Arc::ptr_eq(released, &exchange));
             if exchange.delayed.is_some() && !is_released && delay_ms(routing.headers).is_some() {
                 continue;
@@ -119,5 +124,35 @@ fn push_exchange(route: &Route, waiting: &mut SmallVec<[Arc<Exchange>; 4]>, exch
         || waiting.iter().any(|known| Arc::ptr_eq(known, &exchange));
     if !is_known {
         waiting.push(exchange);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::broker::{
+        Broker, Options,
+        message::Message,
+        time::Time,
+        topology::DeclareExchange,
+        turn::Turn,
+        value::{Table, Value},
+    };
+
+    #[test]
+    fn a_route_to_an_exchange_that_holds_messages_back_is_not_remembered() {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut turn = Turn::new(&broker, Time(0));
+        let arguments = Table::from_iter([("x-delayed-type", Value::text("fanout"))]);
+        let wanted = DeclareExchange { name: "x", kind: "x-delayed-message", arguments, ..DeclareExchange::default() };
+        let exchange = vhost.declare_exchange(&wanted, &mut turn).unwrap();
+        let mut headers = Vec::new();
+        Table::from_iter([("x-delay", Value::I32(5))]).encode(&mut headers);
+        let message = Message::build("x", b"k", &headers, (0, headers.len()), b"m");
+        for held in 1..=2 {
+            let route = vhost.route(&exchange, &message, &[], None, &mut turn);
+            assert!(route.is_kept && !route.is_cacheable);
+            assert_eq!(exchange.delayed.as_ref().unwrap().lock().len(), held);
+        }
     }
 }

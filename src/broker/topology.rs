@@ -101,7 +101,7 @@ impl Vhost {
         owner: Option<ConnectionId>,
         turn: &mut Turn<'_>,
     ) -> Result<Arc<Queue>, Error> {
-        let default_queue_type = self.metadata.read().default_queue_type.as_deref().and_then(QueueType::parse);
+        let default_queue_type = self.metadata().default_queue_type.as_deref().and_then(QueueType::parse);
         let server_named = wanted.name.is_empty();
         let declaration = arguments::Declaration {
             name: wanted.name,

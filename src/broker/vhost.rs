@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use dashmap::DashMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::{
     exchange::{Declaration, Exchange, Kind},
@@ -36,7 +36,7 @@ pub struct Vhost {
     /// Guards changes of exchanges, queues and bindings. Queue locks may be taken after it.
     pub(in crate::broker) topology: Mutex<()>,
     /// What administration knows of it.
-    pub metadata: RwLock<Metadata>,
+    metadata: RwLock<Metadata>,
     /// Every publish and delivery is copied to the trace exchange.
     pub is_traced: Arc<AtomicBool>,
     is_deleted: AtomicBool,
@@ -178,6 +178,25 @@ impl Vhost {
     /// A connection that had opened it is gone.
     pub fn connection_closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What administration knows of it; [`Broker::change_vhost`](super::Broker::change_vhost)
+    /// changes it.
+    pub fn metadata(&self) -> RwLockReadGuard<'_, Metadata> {
+        self.metadata.read()
+    }
+
+    pub(in crate::broker) fn set_metadata(&self, metadata: Metadata) {
+        *self.metadata.write() = metadata;
+    }
+
+    /// Has `seen` see the changed metadata before anybody else does.
+    pub(in crate::broker) fn change_metadata(&self, change: impl FnOnce(&mut Metadata), seen: impl FnOnce(&Metadata)) {
+        let mut metadata = self.metadata.write();
+        let mut changed = metadata.clone();
+        change(&mut changed);
+        seen(&changed);
+        *metadata = changed;
     }
 
     /// It was deleted.

@@ -83,6 +83,16 @@ impl PasswordHash {
         Ok(Self { algorithm, bytes })
     }
 
+    /// Takes over the octets of a stored hash, as [`Self::as_bytes`] gave them.
+    pub fn from_bytes(algorithm: HashAlgorithm, bytes: Vec<u8>) -> Self {
+        Self { algorithm, bytes }
+    }
+
+    /// Salt and digest.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The text form.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(&self.bytes)

@@ -15,6 +15,7 @@ use super::password::{HashAlgorithm, PasswordHash};
 use super::user::{LoginRefused, TooManyTags, User, check_tags};
 use crate::broker::limits::UserLimits;
 use crate::broker::pattern::PatternError;
+use crate::broker::record::{Definition, DefinitionKey, Log, Record};
 
 /// Settings of the registry.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ impl Default for Options {
 #[derive(Debug, Default)]
 pub struct Users {
     options: Options,
+    log: Log,
     // Taken alone, nothing else is locked inside; no password is digested under it.
     inner: RwLock<Inner>,
     generation: AtomicU64,
@@ -139,6 +141,13 @@ impl Users {
         Self { options, ..Self::default() }
     }
 
+    /// Has changes recorded in `log`.
+    #[must_use]
+    pub fn with_log(mut self, log: Log) -> Self {
+        self.log = log;
+        self
+    }
+
     /// Moves with every change of users or permissions. Read it before asking for what it guards.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -152,7 +161,7 @@ impl Users {
                 return Err(AccessError::UserAlreadyExists { name: name.to_owned() });
             }
             let user = User { name: name.to_owned(), password, tags: Vec::new(), limits: UserLimits::default() };
-            inner.users.insert(user.name.clone(), Arc::new(user));
+            self.insert(inner, user);
             Ok(())
         })
     }
@@ -160,13 +169,15 @@ impl Users {
     /// Adds a user or replaces the one of that name, whose permissions stay. True when it is new.
     pub fn put(&self, user: User) -> Result<bool, AccessError> {
         let user = User { tags: check_tags(user.tags)?, ..user };
-        self.change(|inner| Ok(inner.users.insert(user.name.clone(), Arc::new(user)).is_none()))
+        self.change(|inner| Ok(self.insert(inner, user)))
     }
 
     /// Removes a user and their permissions.
     pub fn delete(&self, name: &str) -> Result<(), AccessError> {
         self.change(|inner| {
-            inner.users.remove(name).ok_or_else(|| no_such_user(name))?;
+            inner.known(name)?;
+            self.log.append(|| Record::Removed(DefinitionKey::User(name.to_owned())));
+            inner.users.remove(name);
             inner.permissions.retain(|(user, _), _| user != name);
             inner.topics.retain(|(user, _, _), _| user != name);
             Ok(())
@@ -248,6 +259,10 @@ impl Users {
         self.change(|inner| {
             inner.known(user)?;
             let grants = Grants::new(user, vhost, &permissions, inner.topics_of(user, vhost))?;
+            self.log.append(|| {
+                let (user, vhost, permissions) = (user.to_owned(), vhost.to_owned(), permissions.clone());
+                Record::Defined(Definition::Permissions(PermissionEntry { user, vhost, permissions }))
+            });
             let entry = Entry { permissions, grants: Arc::new(grants) };
             inner.permissions.insert((user.to_owned(), vhost.to_owned()), entry);
             Ok(())
@@ -258,7 +273,12 @@ impl Users {
     pub fn clear_permissions(&self, user: &str, vhost: &str) -> Result<(), AccessError> {
         self.change(|inner| {
             inner.known(user)?;
-            inner.permissions.remove(&(user.to_owned(), vhost.to_owned()));
+            let key = (user.to_owned(), vhost.to_owned());
+            if inner.permissions.contains_key(&key) {
+                let (user, vhost) = key.clone();
+                self.log.append(|| Record::Removed(DefinitionKey::Permissions { user, vhost }));
+                inner.permissions.remove(&key);
+            }
             Ok(())
         })
     }
@@ -302,6 +322,11 @@ impl Users {
         self.change(|inner| {
             inner.known(user)?;
             let key = (user.to_owned(), vhost.to_owned(), exchange.to_owned());
+            self.log.append(|| {
+                let ((user, vhost, exchange), permissions) = (key.clone(), permissions.clone());
+                let entry = TopicPermissionEntry { user, vhost, exchange, permissions };
+                Record::Defined(Definition::TopicPermissions(entry))
+            });
             inner.topics.insert(key, permissions);
             inner.renew(user, vhost)
         })
@@ -311,6 +336,11 @@ impl Users {
     pub fn clear_topic_permissions(&self, user: &str, vhost: &str, exchange: Option<&str>) -> Result<(), AccessError> {
         self.change(|inner| {
             inner.known(user)?;
+            self.log.append(|| {
+                let exchange = exchange.map(ToOwned::to_owned);
+                let (user, vhost) = (user.to_owned(), vhost.to_owned());
+                Record::Removed(DefinitionKey::TopicPermissions { user, vhost, exchange })
+            });
             inner.topics.retain(|(of, on, name), _| {
                 of != user || on != vhost || exchange.is_some_and(|exchange| exchange != name)
             });
@@ -361,10 +391,18 @@ impl Users {
 
     fn change_user(&self, name: &str, change: impl FnOnce(&mut User)) -> Result<(), AccessError> {
         self.change(|inner| {
-            let user = inner.users.get_mut(name).ok_or_else(|| no_such_user(name))?;
-            change(Arc::make_mut(user));
+            let mut user = User::clone(inner.users.get(name).ok_or_else(|| no_such_user(name))?);
+            change(&mut user);
+            self.insert(inner, user);
             Ok(())
         })
+    }
+
+    /// Returns whether it is new.
+    fn insert(&self, inner: &mut Inner, user: User) -> bool {
+        let user = Arc::new(user);
+        self.log.append(|| Record::Defined(Definition::User(user.clone())));
+        inner.users.insert(user.name.clone(), user).is_none()
     }
 }
 

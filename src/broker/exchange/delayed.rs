@@ -3,8 +3,9 @@
 //! What is due comes out by time, and in the order it came in among equals.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
+use crate::broker::record::HoldId;
 use crate::broker::time::Time;
 use crate::broker::value::{Headers, HeadersBuilder, Value, ValueRef};
 
@@ -21,19 +22,19 @@ const CAPACITY_KEPT: usize = 1024;
 #[derive(Debug)]
 pub struct Delayed<M> {
     heap: BinaryHeap<Held<M>>,
-    order_next: u64,
 }
 
 #[derive(Debug)]
 struct Held<M> {
     due: Time,
-    order: u64,
+    /// Grows with every message.
+    hold: HoldId,
     message: M,
 }
 
 impl<M> Default for Delayed<M> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), order_next: 0 }
+        Self { heap: BinaryHeap::new() }
     }
 }
 
@@ -43,20 +44,30 @@ impl<M> Delayed<M> {
         Self::default()
     }
 
-    /// Holds a message until `due`.
-    pub fn hold(&mut self, due: Time, message: M) {
-        self.heap.push(Held { due, order: self.order_next, message });
-        self.order_next += 1;
+    /// Holds a message until `due`. `hold` is larger than any before.
+    pub fn hold(&mut self, due: Time, hold: HoldId, message: M) {
+        self.heap.push(Held { due, hold, message });
+    }
+
+    /// Lets go of messages wherever they are, as a log says it was done.
+    pub fn forget(&mut self, holds: &[HoldId]) {
+        let holds: HashSet<_, foldhash::fast::FixedState> = holds.iter().collect();
+        self.heap.retain(|held| !holds.contains(&held.hold));
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&mut self) {
+        self.heap = BinaryHeap::new();
     }
 
     /// Takes out at most `max` messages that are due at `now`, as far as the iterator is driven.
-    pub fn pop_due(&mut self, now: Time, max: usize) -> impl Iterator<Item = M> {
+    pub fn pop_due(&mut self, now: Time, max: usize) -> impl Iterator<Item = (HoldId, M)> {
         if self.heap.capacity() > CAPACITY_KEPT && self.heap.len() < self.heap.capacity() / 4 {
             self.heap.shrink_to(self.heap.len() * 2);
         }
         std::iter::from_fn(move || {
             self.next_due().filter(|due| *due <= now)?;
-            self.heap.pop().map(|held| held.message)
+            self.heap.pop().map(|held| (held.hold, held.message))
         })
         .take(max)
     }
@@ -67,8 +78,8 @@ impl<M> Delayed<M> {
     }
 
     /// All held messages with the time each is due, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (Time, &M)> {
-        self.heap.iter().map(|held| (held.due, &held.message))
+    pub fn iter(&self) -> impl Iterator<Item = (Time, HoldId, &M)> {
+        self.heap.iter().map(|held| (held.due, held.hold, &held.message))
     }
 
     /// Number of held messages.
@@ -85,7 +96,7 @@ impl<M> Delayed<M> {
 /// The greatest is the one that is due first.
 impl<M> Ord for Held<M> {
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.due, other.order).cmp(&(self.due, self.order))
+        (other.due, other.hold).cmp(&(self.due, self.hold))
     }
 }
 
@@ -163,13 +174,14 @@ mod tests {
     #[test]
     fn messages_come_out_by_time_and_then_by_arrival() {
         let mut delayed = Delayed::new();
-        for (due, name) in [(30, "c"), (10, "a"), (20, "b1"), (20, "b2"), (20, "b3")] {
-            delayed.hold(Time(due), name);
+        let messages = [(30, "c"), (10, "a"), (20, "b1"), (20, "b2"), (20, "b3")];
+        for (hold, (due, name)) in (0..).zip(messages) {
+            delayed.hold(Time(due), HoldId(hold), name);
         }
         assert_eq!(delayed.next_due(), Some(Time(10)));
         assert_eq!(delayed.pop_due(Time(9), 10).next(), None);
-        assert_eq!(delayed.pop_due(Time(20), 3).collect::<Vec<_>>(), ["a", "b1", "b2"]);
-        assert_eq!(delayed.pop_due(Time(20), 3).collect::<Vec<_>>(), ["b3"]);
+        assert_eq!(delayed.pop_due(Time(20), 3).map(|(_, name)| name).collect::<Vec<_>>(), ["a", "b1", "b2"]);
+        assert_eq!(delayed.pop_due(Time(20), 3).map(|(_, name)| name).collect::<Vec<_>>(), ["b3"]);
         assert_eq!(delayed.next_due(), Some(Time(30)));
         assert_eq!(delayed.len(), 1);
     }
@@ -177,15 +189,15 @@ mod tests {
     #[test]
     fn an_iterator_that_is_dropped_early_leaves_the_rest() {
         let mut delayed = Delayed::new();
-        (0..3).for_each(|n| delayed.hold(Time(n), n));
-        assert_eq!(delayed.pop_due(Time(9), 3).next(), Some(0));
+        (0..3).for_each(|n| delayed.hold(Time(n), HoldId(n), n));
+        assert_eq!(delayed.pop_due(Time(9), 3).next(), Some((HoldId(0), 0)));
         assert_eq!(delayed.len(), 2);
     }
 
     #[test]
     fn memory_of_a_burst_is_given_back() {
         let mut delayed = Delayed::new();
-        (0..100_000).for_each(|n| delayed.hold(Time(n), n));
+        (0..100_000).for_each(|n| delayed.hold(Time(n), HoldId(n), n));
         assert_eq!(delayed.pop_due(Time::NEVER, 99_999).count(), 99_999);
         assert_eq!(delayed.pop_due(Time::NEVER, 1).count(), 1);
         assert!(delayed.heap.capacity() <= CAPACITY_KEPT);

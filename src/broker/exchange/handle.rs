@@ -198,6 +198,13 @@ impl Exchange {
     }
 
     pub(in crate::broker) fn mark_deleted(&self) {
+        // Whoever keeps a message here looks under these locks whether the exchange is still there:
+        // none can be recorded once its deletion is.
+        let mut delayed = self.delayed.as_ref().map(Mutex::lock);
+        let _recent = self.recent.as_ref().map(Mutex::lock);
+        if let Some(delayed) = &mut delayed {
+            delayed.clear();
+        }
         self.is_deleted.store(true, Ordering::Release);
         self.touch();
     }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::keys;
 use super::rule::{Definition, Layer, ObjectKind, Policy};
 use crate::broker::parameters::{NotFound, Parameter};
+use crate::broker::record::{self, DefinitionKey, Log, Record};
 
 /// All policies and operator policies.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub struct Policies {
     // Taken alone, nothing else is locked inside.
     by_vhost: RwLock<HashMap<String, Vhost>>,
     generation: AtomicU64,
+    log: Log,
 }
 
 /// The policies of one vhost, each list with the strongest first.
@@ -46,11 +48,17 @@ impl Vhost {
 }
 
 impl Policies {
+    /// No policies yet; changes are recorded in `log`.
+    pub fn new(log: Log) -> Self {
+        Self { log, ..Self::default() }
+    }
+
     /// Adds a policy or replaces the one of its name. Whether the vhost exists is for the caller
     /// to check.
     pub fn set(&self, layer: Layer, policy: Policy) -> Arc<Policy> {
         let policy = Arc::new(policy);
         let mut by_vhost = self.by_vhost.write();
+        self.log.append(|| Record::Defined(record::Definition::Policy(layer, policy.clone())));
         let policies = by_vhost.entry(policy.vhost.clone()).or_default().layer_mut(layer);
         policies.retain(|old| old.name != policy.name);
         policies.push(Arc::clone(&policy));
@@ -68,6 +76,10 @@ impl Policies {
         let mut by_vhost = self.by_vhost.write();
         let policies = by_vhost.get_mut(vhost).ok_or(NotFound)?.layer_mut(layer);
         let at = policies.iter().position(|policy| policy.name == name).ok_or(NotFound)?;
+        self.log.append(|| {
+            let (vhost, name) = (vhost.to_owned(), name.to_owned());
+            Record::Removed(DefinitionKey::Policy { layer, vhost, name })
+        });
         policies.remove(at);
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())

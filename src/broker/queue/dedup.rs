@@ -42,6 +42,28 @@ pub struct Window {
     next_serial: u64,
 }
 
+/// A key as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Grows with every key of a window.
+    pub serial: u64,
+    /// Stands for the name of a message, not of more than about [`KEY_BYTES_MAX`] bytes.
+    pub key: Arc<[u8]>,
+    /// From when it is forgotten.
+    pub deadline: Time,
+}
+
+/// What a window says to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// It repeats an earlier one.
+    Duplicate,
+    /// It is remembered from now on.
+    New(Seen),
+    /// It has no name, or nothing is remembered.
+    Unnamed,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     serial: u64,
@@ -64,37 +86,60 @@ impl Window {
 
     /// Whether a message with these headers repeats an earlier one. If it does not, its key is
     /// remembered from now on.
-    pub fn is_duplicate_message(&mut self, headers: Headers<'_>, now: Time) -> bool {
+    pub fn observe(&mut self, headers: Headers<'_>, now: Time) -> Observed {
         if headers.is_empty() {
-            return false;
+            return Observed::Unnamed;
         }
-        let Some(key) = headers.get(&self.header) else { return false };
+        let Some(key) = headers.get(&self.header) else { return Observed::Unnamed };
         let own_ttl = headers.iter().find(|(name, _)| *name == TTL_HEADER).and_then(|(_, value)| value.as_integer());
         let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
-        self.is_duplicate(&key_bytes(key), now, ttl_ms)
+        self.observe_key(&key_bytes(key), now, ttl_ms)
     }
 
     /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
-    pub fn is_duplicate(&mut self, key: &[u8], now: Time, ttl_ms: Option<u64>) -> bool {
+    pub fn observe_key(&mut self, key: &[u8], now: Time, ttl_ms: Option<u64>) -> Observed {
         if let Some(entry) = self.seen.get(key) {
             if now < entry.deadline {
-                return true;
+                return Observed::Duplicate;
             }
             self.seen.remove(key);
         }
         if self.keys_max == 0 {
-            return false;
+            return Observed::Unnamed;
         }
+        let deadline = ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl));
+        let seen = Seen { serial: self.next_serial, key: key.into(), deadline };
+        self.remember(&seen);
+        Observed::New(seen)
+    }
+
+    fn remember(&mut self, seen: &Seen) {
         while self.seen.len() >= self.keys_max {
             self.forget_oldest();
         }
-        let key: Arc<[u8]> = key.into();
-        let entry = Entry { serial: self.next_serial, deadline: ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl)) };
-        self.next_serial += 1;
-        self.order.push_back((entry.serial, key.clone()));
-        self.seen.insert(key, entry);
+        self.next_serial = self.next_serial.max(seen.serial + 1);
+        // Records of an exchange may change places; they come back in their order.
+        let at = self.order.partition_point(|(serial, _)| *serial < seen.serial);
+        self.order.insert(at, (seen.serial, seen.key.clone()));
+        self.seen.insert(seen.key.clone(), Entry { serial: seen.serial, deadline: seen.deadline });
         self.drop_stale_order();
-        false
+    }
+
+    /// Remembers again what a log says was remembered.
+    pub fn restore(&mut self, seen: Seen) {
+        if self.keys_max == 0 || self.seen.get(&seen.key).is_some_and(|entry| entry.serial >= seen.serial) {
+            return;
+        }
+        self.seen.remove(&seen.key);
+        self.remember(&seen);
+    }
+
+    /// What is remembered, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = Seen> {
+        self.order.iter().filter_map(|(serial, key)| {
+            let entry = self.seen.get(key).filter(|entry| entry.serial == *serial)?;
+            Some(Seen { serial: *serial, key: key.clone(), deadline: entry.deadline })
+        })
     }
 
     /// Number of keys remembered, those included whose time is over and that nobody asked for.
@@ -165,6 +210,10 @@ mod tests {
         })
     }
 
+    fn is_duplicate(window: &mut Window, key: &[u8], now: Time, ttl_ms: Option<u64>) -> bool {
+        window.observe_key(key, now, ttl_ms) == Observed::Duplicate
+    }
+
     fn headers(entries: &[(&str, Value)]) -> Vec<u8> {
         let mut builder = HeadersBuilder::new();
         for (name, value) in entries {
@@ -174,7 +223,7 @@ mod tests {
     }
 
     fn repeats(window: &mut Window, entries: &[(&str, Value)], now: u64) -> bool {
-        window.is_duplicate_message(Headers::new(&headers(entries)), Time(now))
+        window.observe(Headers::new(&headers(entries)), Time(now)) == Observed::Duplicate
     }
 
     #[test]
@@ -219,27 +268,27 @@ mod tests {
     fn the_oldest_key_leaves_a_full_window() {
         let mut window = window(2, None);
         for key in [b"a", b"b"] {
-            assert!(!window.is_duplicate(key, Time(0), None));
+            assert!(!is_duplicate(&mut window, key, Time(0), None));
         }
-        assert!(window.is_duplicate(b"a", Time(0), None), "being seen again does not keep it");
-        assert!(!window.is_duplicate(b"c", Time(0), None));
+        assert!(is_duplicate(&mut window, b"a", Time(0), None), "being seen again does not keep it");
+        assert!(!is_duplicate(&mut window, b"c", Time(0), None));
         assert_eq!(window.len(), 2);
-        assert!(window.is_duplicate(b"b", Time(0), None));
-        assert!(!window.is_duplicate(b"a", Time(0), None));
+        assert!(is_duplicate(&mut window, b"b", Time(0), None));
+        assert!(!is_duplicate(&mut window, b"a", Time(0), None));
     }
 
     #[test]
     fn a_window_of_no_keys_remembers_none() {
         let mut window = window(0, None);
-        assert!(!window.is_duplicate(b"a", Time(0), None));
-        assert!(!window.is_duplicate(b"a", Time(0), None));
+        assert!(!is_duplicate(&mut window, b"a", Time(0), None));
+        assert!(!is_duplicate(&mut window, b"a", Time(0), None));
     }
 
     #[test]
     fn keys_that_return_after_their_time_do_not_pile_up() {
         let mut window = window(1000, Some(1));
         for now in 0..10_000 {
-            assert!(!window.is_duplicate(b"a", Time(2 * now), Some(1)));
+            assert!(!is_duplicate(&mut window, b"a", Time(2 * now), Some(1)));
         }
         assert_eq!(window.len(), 1);
         assert!(window.order.len() <= 2 + 16);
@@ -248,11 +297,11 @@ mod tests {
     #[test]
     fn a_returned_key_leaves_by_its_second_place() {
         let mut window = window(2, None);
-        window.is_duplicate(b"a", Time(0), Some(1));
-        window.is_duplicate(b"b", Time(0), None);
-        assert!(!window.is_duplicate(b"a", Time(5), None));
-        assert!(!window.is_duplicate(b"c", Time(5), None));
-        assert!(window.is_duplicate(b"a", Time(5), None), "b was the oldest");
+        is_duplicate(&mut window, b"a", Time(0), Some(1));
+        is_duplicate(&mut window, b"b", Time(0), None);
+        assert!(!is_duplicate(&mut window, b"a", Time(5), None));
+        assert!(!is_duplicate(&mut window, b"c", Time(5), None));
+        assert!(is_duplicate(&mut window, b"a", Time(5), None), "b was the oldest");
     }
 
     #[test]
@@ -264,5 +313,23 @@ mod tests {
         assert!(!repeats(&mut window, &[("x-deduplication-header", long.clone())], 0));
         assert!(repeats(&mut window, &[("x-deduplication-header", long)], 0));
         assert!(window.seen.keys().all(|key| key.len() <= KEY_BYTES_MAX + 2));
+    }
+
+    #[test]
+    fn restored_keys_are_known_for_as_long_as_before_and_leave_in_their_order() {
+        let mut before = window(2, Some(100));
+        for (now, key) in [(0, b"a"), (1, b"b"), (2, b"c")] {
+            before.observe_key(key, Time(now), Some(100));
+        }
+        let mut kept: Vec<_> = before.iter().collect();
+        kept.reverse();
+        let mut after = window(2, Some(100));
+        kept.into_iter().for_each(|seen| after.restore(seen));
+        assert!(after.iter().eq(before.iter()));
+        assert!(is_duplicate(&mut after, b"b", Time(100), None));
+        assert!(!is_duplicate(&mut after, b"b", Time(101), None));
+        assert!(is_duplicate(&mut after, b"b", Time(150), None));
+        assert!(!is_duplicate(&mut after, b"d", Time(101), None));
+        assert!(!is_duplicate(&mut after, b"c", Time(101), None), "c was the oldest");
     }
 }

@@ -25,7 +25,8 @@ use crate::broker::{
     error::{Error, Kind},
     exchange::Exchange,
     message::Message,
-    record::{Position, QueueId, Record},
+    publish::Bodies,
+    record::{Keeper, Position, QueueId, Record},
     time::Time,
     timers::Owner,
     trace::Party,
@@ -241,12 +242,23 @@ impl Queue {
         turn: &mut Turn<'_>,
         refused: &mut Vec<usize>,
     ) {
+        self.publish_shared(messages, &mut Bodies::default(), turn, refused);
+    }
+
+    /// As [`Self::publish`], where other queues take the messages, too.
+    pub(in crate::broker) fn publish_shared(
+        self: &Arc<Self>,
+        messages: impl Iterator<Item = Message>,
+        bodies: &mut Bodies,
+        turn: &mut Turn<'_>,
+        refused: &mut Vec<usize>,
+    ) {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         if self.is_deleted() {
             return;
         }
-        self.push(&mut machine, messages, turn, &mut effects, refused);
+        self.push(&mut machine, messages, bodies, turn, &mut effects, refused);
         self.after_push(machine, effects, turn);
     }
 
@@ -265,6 +277,7 @@ impl Queue {
         &self,
         machine: &mut Machine,
         messages: impl Iterator<Item = Message>,
+        bodies: &mut Bodies,
         turn: &mut Turn<'_>,
         effects: &mut Effects,
         refused: &mut Vec<usize>,
@@ -289,7 +302,8 @@ impl Queue {
                 Pushed::Accepted(seq) => {
                     if let Some(message) = recorded {
                         let deadline = machine.deadline_of(&message, turn.now);
-                        turn.record(Record::Enqueue { queue: self.id, seq, message, deadline, at: turn.now });
+                        let body = bodies.name(index);
+                        turn.record(Record::Enqueue { queue: self.id, seq, message, body, deadline, at: turn.now });
                     }
                 }
                 Pushed::Refused => refused.push(index),
@@ -411,7 +425,7 @@ impl Queue {
         }
     }
 
-    /// Records what was settled under the lock so far.
+    /// Records what was settled, remembered and handed over under the lock so far.
     pub(in crate::broker) fn record_settled(&self, effects: &mut Effects, turn: &mut Turn<'_>) {
         if !effects.requeued.is_empty() {
             let seqs = std::mem::take(&mut effects.requeued);
@@ -420,6 +434,19 @@ impl Queue {
         if !effects.settled.is_empty() {
             let seqs = std::mem::take(&mut effects.settled);
             turn.record(Record::Settle { queue: self.id, seqs });
+        }
+        for seen in effects.seen.drain(..) {
+            turn.record(Record::Seen { keeper: Keeper::Queue(self.id), seen });
+        }
+        if let Some(up_to) = effects.handed.take() {
+            turn.record(Record::Handed { queue: self.id, up_to });
+        }
+    }
+
+    /// Has the log know that nothing more was delivered, when the last consumer has gone.
+    fn release_handed(&self, machine: &mut Machine, effects: &mut Effects, turn: &Turn<'_>) {
+        if self.is_logged(turn) {
+            effects.handed = machine.release_handed().or(effects.handed);
         }
     }
 
@@ -445,6 +472,7 @@ impl Queue {
         self.settle_all(&mut machine, requeued, Settle::Requeued, turn.now, &mut effects);
         self.settle_all(&mut machine, returned, Settle::Returned, turn.now, &mut effects);
         self.record_settled(&mut effects, turn);
+        self.release_handed(&mut machine, &mut effects, turn);
         let is_over = !consumers.is_empty() && self.declaration.is_auto_delete && machine.consumers.is_empty();
         if !is_over {
             self.run(&mut machine, turn, &mut effects);
@@ -530,6 +558,7 @@ impl Queue {
         machine.consumers.close(slot);
         machine.used_at = turn.now;
         machine.elect();
+        self.release_handed(&mut machine, &mut effects, turn);
         let is_over = self.declaration.is_auto_delete && machine.consumers.is_empty();
         if machine.consumers.is_empty()
             && let Some(ms) = machine.limits.expires_ms
@@ -729,6 +758,8 @@ impl Queue {
                 }
                 return;
             }
+            // Before any outlet sees them.
+            self.record_settled(effects, turn);
             self.hand_over(machine, turn);
             if !machine.has_more() {
                 return;

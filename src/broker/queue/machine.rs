@@ -12,7 +12,8 @@ use super::{
     arguments::DedupArguments,
     behaviour::Overflow,
     consumers::{self, Consumers},
-    dedup::Window,
+    dedup::{Observed, Seen, Window},
+    handed::Handed,
     ready::{Entry, Ready},
     retries::{Retries, RetryDelay},
     stream::{Next, Stream, StreamOptions},
@@ -112,6 +113,10 @@ pub struct Effects {
     pub settled: Vec<u64>,
     /// Seqs of persistent messages whose delivery failed.
     pub requeued: Vec<u64>,
+    /// Names that are remembered from now on, to be recorded after the messages that had them.
+    pub seen: Vec<Seen>,
+    /// Persistent messages up to this one are to be recorded as possibly delivered.
+    pub handed: Option<u64>,
 }
 
 impl Effects {
@@ -209,6 +214,7 @@ pub struct Machine {
     /// Somebody has consumed from it.
     pub had_consumer: bool,
     next_seq: u64,
+    handed: Handed,
     dedup: Option<Box<Window>>,
     /// Consumers with assigned deliveries.
     assigned: Vec<u32>,
@@ -251,6 +257,7 @@ impl Machine {
             used_at: now,
             had_consumer: false,
             next_seq: 1,
+            handed: Handed::default(),
             dedup: None,
             assigned: Vec::new(),
             has_more: false,
@@ -290,7 +297,7 @@ impl Machine {
     /// Takes a message in.
     pub fn push(&mut self, message: Message, now: Time, effects: &mut Effects) -> Pushed {
         if let Some(stream) = &mut self.stream {
-            if self.dedup.as_mut().is_some_and(|window| window.is_duplicate_message(message.headers(), now)) {
+            if is_duplicate(&mut self.dedup, &message, now, effects) {
                 return Pushed::Duplicate;
             }
             self.counters.published += 1;
@@ -304,7 +311,7 @@ impl Machine {
             }
             return Pushed::Refused;
         }
-        if self.is_duplicate(&message, now) {
+        if is_duplicate(&mut self.dedup, &message, now, effects) {
             return Pushed::Duplicate;
         }
         let seq = self.next_seq;
@@ -394,6 +401,42 @@ impl Machine {
         }
     }
 
+    /// Repeats what a log says was remembered.
+    pub fn restore_seen(&mut self, seen: Seen) {
+        if let Some(window) = &mut self.dedup {
+            window.restore(seen);
+        }
+    }
+
+    /// Repeats that messages up to this one may have been delivered.
+    pub fn restore_handed(&mut self, up_to: u64) {
+        self.handed = Handed::up_to(up_to);
+    }
+
+    /// Marks what may have been delivered before a restart, once everything is back.
+    pub fn mark_redelivered(&mut self) {
+        let up_to = self.handed.reserved();
+        // What comes now has not been delivered.
+        self.next_seq = self.next_seq.max(up_to.saturating_add(1));
+        self.ready.iter_mut().filter(|entry| entry.seq <= up_to).for_each(|entry| entry.redelivered = true);
+    }
+
+    /// No consumer is left: what was reserved beyond the last delivery has not been delivered.
+    /// Returns what is to be recorded then.
+    pub fn release_handed(&mut self) -> Option<u64> {
+        if self.consumers.is_empty() { self.handed.release() } else { None }
+    }
+
+    /// Messages up to this one count as delivered after a restart.
+    pub fn handed_up_to(&self) -> u64 {
+        self.handed.reserved()
+    }
+
+    /// What it remembers for deduplication.
+    pub fn dedup(&self) -> Option<&Window> {
+        self.dedup.as_deref()
+    }
+
     /// Repeats that a stream gave up everything before `first`.
     pub fn restore_trimmed(&mut self, first: u64) {
         if let Some(stream) = &mut self.stream {
@@ -452,10 +495,6 @@ impl Machine {
         self.is_too_long(0)
     }
 
-    fn is_duplicate(&mut self, message: &Message, now: Time) -> bool {
-        self.dedup.as_mut().is_some_and(|window| window.is_duplicate_message(message.headers(), now))
-    }
-
     /// Assigns ready messages to consumers that can take them, up to a bound; see [`Self::has_more`].
     pub fn dispatch(&mut self, now: Time, effects: &mut Effects) {
         self.usage.observe(self.consumers.is_blocked(), now);
@@ -503,6 +542,10 @@ impl Machine {
         }
         if entry.redelivered {
             self.counters.redelivered += 1;
+        }
+        // Without a journal this is all that honesty about redelivery costs.
+        if effects.wants_settled && !consumer.options.no_ack && entry.message.traits.persistent {
+            effects.handed = self.handed.hand(entry.seq).or(effects.handed);
         }
         if consumer.options.no_ack {
             self.counters.delivered_no_ack += 1;
@@ -608,6 +651,9 @@ impl Machine {
             effects.settle(&entry);
             None
         } else {
+            if effects.wants_settled && entry.message.traits.persistent {
+                effects.handed = self.handed.hand_one(entry.seq).or(effects.handed);
+            }
             Some(self.unsettled.add(entry, NO_CONSUMER))
         };
         Some(Got { message, held, redelivered, delivery_count, remaining: self.ready.len() as u32 })
@@ -711,6 +757,21 @@ impl Machine {
     /// Whether messages wait that no round of compaction has seen.
     pub fn needs_compaction(&self) -> bool {
         (!self.ready.is_empty() || !self.unsettled.is_empty()) && self.compaction.done + 1 < self.next_seq
+    }
+}
+
+/// Whether the window knows that message; if not, it does from now on.
+fn is_duplicate(dedup: &mut Option<Box<Window>>, message: &Message, now: Time, effects: &mut Effects) -> bool {
+    let Some(window) = dedup else { return false };
+    match window.observe(message.headers(), now) {
+        Observed::Duplicate => true,
+        Observed::Unnamed => false,
+        Observed::New(seen) => {
+            if effects.wants_settled {
+                effects.seen.push(seen);
+            }
+            false
+        }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod behaviour;
 pub mod consumers;
 pub mod dedup;
+mod handed;
 mod handle;
 pub mod machine;
 pub mod ready;

@@ -216,6 +216,11 @@ impl Ready {
         self.levels.iter().rev().flatten().filter_map(|slot| slot.entry.as_ref())
     }
 
+    /// All messages, in no particular order; what decides about places and sums must stay.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.levels.iter_mut().flatten().filter_map(|slot| slot.entry.as_mut())
+    }
+
     /// Compacts up to `max` messages with `from < seq <= to`, oldest first; returns the seq it got
     /// to. Only the lowest and only the highest priority are walked when there are many.
     pub fn compact(&mut self, from: u64, to: u64, max: usize) -> u64 {

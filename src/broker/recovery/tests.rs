@@ -1,39 +1,61 @@
 //! Random operations on a broker whose records are kept, and a second broker that replays them:
 //! both must hold the same.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+mod state;
+
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
+use serde_json::json;
 
+use self::state::durable_state;
 use super::*;
 use crate::broker::{
     Options,
+    access::{Permissions, TopicPermissions},
     connections::ConnectionId,
     consumer::{Batch as Delivered, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
+    limits::{UserLimits, VhostLimits},
+    parameters::{Parameter, Parameters},
+    policy::{Layer, Policy},
     publish::{self, Batch},
-    record::{Journal, Position},
+    record::{Decoder, Journal, Log, Position, encode},
     topology::DeclareQueue,
     value::{Table, Value},
     verb::Verb,
     vhost::Vhost,
 };
 
-/// Keeps records in memory; what is flushed is said by the test.
+/// Keeps records in memory, as bytes. Says that nothing of them is flushed.
 #[derive(Default)]
-pub(crate) struct VecJournal {
-    records: Mutex<Vec<Record>>,
+struct VecJournal {
+    records: Mutex<Vec<Vec<u8>>>,
+}
+
+impl VecJournal {
+    /// The first `count` records.
+    fn read(&self, count: usize) -> Vec<Record> {
+        let mut decoder = Decoder::default();
+        self.records.lock().iter().take(count).map(|record| decoder.decode(record).unwrap()).collect()
+    }
+
+    fn all(&self) -> Vec<Record> {
+        self.read(usize::MAX)
+    }
 }
 
 impl Journal for VecJournal {
     fn append(&self, record: &Record) -> Position {
+        let mut encoded = Vec::new();
+        encode(record, &mut encoded);
         let mut records = self.records.lock();
-        records.push(record.clone());
+        records.push(encoded);
         Position(records.len() as u64)
     }
 
     fn flushed(&self) -> Position {
-        Position(self.records.lock().len() as u64)
+        Position(0)
     }
 }
 
@@ -75,6 +97,9 @@ enum Op {
     Advance(u16),
     AddVhost(u8),
     DeleteVhost(u8),
+    Define { what: u8, name: u8, value: u8 },
+    Undefine { what: u8, name: u8 },
+    Restart,
 }
 
 #[derive(Clone, Debug)]
@@ -84,15 +109,28 @@ struct Publish {
     is_persistent: bool,
     ttl_ms: Option<u8>,
     priority: u8,
+    delay_ms: Option<u8>,
+    /// Its name for deduplication.
+    id: Option<u8>,
 }
 
 const NAMES: u8 = 5;
-const QUEUE_KINDS: u8 = 11;
+const QUEUE_KINDS: u8 = 13;
+const EXCHANGE_KINDS: u8 = 9;
+const DEFINITION_KINDS: u8 = 10;
 
 fn publish() -> impl Strategy<Value = Publish> {
-    (0..3u8, 0..NAMES, prop::bool::weighted(0.8), prop::option::weighted(0.3, 0..60u8), 0..4u8).prop_map(
-        |(exchange, key, is_persistent, ttl_ms, priority)| Publish { exchange, key, is_persistent, ttl_ms, priority },
-    )
+    let optional = |weight: f64, below: u8| prop::option::weighted(weight, 0..below);
+    (0..4u8, 0..NAMES, prop::bool::weighted(0.8), optional(0.3, 60), 0..4u8, optional(0.3, 60), optional(0.4, 6))
+        .prop_map(|(exchange, key, is_persistent, ttl_ms, priority, delay_ms, id)| Publish {
+            exchange,
+            key,
+            is_persistent,
+            ttl_ms,
+            priority,
+            delay_ms,
+            id,
+        })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -101,9 +139,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (name(), 0..QUEUE_KINDS).prop_map(|(name, kind)| Op::DeclareQueue { name, kind }),
         1 => name().prop_map(Op::DeleteQueue),
         1 => name().prop_map(Op::Purge),
-        1 => (0..3u8, 0..4u8).prop_map(|(name, kind)| Op::DeclareExchange { name, kind }),
+        3 => (0..3u8, 0..EXCHANGE_KINDS).prop_map(|(name, kind)| Op::DeclareExchange { name, kind }),
         1 => (0..3u8).prop_map(Op::DeleteExchange),
-        2 => (0..3u8, name(), name()).prop_map(|(exchange, queue, key)| Op::Bind { exchange, queue, key }),
+        6 => (0..3u8, name(), name()).prop_map(|(exchange, queue, key)| Op::Bind { exchange, queue, key }),
         1 => (0..3u8, 0..3u8, name())
             .prop_map(|(source, destination, key)| Op::BindExchange { source, destination, key }),
         1 => (0..3u8, name(), name()).prop_map(|(exchange, queue, key)| Op::Unbind { exchange, queue, key }),
@@ -119,6 +157,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..80u16).prop_map(Op::Advance),
         1 => (0..2u8).prop_map(Op::AddVhost),
         1 => (0..2u8).prop_map(Op::DeleteVhost),
+        4 => (0..DEFINITION_KINDS, 0..3u8, any::<u8>())
+            .prop_map(|(what, name, value)| Op::Define { what, name, value }),
+        2 => (0..DEFINITION_KINDS, 0..3u8).prop_map(|(what, name)| Op::Undefine { what, name }),
+        1 => Just(Op::Restart),
     ]
 }
 
@@ -133,8 +175,9 @@ struct Story {
     published: u32,
 }
 
-fn broker() -> Broker {
-    Broker::new(Options::default(), Time(1_000_000)).unwrap()
+/// A broker as those records say, that records to `journal`.
+fn open(records: Vec<Record>, journal: &Arc<VecJournal>, now: Time) -> Broker {
+    Broker::open(Options::default(), now, records.into_iter(), journal.clone()).unwrap().0
 }
 
 fn queue_name(name: u8) -> String {
@@ -180,6 +223,15 @@ fn queue_kind(kind: u8) -> (Table, bool, bool) {
             set("x-dead-letter-exchange", Value::text("amq.fanout"));
         }
         9 => dead_letter_to(&mut set, "q4"),
+        11 => {
+            set("x-message-deduplication", Value::Bool(true));
+            set("x-cache-size", Value::I64(3));
+            set("x-cache-ttl", Value::I64(50));
+        }
+        12 => {
+            set("x-queue-type", Value::text("quorum"));
+            set("x-delivery-limit", Value::I64(3));
+        }
         _ => {}
     }
     // Transient queues dead-letter into durable ones, too.
@@ -188,10 +240,9 @@ fn queue_kind(kind: u8) -> (Table, bool, bool) {
 
 impl Story {
     fn new() -> Self {
-        let broker = broker();
-        let journal = Arc::new(VecJournal::default());
-        broker.attach_journal(journal.clone());
-        Self { broker, journal, client: Arc::default(), takers: Vec::new(), now: Time(1_000_000), published: 0 }
+        let (journal, now) = (Arc::new(VecJournal::default()), Time(1_000_000));
+        let broker = open(Vec::new(), &journal, now);
+        Self { broker, journal, client: Arc::default(), takers: Vec::new(), now, published: 0 }
     }
 
     fn vhost(&self) -> Arc<Vhost> {
@@ -205,7 +256,19 @@ impl Story {
             other => exchange_name(other - 1),
         };
         let body = format!("m{}", self.published);
-        let mut message = Message::build(&exchange, queue_name(publish.key).as_bytes(), b"", (0, 0), body.as_bytes());
+        let mut headers = Table::new();
+        if let Some(delay_ms) = publish.delay_ms {
+            headers.push("x-delay", Value::U8(delay_ms));
+        }
+        if let Some(id) = publish.id {
+            headers.push("x-deduplication-header", Value::U8(id));
+        }
+        let mut properties = b"properties".to_vec();
+        let at = properties.len();
+        headers.encode(&mut properties);
+        let range = (at, properties.len() - at);
+        let key = queue_name(publish.key);
+        let mut message = Message::build(&exchange, key.as_bytes(), &properties, range, body.as_bytes());
         message.traits.persistent = publish.is_persistent;
         message.traits.priority = publish.priority;
         message.traits.ttl_ms = publish.ttl_ms.map(u64::from);
@@ -264,6 +327,12 @@ impl Story {
                 turn.end();
                 return;
             }
+            Op::Restart => {
+                self.broker = self.replayed();
+                self.client = Arc::default();
+                self.takers.clear();
+                return;
+            }
             Op::Advance(ms) => {
                 self.now = now.after_ms(u64::from(*ms));
                 self.broker.tick(self.now);
@@ -289,13 +358,8 @@ impl Story {
             }
             Op::DeclareExchange { name, kind } => {
                 let name = exchange_name(*name);
-                let (kind, durable, auto_delete) = match kind {
-                    0 => ("fanout", true, false),
-                    1 => ("topic", true, true),
-                    2 => ("direct", false, false),
-                    _ => ("direct", true, false),
-                };
-                let wanted = DeclareExchange { name: &name, kind, durable, auto_delete, ..DeclareExchange::default() };
+                let (kind, durable, auto_delete, arguments) = exchange_kind(*kind);
+                let wanted = DeclareExchange { name: &name, kind, durable, auto_delete, internal: false, arguments };
                 drop(vhost.declare_exchange(&wanted, &mut turn));
             }
             Op::DeleteExchange(name) => drop(vhost.delete_exchange(&exchange_name(*name), false, &mut turn)),
@@ -380,19 +444,122 @@ impl Story {
                     queue.settle(&held, settle(*how), &mut turn);
                 }
             }
+            Op::Define { what, name, value } => define(&self.broker, *what, *name, *value, &mut turn),
+            Op::Undefine { what, name } => undefine(&self.broker, *what, *name, &mut turn),
             Op::AddVhost(name) => drop(self.broker.add_vhost(&format!("v{name}"), Default::default())),
             Op::DeleteVhost(name) => {
                 self.broker.delete_vhost(&format!("v{name}"), &mut turn);
             }
-            Op::Publish(_) | Op::Commit { .. } | Op::Advance(_) => unreachable!("done above"),
+            Op::Publish(_) | Op::Commit { .. } | Op::Advance(_) | Op::Restart => unreachable!("done above"),
         }
         turn.end();
     }
 
+    /// What a restart makes of it. Goes on with the same journal.
     fn replayed(&self) -> Broker {
-        let replayed = broker();
-        replayed.replay(self.journal.records.lock().iter().cloned(), self.now).unwrap();
+        let expected = durable_state(&self.broker, false);
+        let replayed = open(self.journal.all(), &self.journal, self.now);
+        assert_eq!(expected, durable_state(&replayed, true));
         replayed
+    }
+}
+
+/// The kind of an exchange, whether it is durable and goes with its last binding, and its arguments.
+fn exchange_kind(kind: u8) -> (&'static str, bool, bool, Table) {
+    let arguments = |name: &str, value: Value| [(name, value)].into_iter().collect();
+    let delayed = || arguments("x-delayed-type", Value::text("direct"));
+    match kind {
+        0 => ("fanout", true, false, Table::new()),
+        1 => ("topic", true, true, Table::new()),
+        2 => ("direct", false, false, Table::new()),
+        3 => ("x-delayed-message", true, false, delayed()),
+        4 => ("x-delayed-message", false, false, delayed()),
+        5 => ("x-recent-history", true, false, arguments("x-recent-history-length", Value::I64(2))),
+        6 => ("x-recent-history", false, false, Table::new()),
+        7 => {
+            let mut table: Table = arguments("x-message-deduplication", Value::Bool(true));
+            table.push("x-cache-size", Value::I64(3));
+            table.push("x-cache-ttl", Value::I64(40));
+            ("fanout", true, false, table)
+        }
+        _ => ("direct", true, false, Table::new()),
+    }
+}
+
+fn user_name(name: u8) -> &'static str {
+    ["guest", "u1", "u2"][usize::from(name)]
+}
+
+fn vhost_name(name: u8) -> &'static str {
+    ["/", "v0", "v1"][usize::from(name)]
+}
+
+fn define(broker: &Broker, what: u8, name: u8, value: u8, turn: &mut Turn<'_>) {
+    let (user, vhost, text) = (user_name(name), vhost_name(value % 3), format!("^{value}"));
+    let access = &broker.access;
+    match what {
+        0 => drop(access.add(user, &text)),
+        1 => drop(access.change_password(user, &text)),
+        2 => drop(access.set_tags(user, vec![text])),
+        3 => {
+            let limits = UserLimits { max_channels: Some(value.into()), ..UserLimits::default() };
+            drop(access.set_limits(user, limits));
+        }
+        4 => {
+            let permissions = Permissions { configure: text, ..Permissions::all() };
+            drop(access.set_permissions(user, vhost, permissions));
+        }
+        5 => {
+            let permissions = TopicPermissions { write: text, read: ".*".into() };
+            drop(access.set_topic_permissions(user, vhost, &exchange_name(value % 2), permissions));
+        }
+        6 => {
+            let layer = if value & 4 == 0 { Layer::User } else { Layer::Operator };
+            let definition = match value >> 3 & 3 {
+                0 => json!({"max-length": 2}),
+                1 => json!({"message-ttl": 40}),
+                2 => json!({"expires": 90}),
+                _ => json!({"delivery-limit": 1}),
+            };
+            let pattern = format!("^q[{}-9]", name + 1);
+            let policy = Policy::parse(layer, vhost, user, &pattern, &definition.to_string(), value.into(), "queues");
+            broker.policies.set(layer, policy.unwrap());
+            apply_policies(broker, vhost, turn);
+        }
+        7 => broker.vhost_limits.set(vhost, VhostLimits { max_queues: Some(i64::from(value)), max_connections: None }),
+        8 => {
+            broker.change_vhost(vhost, |metadata| {
+                metadata.description = text;
+                metadata.default_queue_type = (value & 8 == 0).then(|| "quorum".to_owned());
+            });
+        }
+        _ => broker.parameters.set_global(user, json!({ "value": [value, null, "x"] })),
+    }
+}
+
+fn undefine(broker: &Broker, what: u8, name: u8, turn: &mut Turn<'_>) {
+    let (user, vhost) = (user_name(name), vhost_name(name));
+    let access = &broker.access;
+    match what {
+        0 | 1 => drop(access.delete(user)),
+        2 => drop(access.clear_password(user)),
+        3 => drop(access.clear_limit(user, "all")),
+        4 => drop(access.clear_permissions(user, "/")),
+        5 => drop(access.clear_topic_permissions(user, "/", (name == 0).then_some("amq.fanout"))),
+        6 => {
+            for layer in [Layer::User, Layer::Operator] {
+                let _ = broker.policies.clear(layer, vhost, user);
+            }
+            apply_policies(broker, vhost, turn);
+        }
+        7 => _ = broker.vhost_limits.clear(vhost),
+        _ => _ = broker.parameters.clear_global(user),
+    }
+}
+
+fn apply_policies(broker: &Broker, vhost: &str, turn: &mut Turn<'_>) {
+    if let Some(vhost) = broker.vhost(vhost) {
+        broker.apply_policies(&vhost, turn);
     }
 }
 
@@ -405,92 +572,54 @@ fn settle(how: u8) -> Settle {
     }
 }
 
-/// Everything of a broker that is to survive a restart, as text.
-fn durable_state(broker: &Broker) -> String {
-    let mut out = String::new();
-    for vhost in broker.vhosts() {
-        writeln!(out, "vhost {}", vhost.name).unwrap();
-        let mut exchanges: Vec<_> =
-            vhost.exchanges().into_iter().filter(|exchange| exchange.declaration.is_durable).collect();
-        exchanges.sort_by(|a, b| a.name.cmp(&b.name));
-        for exchange in exchanges {
-            let declaration = &exchange.declaration;
-            let kind = declaration.kind.name();
-            writeln!(out, "  exchange {:?} {kind} auto_delete={}", exchange.name, declaration.is_auto_delete).unwrap();
-            let mut bindings: Vec<_> = exchange
-                .bindings()
-                .into_iter()
-                .filter(|binding| binding.target.is_durable())
-                .map(|binding| format!("    to {} by {:?}", binding.target.name(), binding.key))
-                .collect();
-            bindings.sort();
-            bindings.iter().for_each(|binding| writeln!(out, "{binding}").unwrap());
-        }
-        let mut queues: Vec<_> = vhost.queues().into_iter().filter(|queue| queue.survives_restart()).collect();
-        queues.sort_by_key(|queue| queue.id);
-        for queue in queues {
-            let declaration = &queue.declaration;
-            let (id, auto_delete, arguments) = (queue.id.0, declaration.is_auto_delete, &declaration.arguments);
-            writeln!(out, "  queue {id} {} auto_delete={auto_delete} {arguments:?}", queue.name).unwrap();
-            messages(&queue, &mut out);
-        }
-    }
-    out
-}
-
-/// Ready and unsettled messages in the order in which they would be delivered.
-fn messages(queue: &Queue, out: &mut String) {
-    let mut machine = queue.lock();
-    if let Some(stream) = &machine.stream {
-        for offset in stream.first_offset()..stream.next_offset() {
-            let (message, at) = stream.get(offset).unwrap();
-            let body = String::from_utf8_lossy(&message.body_to_vec()).into_owned();
-            writeln!(out, "    {offset} {body} at={}", at.0).unwrap();
-        }
-        return;
-    }
-    let priority_max = machine.ready.priority_max();
-    let mut entries: Vec<Entry> = machine.ready.iter().cloned().collect();
-    assert!(entries.is_sorted_by_key(|e| (std::cmp::Reverse(e.message.traits.priority.min(priority_max)), e.seq)));
-    entries.extend(machine.unsettled.iter_mut().map(|entry| entry.clone()));
-    entries.retain(|entry| entry.message.traits.persistent);
-    entries.sort_by_key(|e| (std::cmp::Reverse(e.message.traits.priority.min(priority_max)), e.seq));
-    for entry in entries {
-        let message = &entry.message;
-        writeln!(
-            out,
-            "    {} {} key={} headers={:?} deadline={} count={} redelivered={}",
-            entry.seq,
-            String::from_utf8_lossy(&message.body_to_vec()),
-            String::from_utf8_lossy(message.key()),
-            message.headers().to_table(),
-            entry.deadline.0,
-            entry.delivery_count,
-            entry.redelivered
-        )
-        .unwrap();
-    }
-}
-
-fn check(ops: &[Op]) -> Result<(), TestCaseError> {
+fn check(ops: &[Op], cut: usize) {
     let mut story = Story::new();
     for op in ops {
         story.run(op);
     }
     let replayed = story.replayed();
-    prop_assert_eq!(durable_state(&story.broker), durable_state(&replayed));
     // A new identity is not one of the log's.
-    prop_assert!(replayed.queue_ids.load(Ordering::Relaxed) <= story.broker.queue_ids.load(Ordering::Relaxed));
-    Ok(())
+    assert!(replayed.queue_ids.load(Ordering::Relaxed) <= story.broker.queue_ids.load(Ordering::Relaxed));
+    // A broker that crashed at any time starts again.
+    let count = story.journal.records.lock().len();
+    open(story.journal.read(1 + cut % count), &Arc::default(), story.now);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), ..ProptestConfig::default() })]
 
     #[test]
-    fn a_replayed_broker_equals_the_one_that_was_recorded(ops in prop::collection::vec(op(), 1..60)) {
-        check(&ops)?;
+    fn a_replayed_broker_equals_the_one_that_was_recorded(
+        ops in prop::collection::vec(op(), 1..80),
+        cut in any::<usize>(),
+    ) {
+        check(&ops, cut);
     }
+}
+
+/// Or the property above would say less than it seems to.
+#[test]
+fn stories_have_records_of_every_kind() {
+    fn kinds(record: &Record, found: &mut BTreeSet<u8>) {
+        let mut encoded = Vec::new();
+        encode(record, &mut encoded);
+        found.insert(encoded[0]);
+        if let Record::Transaction(records) = record {
+            records.iter().for_each(|record| kinds(record, found));
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut runner = TestRunner::deterministic();
+    let ops = prop::collection::vec(op(), 60..80);
+    for _ in 0..100 {
+        let mut story = Story::new();
+        ops.new_tree(&mut runner).unwrap().current().iter().for_each(|op| story.run(op));
+        story.journal.all().iter().for_each(|record| kinds(record, &mut found));
+    }
+    // A stream gives up its oldest messages after more of them than a story has.
+    const STREAM_TRIMMED: u8 = 13;
+    let missing: Vec<u8> = (1..=21).filter(|kind| !found.contains(kind)).collect();
+    assert_eq!(missing, [STREAM_TRIMMED]);
 }
 
 fn declare(name: u8, kind: u8) -> Op {
@@ -498,18 +627,37 @@ fn declare(name: u8, kind: u8) -> Op {
 }
 
 fn persistent(key: u8) -> Op {
-    Op::Publish(vec![Publish { exchange: 0, key, is_persistent: true, ttl_ms: None, priority: 0 }])
+    Op::Publish(vec![message(0, key)])
+}
+
+fn message(exchange: u8, key: u8) -> Publish {
+    Publish { exchange, key, is_persistent: true, ttl_ms: None, priority: 0, delay_ms: None, id: None }
+}
+
+/// Bodies of the ready messages of a queue, in their order.
+fn bodies(broker: &Broker, queue: u8) -> Vec<String> {
+    let queue = broker.vhost("/").unwrap().queue(&queue_name(queue)).unwrap();
+    let bodies = queue.snapshot().into_iter().map(|(_, message, _)| message.body_to_vec());
+    bodies.map(|body| String::from_utf8(body).unwrap()).collect()
+}
+
+/// Whether the ready messages of a queue say that they may have been delivered before.
+fn redelivered(broker: &Broker, queue: u8) -> Vec<bool> {
+    let queue = broker.vhost("/").unwrap().queue(&queue_name(queue)).unwrap();
+    let machine = queue.lock();
+    machine.ready.iter().map(|entry| entry.redelivered).collect()
+}
+
+/// Runs a story and a restart.
+fn told(ops: &[Op]) -> Story {
+    let mut story = Story::new();
+    ops.iter().chain([&Op::Restart]).for_each(|op| story.run(op));
+    story
 }
 
 /// Runs a story; returns the bodies in the queue of that number after a restart.
 fn bodies_after(ops: &[Op], queue: u8) -> Vec<String> {
-    let mut story = Story::new();
-    ops.iter().for_each(|op| story.run(op));
-    let replayed = story.replayed();
-    assert_eq!(durable_state(&story.broker), durable_state(&replayed));
-    let queue = replayed.vhost("/").unwrap().queue(&queue_name(queue)).unwrap();
-    let bodies = queue.snapshot().into_iter().map(|(_, message, _)| message.body_to_vec());
-    bodies.map(|body| String::from_utf8(body).unwrap()).collect()
+    bodies(&told(ops).broker, queue)
 }
 
 #[test]
@@ -545,14 +693,14 @@ fn a_deleted_vhost_takes_its_records_with_it() {
     story.run(&Op::DeleteVhost(0));
     story.run(&Op::AddVhost(0));
     let replayed = story.replayed();
-    assert_eq!(durable_state(&story.broker), durable_state(&replayed));
     assert!(replayed.vhost("v0").unwrap().queues().is_empty());
 }
 
 #[test]
 fn a_record_of_a_queue_that_was_never_declared_is_refused() {
     let records = [Record::Settle { queue: QueueId(77), seqs: vec![1] }];
-    assert!(matches!(broker().replay(records.into_iter(), Time(0)), Err(ReplayError::UnknownQueue(77))));
+    let broker = Broker::new(Options::default(), Time(0)).unwrap();
+    assert!(matches!(broker.replay(records.into_iter(), Time(0)), Err(ReplayError::UnknownQueue(77))));
 }
 
 #[test]
@@ -565,4 +713,166 @@ fn a_deleted_exchange_is_forgotten_by_the_queues_that_were_bound_to_it() {
         story.run(&Op::DeleteExchange(1));
     }
     assert!(story.vhost().queue("q0").unwrap().inbound.lock().is_empty());
+}
+
+#[test]
+fn defaults_are_made_once_and_stay_deleted() {
+    let story = Story::new();
+    assert!(story.broker.access.get("guest").is_some());
+    let mut turn = Turn::new(&story.broker, story.now);
+    story.broker.access.delete("guest").unwrap();
+    story.broker.delete_vhost("/", &mut turn);
+    turn.end();
+    let replayed = story.replayed();
+    assert!(replayed.access.list().is_empty() && replayed.vhosts().is_empty());
+}
+
+#[test]
+fn a_password_survives_a_restart() {
+    let story = Story::new();
+    story.broker.access.change_password("guest", "new").unwrap();
+    let replayed = story.replayed();
+    assert!(replayed.access.authenticate("guest", b"new").is_ok());
+    assert!(replayed.access.grants("guest", "/").is_some());
+}
+
+#[test]
+fn a_delayed_message_waits_across_a_restart_and_is_released_once() {
+    let delayed = Publish { delay_ms: Some(50), ..message(2, 0) };
+    let transient = Publish { is_persistent: false, ..delayed.clone() };
+    let declare_exchange = Op::DeclareExchange { name: 1, kind: 3 };
+    let bind = Op::Bind { exchange: 1, queue: 0, key: 0 };
+    let publish = Op::Publish(vec![delayed, transient]);
+    let mut story = told(&[declare(0, 0), declare_exchange, bind, publish]);
+    assert!(bodies(&story.broker, 0).is_empty());
+    story.run(&Op::Advance(49));
+    assert!(bodies(&story.broker, 0).is_empty());
+    story.run(&Op::Advance(1));
+    assert_eq!(bodies(&story.broker, 0), ["m1"]);
+    story.run(&Op::Restart);
+    story.run(&Op::Advance(100));
+    assert_eq!(bodies(&story.broker, 0), ["m1"]);
+}
+
+#[test]
+fn recent_messages_reach_who_binds_after_a_restart_and_nobody_twice() {
+    let declare_exchange = Op::DeclareExchange { name: 1, kind: 5 };
+    let publish = Op::Publish(vec![message(2, 0), message(2, 0), message(2, 0)]);
+    let bind = |queue: u8| Op::Bind { exchange: 1, queue, key: 0 };
+    let mut story = told(&[declare(0, 0), declare(1, 0), declare_exchange, publish, bind(0)]);
+    assert_eq!(bodies(&story.broker, 0), ["m2", "m3"]);
+    story.run(&bind(1));
+    assert_eq!(bodies(&story.broker, 1), ["m2", "m3"]);
+}
+
+#[test]
+fn a_duplicate_is_known_after_a_restart_until_its_time_is_over() {
+    let named = |exchange: u8| Publish { id: Some(1), ..message(exchange, 0) };
+    for (exchange, ops) in [
+        (0, vec![declare(0, 11)]),
+        (2, vec![declare(0, 0), Op::DeclareExchange { name: 1, kind: 7 }, Op::Bind { exchange: 1, queue: 0, key: 0 }]),
+    ] {
+        let publish = Op::Publish(vec![named(exchange)]);
+        let mut story = told(&[&ops[..], std::slice::from_ref(&publish)].concat());
+        story.run(&publish);
+        assert_eq!(bodies(&story.broker, 0), ["m1"]);
+        story.run(&Op::Advance(50));
+        story.run(&publish);
+        assert_eq!(bodies(&story.broker, 0), ["m1", "m3"]);
+    }
+}
+
+#[test]
+fn what_was_delivered_and_not_settled_says_so_after_a_restart() {
+    let get = Op::Get { queue: 0, no_ack: false };
+    let story = told(&[declare(0, 0), persistent(0), persistent(0), get]);
+    assert_eq!(redelivered(&story.broker, 0), [true, false]);
+    let consume = Op::Consume { queue: 0, no_ack: false, prefetch: 1 };
+    let story = told(&[declare(0, 0), consume, persistent(0)]);
+    assert_eq!(redelivered(&story.broker, 0), [true]);
+}
+
+#[test]
+fn what_comes_after_the_last_consumer_has_gone_was_not_delivered() {
+    let consume = Op::Consume { queue: 0, no_ack: false, prefetch: 1 };
+    let settle = Op::Settle { nth: 0, count: 1, how: 0 };
+    let story = told(&[declare(0, 0), consume, persistent(0), settle, Op::Cancel(0), persistent(0)]);
+    assert_eq!(redelivered(&story.broker, 0), [false]);
+}
+
+#[test]
+fn what_comes_after_a_restart_was_not_delivered() {
+    let consume = Op::Consume { queue: 0, no_ack: false, prefetch: 1 };
+    let mut story = told(&[declare(0, 0), consume, persistent(0)]);
+    story.run(&persistent(0));
+    story.run(&Op::Restart);
+    assert_eq!(redelivered(&story.broker, 0), [true, false]);
+}
+
+#[test]
+fn a_count_of_failed_deliveries_survives_a_restart() {
+    let get = Op::Get { queue: 0, no_ack: false };
+    let requeue = Op::Settle { nth: 0, count: 1, how: 1 };
+    let mut story = told(&[declare(0, 4), persistent(0), get.clone(), requeue.clone()]);
+    // Its limit is one.
+    story.run(&get);
+    story.run(&requeue);
+    assert!(bodies(&story.broker, 0).is_empty());
+}
+
+#[test]
+fn a_message_of_several_queues_is_in_the_log_once() {
+    let bind = |queue: u8| Op::Bind { exchange: 0, queue, key: 0 };
+    let story = told(&[declare(0, 0), declare(1, 0), bind(0), bind(1), Op::Publish(vec![message(1, 0)])]);
+    let of_body = |record: &Vec<u8>| record.windows(2).any(|part| part == b"m1");
+    assert_eq!(story.journal.records.lock().iter().filter(|record| of_body(record)).count(), 1);
+    assert_eq!((bodies(&story.broker, 0), bodies(&story.broker, 1)), (vec!["m1".into()], vec!["m1".into()]));
+}
+
+#[test]
+fn a_body_that_a_full_queue_did_not_take_is_named_no_more() {
+    let bind = |queue: u8| Op::Bind { exchange: 0, queue, key: 0 };
+    let publish = Op::Publish(vec![message(1, 0), message(1, 0)]);
+    let story = told(&[declare(0, 0), declare(1, 6), bind(0), bind(1), publish]);
+    let mut decoder = Decoder::default();
+    for record in story.journal.records.lock().iter() {
+        decoder.decode(record).unwrap();
+    }
+    assert_eq!(decoder.bodies_count(), 0);
+    assert_eq!(bodies(&story.broker, 0), ["m1", "m2"]);
+    assert_eq!(bodies(&story.broker, 1), ["m1"]);
+}
+
+#[test]
+fn a_parameter_of_a_component_survives_a_restart_and_can_be_removed() {
+    let parameter =
+        Parameter { value: json!({"a": 1}), vhost: "/".into(), component: "shovel".into(), name: "n".into() };
+    let journal = Arc::new(VecJournal::default());
+    let log = Log::default();
+    log.attach(journal.clone());
+    let parameters = Parameters::new(["shovel"]).with_log(log);
+    parameters.set(parameter.clone()).unwrap();
+    let replayed = |journal: &VecJournal| open(journal.all(), &Arc::default(), Time(0)).parameters.list(None, None);
+    assert_eq!(replayed(&journal), [parameter]);
+    parameters.clear("/", "shovel", "n").unwrap();
+    assert_eq!(replayed(&journal), []);
+}
+
+#[test]
+fn a_refused_change_is_not_recorded() {
+    let story = Story::new();
+    let count = story.journal.all().len();
+    let access = &story.broker.access;
+    assert!(access.add("guest", "x").is_err() && access.delete("nobody").is_err());
+    assert!(access.set_permissions("guest", "/", Permissions { read: "(".into(), ..Permissions::all() }).is_err());
+    assert!(story.broker.parameters.clear_global("nothing").is_err());
+    assert!(story.broker.policies.clear(Layer::User, "/", "nothing").is_err());
+    assert_eq!(story.journal.all().len(), count);
+}
+
+#[test]
+fn what_is_defined_has_its_place_in_the_log() {
+    let story = Story::new();
+    story.broker.access.add("u1", "x").unwrap();
+    assert_eq!(story.broker.defined_at(), Position(story.journal.all().len() as u64));
 }

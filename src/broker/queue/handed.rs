@@ -1,0 +1,84 @@
+//! Which messages of a queue may have been delivered, told to the log well ahead: one record for
+//! many deliveries, so that after a restart what had been delivered says so.
+//!
+//! Invariants:
+//! - every delivered message is at or below `reserved`, and that is recorded before the delivery
+//!   is handed over;
+//! - `delivered <= reserved`.
+
+/// See the module's text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Handed {
+    /// The largest that was delivered.
+    delivered: u64,
+    /// The largest that the log says may have been.
+    reserved: u64,
+}
+
+/// Messages that one record reserves. More is fewer records, and more messages that say after a
+/// crash that they may have been delivered though they were not.
+const RESERVED_AHEAD: u64 = 1_000;
+
+impl Handed {
+    /// As the log has it.
+    pub(super) fn up_to(reserved: u64) -> Self {
+        Self { delivered: reserved, reserved }
+    }
+
+    /// A message goes to a consumer; returns what is to be recorded first.
+    #[inline]
+    pub(super) fn hand(&mut self, seq: u64) -> Option<u64> {
+        self.delivered = self.delivered.max(seq);
+        if seq <= self.reserved {
+            return None;
+        }
+        self.reserved = seq.saturating_add(RESERVED_AHEAD);
+        Some(self.reserved)
+    }
+
+    /// As [`Self::hand`], where no more need follow.
+    pub(super) fn hand_one(&mut self, seq: u64) -> Option<u64> {
+        self.delivered = self.delivered.max(seq);
+        if seq <= self.reserved {
+            return None;
+        }
+        self.reserved = seq;
+        Some(seq)
+    }
+
+    /// Nobody is left to deliver to; returns what is to be recorded, if anything.
+    pub(super) fn release(&mut self) -> Option<u64> {
+        if self.delivered == self.reserved {
+            return None;
+        }
+        self.reserved = self.delivered;
+        Some(self.reserved)
+    }
+
+    /// Messages up to this one may have been delivered.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_record_reserves_many_deliveries() {
+        let mut handed = Handed::default();
+        assert_eq!(handed.hand(1), Some(1 + RESERVED_AHEAD));
+        assert!((2..=1 + RESERVED_AHEAD).all(|seq| handed.hand(seq).is_none()));
+        assert!(handed.hand(2 + RESERVED_AHEAD).is_some());
+    }
+
+    #[test]
+    fn what_was_reserved_in_vain_is_given_back() {
+        let mut handed = Handed::default();
+        handed.hand(5);
+        assert_eq!(handed.release(), Some(5));
+        assert_eq!(handed.release(), None);
+        assert_eq!(handed.hand_one(6), Some(6));
+    }
+}

@@ -1,0 +1,803 @@
+//! Records as bytes, and back.
+//!
+//! ```text
+//! record  = kind (1 byte) version (1 byte) fields, whole: its length is kept by whoever keeps it
+//! number  = LEB128, seven bits a byte, lowest first
+//! signed  = zigzag number          deadline = number of its milliseconds + 1, 0 for never
+//! bytes   = length (number) + bytes    text = bytes in UTF-8    list = length (number) + items
+//! seqs    = list of the signed differences to the one before
+//! table   = bytes in the encoding of headers    json = bytes
+//!
+//! message = flags (1 byte, see below)  priority (1 byte)  [time to live (number)]
+//!           length of properties, offset and length of the headers in them, length of body,
+//!           length of the replaced headers (numbers)
+//!           exchange length (1 byte), exchange, key length (1 byte), key
+//!           properties  body  replaced headers
+//! ```
+//!
+//! A message is written straight from its slices into the given buffer. One that several queues
+//! record is written once ([`Record::Body`]); a [`Decoder`] keeps it until the last record that
+//! names it has come. Reading anything that is not a record ends in an error, and reserves no more
+//! memory than a constant times the length of what was read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::Value as Json;
+
+use super::{BodyId, Definition, DefinitionKey, HoldId, Keeper, QueueId, Record};
+use crate::broker::{
+    access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
+    limits::{UserLimits, VhostLimits},
+    message::{Layout, Message, Traits, View},
+    parameters::Parameter,
+    pattern::Pattern,
+    policy::{ApplyTo, Layer, Policy},
+    queue::dedup::Seen,
+    time::Time,
+    value::Table,
+    vhost::Metadata,
+};
+
+/// Why bytes are no record that this broker can read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The record goes on behind the end of the bytes.
+    #[error("a record is cut off")]
+    Truncated,
+    /// The record is shorter than the bytes.
+    #[error("a record is followed by {0} bytes that are not part of it")]
+    Trailing(usize),
+    /// A newer broker wrote it.
+    #[error("a record is of the unknown kind {0}")]
+    UnknownKind(u8),
+    /// A newer broker wrote it.
+    #[error("a record of kind {kind} has the unknown version {version}")]
+    UnknownVersion {
+        /// Kind of the record.
+        kind: u8,
+        /// Its version.
+        version: u8,
+    },
+    /// It names a body that no record before has, or that was said to be named no more.
+    #[error("a record names body {0}, which is not there")]
+    UnknownBody(u64),
+    /// A part of it makes no sense.
+    #[error("a record has {0}")]
+    Invalid(&'static str),
+}
+
+use DecodeError::{Invalid, Truncated};
+
+const BODY: u8 = 1;
+const BODY_CLOSED: u8 = 2;
+const ENQUEUE: u8 = 3;
+const ENQUEUE_SHARED: u8 = 4;
+const SETTLE: u8 = 5;
+const REQUEUE: u8 = 6;
+const MOVE: u8 = 7;
+const HANDED: u8 = 8;
+const SEEN: u8 = 9;
+const HELD: u8 = 10;
+const RELEASED: u8 = 11;
+const KEPT: u8 = 12;
+const STREAM_TRIMMED: u8 = 13;
+const QUEUE_DECLARED: u8 = 14;
+const QUEUE_DELETED: u8 = 15;
+const EXCHANGE_DECLARED: u8 = 16;
+const EXCHANGE_DELETED: u8 = 17;
+const BINDING: u8 = 18;
+const DEFINED: u8 = 19;
+const REMOVED: u8 = 20;
+const TRANSACTION: u8 = 21;
+
+/// The only version of every kind so far.
+const VERSION: u8 = 1;
+
+const PERSISTENT: u8 = 1;
+const HAS_TTL: u8 = 1 << 1;
+const HAS_VIEW: u8 = 1 << 2;
+const HAS_VIEW_HEADERS: u8 = 1 << 3;
+const WITHOUT_TTL: u8 = 1 << 4;
+const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_TTL;
+
+/// Appends a record.
+pub fn encode(record: &Record, out: &mut Vec<u8>) {
+    let mut begin = |kind: u8| out.extend([kind, VERSION]);
+    match record {
+        Record::Body { body, targets, message } => {
+            begin(BODY);
+            put(body.0, out);
+            put(u64::from(*targets), out);
+            put_message(message, out);
+        }
+        Record::BodyClosed { body } => {
+            begin(BODY_CLOSED);
+            put(body.0, out);
+        }
+        Record::Enqueue { queue, seq, message, body, deadline, at } => {
+            begin(if body.is_some() { ENQUEUE_SHARED } else { ENQUEUE });
+            put(queue.0, out);
+            put(*seq, out);
+            put_deadline(*deadline, out);
+            put(at.0, out);
+            match body {
+                Some(body) => put(body.0, out),
+                None => put_message(message, out),
+            }
+        }
+        Record::Settle { queue, seqs } => {
+            begin(SETTLE);
+            put(queue.0, out);
+            put_seqs(seqs.iter().copied(), out);
+        }
+        Record::Requeue { queue, seqs } => {
+            begin(REQUEUE);
+            put(queue.0, out);
+            put_seqs(seqs.iter().copied(), out);
+        }
+        Record::Move { from, to, message, at } => {
+            begin(MOVE);
+            put_option(from.as_ref(), out, |(queue, seq), out| {
+                put(queue.0, out);
+                put(*seq, out);
+            });
+            put_list(to, out, |(queue, seq, deadline), out| {
+                put(queue.0, out);
+                put(*seq, out);
+                put_deadline(*deadline, out);
+            });
+            put(at.0, out);
+            put_option(message.as_ref(), out, put_message);
+        }
+        Record::Handed { queue, up_to } => {
+            begin(HANDED);
+            put(queue.0, out);
+            put(*up_to, out);
+        }
+        Record::Seen { keeper, seen } => {
+            begin(SEEN);
+            match keeper {
+                Keeper::Queue(queue) => {
+                    out.push(0);
+                    put(queue.0, out);
+                }
+                Keeper::Exchange { vhost, name } => {
+                    out.push(1);
+                    put_bytes(vhost.as_bytes(), out);
+                    put_bytes(name.as_bytes(), out);
+                }
+            }
+            put(seen.serial, out);
+            put_deadline(seen.deadline, out);
+            put_bytes(&seen.key, out);
+        }
+        Record::Held { vhost, exchange, hold, due, message } => {
+            begin(HELD);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(exchange.as_bytes(), out);
+            put(hold.0, out);
+            put_deadline(*due, out);
+            put_message(message, out);
+        }
+        Record::Released { vhost, exchange, holds } => {
+            begin(RELEASED);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(exchange.as_bytes(), out);
+            put_seqs(holds.iter().map(|hold| hold.0), out);
+        }
+        Record::Kept { vhost, exchange, message } => {
+            begin(KEPT);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(exchange.as_bytes(), out);
+            put_message(message, out);
+        }
+        Record::StreamTrimmed { queue, first } => {
+            begin(STREAM_TRIMMED);
+            put(queue.0, out);
+            put(*first, out);
+        }
+        Record::QueueDeclared { queue, vhost, name, auto_delete, arguments } => {
+            begin(QUEUE_DECLARED);
+            put(queue.0, out);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(name.as_bytes(), out);
+            out.push(u8::from(*auto_delete));
+            put_table(arguments, out);
+        }
+        Record::QueueDeleted { queue } => {
+            begin(QUEUE_DELETED);
+            put(queue.0, out);
+        }
+        Record::ExchangeDeclared { vhost, name, kind, auto_delete, internal, arguments } => {
+            begin(EXCHANGE_DECLARED);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(name.as_bytes(), out);
+            put_bytes(kind.as_bytes(), out);
+            out.extend([u8::from(*auto_delete), u8::from(*internal)]);
+            put_table(arguments, out);
+        }
+        Record::ExchangeDeleted { vhost, name } => {
+            begin(EXCHANGE_DELETED);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(name.as_bytes(), out);
+        }
+        Record::Binding { is_bound, vhost, source, destination, to_queue, key, arguments } => {
+            begin(BINDING);
+            out.extend([u8::from(*is_bound), u8::from(*to_queue)]);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(source.as_bytes(), out);
+            put_bytes(destination.as_bytes(), out);
+            put_bytes(key, out);
+            put_table(arguments, out);
+        }
+        Record::Defined(definition) => {
+            begin(DEFINED);
+            put_definition(definition, out);
+        }
+        Record::Removed(key) => {
+            begin(REMOVED);
+            put_key(key, out);
+        }
+        Record::Transaction(records) => {
+            begin(TRANSACTION);
+            put_list(records, out, encode);
+        }
+    }
+}
+
+/// Reads one record that names no body. Where the records of a log are read, a [`Decoder`] is
+/// needed.
+pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    Decoder::default().decode(bytes)
+}
+
+/// Reads the records of a log in their order, and keeps the messages that further records name.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// Each with the number of records that may still name it.
+    bodies: HashMap<BodyId, (Message, u64), foldhash::fast::RandomState>,
+}
+
+impl Decoder {
+    /// Reads one record.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Record, DecodeError> {
+        let mut reader = Reader(bytes);
+        let record = self.record(&mut reader, false)?;
+        if reader.0.is_empty() { Ok(record) } else { Err(DecodeError::Trailing(reader.0.len())) }
+    }
+
+    /// Messages that may still be named.
+    pub fn bodies_count(&self) -> usize {
+        self.bodies.len()
+    }
+
+    fn record(&mut self, reader: &mut Reader<'_>, is_inside: bool) -> Result<Record, DecodeError> {
+        let kind = reader.byte()?;
+        let version = reader.byte()?;
+        if !(BODY..=TRANSACTION).contains(&kind) {
+            return Err(DecodeError::UnknownKind(kind));
+        }
+        if version != VERSION {
+            return Err(DecodeError::UnknownVersion { kind, version });
+        }
+        Ok(match kind {
+            BODY => {
+                let body = BodyId(reader.number()?);
+                let targets = u32::try_from(reader.number()?).map_err(|_| Invalid("too many targets"))?;
+                let message = reader.message()?;
+                if targets > 0 {
+                    self.bodies.insert(body, (message.clone(), targets.into()));
+                }
+                Record::Body { body, targets, message }
+            }
+            BODY_CLOSED => {
+                let body = BodyId(reader.number()?);
+                self.bodies.remove(&body);
+                Record::BodyClosed { body }
+            }
+            ENQUEUE | ENQUEUE_SHARED => {
+                let (queue, seq) = (QueueId(reader.number()?), reader.number()?);
+                let (deadline, at) = (reader.deadline()?, Time(reader.number()?));
+                let (message, body) = if kind == ENQUEUE {
+                    (reader.message()?, None)
+                } else {
+                    let body = BodyId(reader.number()?);
+                    (self.body(body)?, Some(body))
+                };
+                Record::Enqueue { queue, seq, message, body, deadline, at }
+            }
+            TRANSACTION if is_inside => return Err(Invalid("a transaction inside of a transaction")),
+            TRANSACTION => Record::Transaction(reader.list(|reader| self.record(reader, true))?),
+            _ => reader.plain(kind)?,
+        })
+    }
+
+    fn body(&mut self, body: BodyId) -> Result<Message, DecodeError> {
+        let (message, missing) = self.bodies.get_mut(&body).ok_or(DecodeError::UnknownBody(body.0))?;
+        *missing -= 1;
+        let message = message.clone();
+        if *missing == 0 {
+            self.bodies.remove(&body);
+        }
+        Ok(message)
+    }
+}
+
+fn put(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_signed(number: i64, out: &mut Vec<u8>) {
+    put(((number << 1) ^ (number >> 63)) as u64, out);
+}
+
+fn put_deadline(deadline: Time, out: &mut Vec<u8>) {
+    put(deadline.0.wrapping_add(1), out);
+}
+
+fn put_seqs(seqs: impl ExactSizeIterator<Item = u64>, out: &mut Vec<u8>) {
+    put(seqs.len() as u64, out);
+    let mut before = 0_u64;
+    for seq in seqs {
+        put_signed(seq.wrapping_sub(before) as i64, out);
+        before = seq;
+    }
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_table(table: &Table, out: &mut Vec<u8>) {
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes);
+    put_bytes(&bytes, out);
+}
+
+fn put_json(json: &Json, out: &mut Vec<u8>) {
+    // Text keys and finite numbers are all that a value can have.
+    put_bytes(json.to_string().as_bytes(), out);
+}
+
+fn put_list<T>(items: &[T], out: &mut Vec<u8>, put_item: impl Fn(&T, &mut Vec<u8>)) {
+    put(items.len() as u64, out);
+    items.iter().for_each(|item| put_item(item, out));
+}
+
+fn put_option<T>(item: Option<&T>, out: &mut Vec<u8>, put_item: impl Fn(&T, &mut Vec<u8>)) {
+    out.push(u8::from(item.is_some()));
+    if let Some(item) = item {
+        put_item(item, out);
+    }
+}
+
+fn put_message(message: &Message, out: &mut Vec<u8>) {
+    let Traits { persistent, priority, ttl_ms } = message.traits;
+    let view = message.view();
+    let replaced = view.and_then(|view| view.headers.as_deref());
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    out.push(
+        flag(persistent, PERSISTENT)
+            | flag(ttl_ms.is_some(), HAS_TTL)
+            | flag(view.is_some(), HAS_VIEW)
+            | flag(replaced.is_some(), HAS_VIEW_HEADERS)
+            | flag(view.is_some_and(|view| view.without_ttl), WITHOUT_TTL),
+    );
+    out.push(priority);
+    if let Some(ttl_ms) = ttl_ms {
+        put(ttl_ms, out);
+    }
+    let (headers_at, headers_len) = message.headers_range();
+    let body_bytes = message.body_bytes();
+    let replaced = replaced.unwrap_or_default();
+    put(message.properties().len() as u64, out);
+    put(headers_at as u64, out);
+    put(headers_len as u64, out);
+    put(body_bytes, out);
+    put(replaced.len() as u64, out);
+    out.extend_from_slice(message.route_bytes());
+    out.extend_from_slice(message.properties());
+    match message.body_contiguous() {
+        Some(body) => out.extend_from_slice(body),
+        None => message.body_slices().for_each(|part| out.extend_from_slice(&part)),
+    }
+    out.extend_from_slice(replaced);
+}
+
+fn put_definition(definition: &Definition, out: &mut Vec<u8>) {
+    let limit = |limit: &i64, out: &mut Vec<u8>| put_signed(*limit, out);
+    let text = |text: &String, out: &mut Vec<u8>| put_bytes(text.as_bytes(), out);
+    match definition {
+        Definition::Vhost { name, metadata } => {
+            let Metadata { description, tags, default_queue_type } = metadata;
+            out.push(0);
+            put_bytes(name.as_bytes(), out);
+            text(description, out);
+            put_list(tags, out, text);
+            put_option(default_queue_type.as_ref(), out, text);
+        }
+        Definition::User(user) => {
+            let User { name, password, tags, limits } = &**user;
+            out.push(1);
+            text(name, out);
+            put_bytes(password.algorithm().as_str().as_bytes(), out);
+            put_bytes(password.as_bytes(), out);
+            put_list(tags, out, text);
+            put_option(limits.max_connections.as_ref(), out, limit);
+            put_option(limits.max_channels.as_ref(), out, limit);
+        }
+        Definition::Permissions(PermissionEntry { user, vhost, permissions }) => {
+            let Permissions { configure, write, read } = permissions;
+            out.push(2);
+            [user, vhost, configure, write, read].into_iter().for_each(|part| text(part, out));
+        }
+        Definition::TopicPermissions(TopicPermissionEntry { user, vhost, exchange, permissions }) => {
+            let TopicPermissions { write, read } = permissions;
+            out.push(3);
+            [user, vhost, exchange, write, read].into_iter().for_each(|part| text(part, out));
+        }
+        Definition::Policy(layer, policy) => {
+            out.push(4);
+            put_layer(*layer, out);
+            text(&policy.vhost, out);
+            text(&policy.name, out);
+            put_bytes(policy.pattern.as_str().as_bytes(), out);
+            put_bytes(policy.apply_to.as_str().as_bytes(), out);
+            put_json(&Json::Number(policy.priority.clone()), out);
+            put_json(&Json::Object(policy.definition_json()), out);
+        }
+        Definition::VhostLimits { vhost, limits } => {
+            out.push(5);
+            text(vhost, out);
+            put_option(limits.max_connections.as_ref(), out, limit);
+            put_option(limits.max_queues.as_ref(), out, limit);
+        }
+        Definition::Parameter(Parameter { value, vhost, component, name }) => {
+            out.push(6);
+            [vhost, component, name].into_iter().for_each(|part| text(part, out));
+            put_json(value, out);
+        }
+        Definition::GlobalParameter { name, value } => {
+            out.push(7);
+            text(name, out);
+            put_json(value, out);
+        }
+    }
+}
+
+fn put_layer(layer: Layer, out: &mut Vec<u8>) {
+    out.push(match layer {
+        Layer::User => 0,
+        Layer::Operator => 1,
+    });
+}
+
+fn put_key(key: &DefinitionKey, out: &mut Vec<u8>) {
+    let text = |text: &String, out: &mut Vec<u8>| put_bytes(text.as_bytes(), out);
+    match key {
+        DefinitionKey::Vhost(name) => {
+            out.push(0);
+            put_bytes(name.as_bytes(), out);
+        }
+        DefinitionKey::User(name) => {
+            out.push(1);
+            text(name, out);
+        }
+        DefinitionKey::Permissions { user, vhost } => {
+            out.push(2);
+            text(user, out);
+            text(vhost, out);
+        }
+        DefinitionKey::TopicPermissions { user, vhost, exchange } => {
+            out.push(3);
+            text(user, out);
+            text(vhost, out);
+            put_option(exchange.as_ref(), out, text);
+        }
+        DefinitionKey::Policy { layer, vhost, name } => {
+            out.push(4);
+            put_layer(*layer, out);
+            text(vhost, out);
+            text(name, out);
+        }
+        DefinitionKey::VhostLimits { vhost } => {
+            out.push(5);
+            text(vhost, out);
+        }
+        DefinitionKey::Parameter { vhost, component, name } => {
+            out.push(6);
+            [vhost, component, name].into_iter().for_each(|part| text(part, out));
+        }
+        DefinitionKey::GlobalParameter { name } => {
+            out.push(7);
+            text(name, out);
+        }
+    }
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        let (&first, rest) = self.0.split_first().ok_or(Truncated)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Invalid("a flag that is neither 0 nor 1")),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7F);
+            if shift == 63 && bits > 1 || shift > 0 && byte == 0 {
+                return Err(Invalid("a number that is too long"));
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Invalid("a number that is too long"))
+    }
+
+    fn signed(&mut self) -> Result<i64, DecodeError> {
+        let number = self.number()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// A length; what does not fit into memory does not fit into the bytes either.
+    fn len(&mut self) -> Result<usize, DecodeError> {
+        usize::try_from(self.number()?).map_err(|_| Truncated)
+    }
+
+    fn deadline(&mut self) -> Result<Time, DecodeError> {
+        Ok(Time(self.number()?.wrapping_sub(1)))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = self.len()?;
+        self.take(len)
+    }
+
+    fn text<T: From<&'a str>>(&mut self) -> Result<T, DecodeError> {
+        std::str::from_utf8(self.bytes()?).map(T::from).map_err(|_| Invalid("a text that is not UTF-8"))
+    }
+
+    fn table(&mut self) -> Result<Table, DecodeError> {
+        Table::decode(self.bytes()?).ok_or(Invalid("a malformed table"))
+    }
+
+    fn json(&mut self) -> Result<Json, DecodeError> {
+        serde_json::from_slice(self.bytes()?).map_err(|_| Invalid("a value that is not JSON"))
+    }
+
+    /// Items of at least one byte each. The list grows as they are found, whatever it promises.
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+        let len = self.len()?;
+        if len > self.0.len() {
+            return Err(Truncated);
+        }
+        let mut items = Vec::new();
+        for _ in 0..len {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
+    fn option<T>(&mut self, item: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<Option<T>, DecodeError> {
+        if self.flag()? { item(self).map(Some) } else { Ok(None) }
+    }
+
+    fn seqs<T>(&mut self, made: impl Fn(u64) -> T) -> Result<Vec<T>, DecodeError> {
+        let mut before = 0_u64;
+        self.list(|reader| {
+            before = before.wrapping_add(reader.signed()? as u64);
+            Ok(made(before))
+        })
+    }
+
+    fn message(&mut self) -> Result<Message, DecodeError> {
+        let flags = self.byte()?;
+        let is_set = |flag: u8| flags & flag != 0;
+        if flags & !FLAGS != 0 || !is_set(HAS_VIEW) && is_set(HAS_VIEW_HEADERS | WITHOUT_TTL) {
+            return Err(Invalid("unknown flags of a message"));
+        }
+        let priority = self.byte()?;
+        let ttl_ms = if is_set(HAS_TTL) { Some(self.number()?) } else { None };
+        let (properties_len, headers_at, headers_len) = (self.len()?, self.len()?, self.len()?);
+        let (body_len, replaced_len) = (self.len()?, self.len()?);
+        if headers_at.checked_add(headers_len).is_none_or(|end| end > properties_len) {
+            return Err(Invalid("headers outside of the properties"));
+        }
+        if !is_set(HAS_VIEW_HEADERS) && replaced_len > 0 {
+            return Err(Invalid("replaced headers that it says it has not"));
+        }
+        let start = self.0;
+        let exchange_len = self.byte()?;
+        self.take(exchange_len.into())?;
+        let key_len = self.byte()?;
+        self.take(key_len.into())?;
+        let properties_at = start.len() - self.0.len();
+        self.take(properties_len)?;
+        let body_at = start.len() - self.0.len();
+        self.take(body_len)?;
+        let end = start.len() - self.0.len();
+        if u32::try_from(end).is_err() {
+            return Err(Invalid("a message of more than 4 GiB"));
+        }
+        let replaced = self.take(replaced_len)?;
+        let headers = if headers_len == 0 { (0, 0) } else { (properties_at + headers_at, headers_len) };
+        let layout = Layout { route_at: 0, properties: (properties_at, properties_len), headers };
+        let traits = Traits { persistent: is_set(PERSISTENT), priority, ttl_ms };
+        let message = Message::inline(Arc::new(start[..end].to_vec()), layout, traits, (body_at, body_len));
+        Ok(if is_set(HAS_VIEW) {
+            let headers = is_set(HAS_VIEW_HEADERS).then(|| replaced.to_vec());
+            let mut message = message.with_view(View { headers, without_ttl: is_set(WITHOUT_TTL) });
+            message.traits.ttl_ms = ttl_ms;
+            message
+        } else {
+            message
+        })
+    }
+
+    /// A record that neither has a body of its own identity nor names one.
+    fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
+        Ok(match kind {
+            SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
+            REQUEUE => Record::Requeue { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
+            MOVE => Record::Move {
+                from: self.option(|reader| Ok((QueueId(reader.number()?), reader.number()?)))?,
+                to: self.list(|reader| Ok((QueueId(reader.number()?), reader.number()?, reader.deadline()?)))?,
+                at: Time(self.number()?),
+                message: self.option(Self::message)?,
+            },
+            HANDED => Record::Handed { queue: QueueId(self.number()?), up_to: self.number()? },
+            SEEN => {
+                let keeper = if self.flag()? {
+                    Keeper::Exchange { vhost: self.text()?, name: self.text()? }
+                } else {
+                    Keeper::Queue(QueueId(self.number()?))
+                };
+                let (serial, deadline, key) = (self.number()?, self.deadline()?, self.bytes()?.into());
+                Record::Seen { keeper, seen: Seen { serial, key, deadline } }
+            }
+            HELD => Record::Held {
+                vhost: self.text()?,
+                exchange: self.text()?,
+                hold: HoldId(self.number()?),
+                due: self.deadline()?,
+                message: self.message()?,
+            },
+            RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.seqs(HoldId)? },
+            KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },
+            STREAM_TRIMMED => Record::StreamTrimmed { queue: QueueId(self.number()?), first: self.number()? },
+            QUEUE_DECLARED => Record::QueueDeclared {
+                queue: QueueId(self.number()?),
+                vhost: self.text()?,
+                name: self.text()?,
+                auto_delete: self.flag()?,
+                arguments: self.table()?,
+            },
+            QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
+            EXCHANGE_DECLARED => Record::ExchangeDeclared {
+                vhost: self.text()?,
+                name: self.text()?,
+                kind: self.text()?,
+                auto_delete: self.flag()?,
+                internal: self.flag()?,
+                arguments: self.table()?,
+            },
+            EXCHANGE_DELETED => Record::ExchangeDeleted { vhost: self.text()?, name: self.text()? },
+            BINDING => Record::Binding {
+                is_bound: self.flag()?,
+                to_queue: self.flag()?,
+                vhost: self.text()?,
+                source: self.text()?,
+                destination: self.text()?,
+                key: self.bytes()?.to_vec(),
+                arguments: self.table()?,
+            },
+            DEFINED => Record::Defined(self.definition()?),
+            REMOVED => Record::Removed(self.key()?),
+            other => return Err(DecodeError::UnknownKind(other)),
+        })
+    }
+
+    fn definition(&mut self) -> Result<Definition, DecodeError> {
+        Ok(match self.byte()? {
+            0 => {
+                let name = self.text()?;
+                let (description, tags) = (self.text()?, self.list(Self::text)?);
+                let default_queue_type = self.option(Self::text)?;
+                Definition::Vhost { name, metadata: Metadata { description, tags, default_queue_type } }
+            }
+            1 => {
+                let (name, algorithm) = (self.text()?, self.text::<&str>()?);
+                let algorithm = HashAlgorithm::from_name(algorithm).ok_or(Invalid("an unknown hash algorithm"))?;
+                let password = PasswordHash::from_bytes(algorithm, self.bytes()?.to_vec());
+                let tags = self.list(Self::text)?;
+                let (max_connections, max_channels) = (self.option(Self::signed)?, self.option(Self::signed)?);
+                let limits = UserLimits { max_connections, max_channels };
+                Definition::User(Arc::new(User { name, password, tags, limits }))
+            }
+            2 => {
+                let (user, vhost) = (self.text()?, self.text()?);
+                let permissions = Permissions { configure: self.text()?, write: self.text()?, read: self.text()? };
+                Definition::Permissions(PermissionEntry { user, vhost, permissions })
+            }
+            3 => {
+                let (user, vhost, exchange) = (self.text()?, self.text()?, self.text()?);
+                let permissions = TopicPermissions { write: self.text()?, read: self.text()? };
+                Definition::TopicPermissions(TopicPermissionEntry { user, vhost, exchange, permissions })
+            }
+            4 => Definition::Policy(self.layer()?, Arc::new(self.policy()?)),
+            5 => {
+                let vhost = self.text()?;
+                let (max_connections, max_queues) = (self.option(Self::signed)?, self.option(Self::signed)?);
+                Definition::VhostLimits { vhost, limits: VhostLimits { max_connections, max_queues } }
+            }
+            6 => {
+                let (vhost, component, name) = (self.text()?, self.text()?, self.text()?);
+                Definition::Parameter(Parameter { value: self.json()?, vhost, component, name })
+            }
+            7 => Definition::GlobalParameter { name: self.text()?, value: Arc::new(self.json()?) },
+            _ => return Err(Invalid("an unknown kind of definition")),
+        })
+    }
+
+    fn layer(&mut self) -> Result<Layer, DecodeError> {
+        Ok(if self.flag()? { Layer::Operator } else { Layer::User })
+    }
+
+    /// Not checked as when it was set: what was in force then is in force now.
+    fn policy(&mut self) -> Result<Policy, DecodeError> {
+        let (vhost, name) = (self.text()?, self.text()?);
+        let pattern = Pattern::compile(self.text::<&str>()?).map_err(|_| Invalid("an invalid pattern"))?;
+        let apply_to = ApplyTo::from_name(self.text::<&str>()?).ok_or(Invalid("an unknown apply-to"))?;
+        let Json::Number(priority) = self.json()? else { return Err(Invalid("a priority that is no number")) };
+        let Json::Object(entries) = self.json()? else { return Err(Invalid("a policy that is no object")) };
+        let definition = Arc::new(entries.into_iter().collect());
+        Ok(Policy { vhost, name, pattern, apply_to, priority, definition })
+    }
+
+    fn key(&mut self) -> Result<DefinitionKey, DecodeError> {
+        Ok(match self.byte()? {
+            0 => DefinitionKey::Vhost(self.text()?),
+            1 => DefinitionKey::User(self.text()?),
+            2 => DefinitionKey::Permissions { user: self.text()?, vhost: self.text()? },
+            3 => DefinitionKey::TopicPermissions {
+                user: self.text()?,
+                vhost: self.text()?,
+                exchange: self.option(Self::text)?,
+            },
+            4 => DefinitionKey::Policy { layer: self.layer()?, vhost: self.text()?, name: self.text()? },
+            5 => DefinitionKey::VhostLimits { vhost: self.text()? },
+            6 => DefinitionKey::Parameter { vhost: self.text()?, component: self.text()?, name: self.text()? },
+            7 => DefinitionKey::GlobalParameter { name: self.text()? },
+            _ => return Err(Invalid("an unknown kind of definition")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

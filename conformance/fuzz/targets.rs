@@ -114,8 +114,10 @@ pub(crate) fn message_properties(input: &[u8]) {
     let scanned = properties::scan(input);
     let decoded = Properties::decode(input);
     if let Some(decoded) = &decoded {
-        let again = Properties::decode(&decoded.encode()).expect("our own properties are sound");
-        assert_eq!(format!("{again:?}"), format!("{decoded:?}"));
+        // A text that is no UTF-8 is not kept as it was, and cut if it grew; what is written once is.
+        let encoded = decoded.encode();
+        let again = Properties::decode(&encoded).expect("our own properties are sound");
+        assert_eq!(again.encode(), encoded);
     }
     let Some(scanned) = scanned else { return };
     let (at, len) = scanned.headers;

@@ -50,6 +50,12 @@ pub fn keep_buffers_mapped() {
     }
 }
 
+/// CPU time that this process has used.
+pub fn cpu_time() -> std::time::Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.try_into().unwrap_or_default()
+}
+
 /// Files that are open now, and most that may be.
 pub fn open_files() -> Files {
     let open = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);

@@ -221,28 +221,32 @@ impl Ready {
         self.levels.iter_mut().flatten().filter_map(|slot| slot.entry.as_mut())
     }
 
-    /// Compacts up to `max` messages with `from < seq <= to`, oldest first; returns the seq it got
-    /// to. Only the lowest and only the highest priority are walked when there are many.
+    /// Compacts up to `max` messages with `from < seq <= to`, oldest first over all priorities;
+    /// returns the seq it got to.
+    ///
+    /// One budget spent priority by priority would stand still: a lower priority would use it up
+    /// while the oldest message of a higher one keeps holding the returned seq back.
     pub fn compact(&mut self, from: u64, to: u64, max: usize) -> u64 {
-        let mut done = 0;
-        let mut reached = to;
-        for slots in &mut self.levels {
+        let mut heads = BinaryHeap::new();
+        for (level, slots) in self.levels.iter().enumerate() {
             let start = slots.partition_point(|slot| slot.seq <= from);
-            for slot in slots.range_mut(start..) {
-                if slot.seq > to {
-                    break;
-                }
-                if done == max {
-                    reached = reached.min(slot.seq - 1);
-                    break;
-                }
-                done += 1;
-                if let Some(entry) = &mut slot.entry {
-                    entry.message.compact();
-                }
+            if let Some(slot) = slots.get(start).filter(|slot| slot.seq <= to) {
+                heads.push(Reverse((slot.seq, level, start)));
             }
         }
-        reached
+        for _ in 0..max {
+            let Some(Reverse((_, level, index))) = heads.pop() else {
+                return to;
+            };
+            let slots = &mut self.levels[level];
+            if let Some(entry) = &mut slots[index].entry {
+                entry.message.compact();
+            }
+            if let Some(next) = slots.get(index + 1).filter(|slot| slot.seq <= to) {
+                heads.push(Reverse((next.seq, level, index + 1)));
+            }
+        }
+        heads.pop().map_or(to, |Reverse((seq, _, _))| seq - 1)
     }
 }
 
@@ -307,6 +311,18 @@ mod tests {
         assert_eq!(ready.len(), 2);
         assert!(ready.levels[0].len() <= 2 + 64 + 1);
         assert_eq!(drain(&mut ready), [0, 10_000]);
+    }
+
+    #[test]
+    fn every_round_of_compaction_gets_on_by_as_many_messages_as_it_may_whatever_their_priorities() {
+        let mut ready = Ready::new(3);
+        for seq in 1..=40 {
+            ready.push(entry(seq, (seq * 7 % 4) as u8, None));
+        }
+        let reached = |ready: &mut Ready, from| ready.compact(from, 30, 8);
+        assert_eq!([0, 8, 16, 24].map(|from| reached(&mut ready, from)), [8, 16, 24, 30]);
+        assert_eq!(ready.compact(0, 30, 30), 30);
+        assert_eq!(ready.compact(30, 30, 8), 30);
     }
 
     #[test]

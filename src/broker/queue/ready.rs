@@ -251,7 +251,7 @@ impl Ready {
 }
 
 /// Slots whose memory an emptied queue keeps.
-const KEPT_CAPACITY: usize = 64;
+const KEPT_CAPACITY: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -22,6 +22,8 @@ enum Slot {
 }
 
 const NO_SLOT: u32 = u32::MAX;
+/// Slots whose memory a queue keeps when all is settled.
+const KEPT_SLOTS: usize = 1024;
 
 impl Unsettled {
     /// An empty table.
@@ -82,7 +84,7 @@ impl Unsettled {
         self.free = held.slot;
         self.len -= 1;
         self.bytes -= entry.message.body_bytes();
-        if self.len == 0 && self.slots.len() > 64 {
+        if self.len == 0 && self.slots.len() > KEPT_SLOTS {
             self.slots = Vec::new();
             self.free = NO_SLOT;
         }

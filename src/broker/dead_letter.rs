@@ -134,7 +134,7 @@ fn death(message: &Message, queue: &str, reason: Reason, now: Time) -> Table {
     table.push("time", Value::Timestamp(now.secs()));
     table.push("exchange", Value::Text(message.exchange().to_vec()));
     table.push("routing-keys", Value::Array(keys));
-    if let Some(ms) = message.traits.ttl_ms {
+    if let Some(ms) = message.traits.ttl.ms() {
         table.push("original-expiration", Value::text(ms.to_string()));
     }
     table

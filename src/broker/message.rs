@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::{
     block::{self, Block, Slice},
     value::Headers,
@@ -40,8 +42,49 @@ pub struct Traits {
     pub persistent: bool,
     /// Larger is delivered earlier, in queues that have priorities.
     pub priority: u8,
-    /// Milliseconds that the message may wait in a queue, as its publisher said.
-    pub ttl_ms: Option<u64>,
+    /// How long the message may wait in a queue, as its publisher said.
+    pub ttl: Ttl,
+}
+
+/// A time to live of some milliseconds, or none.
+///
+/// Six octets are enough, so that a message fits one cache line: it is moved several times on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Ttl([u16; 3]);
+
+impl Ttl {
+    /// No limit.
+    pub const NONE: Self = Self([u16::MAX; 3]);
+
+    /// So many milliseconds; more than 8,900 years are no limit.
+    pub fn of_ms(ms: u64) -> Self {
+        if ms >> 48 == 0 { Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16]) } else { Self::NONE }
+    }
+
+    /// Milliseconds, if there is a limit.
+    #[inline]
+    pub fn ms(self) -> Option<u64> {
+        let Self([high, middle, low]) = self;
+        (self != Self::NONE).then_some(u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low))
+    }
+}
+
+impl From<Option<u64>> for Ttl {
+    fn from(ms: Option<u64>) -> Self {
+        ms.map_or(Self::NONE, Self::of_ms)
+    }
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl std::fmt::Debug for Ttl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.ms().fmt(f)
+    }
 }
 
 /// The parts of a message that the broker replaced after publication.
@@ -58,16 +101,21 @@ pub struct View {
 enum Body {
     /// In the head's block, at this offset with this length.
     Inline(u32, u32),
-    /// In another block.
-    Slice(Slice),
-    /// Arrived in several pieces.
+    /// In other blocks, as it arrived.
     Parts(Arc<Parts>),
 }
 
 #[derive(Debug)]
 struct Parts {
-    slices: Vec<Slice>,
+    slices: SmallVec<[Slice; 1]>,
     total: u64,
+}
+
+impl Body {
+    fn of(slices: SmallVec<[Slice; 1]>) -> Self {
+        let total = slices.iter().map(|part| part.len() as u64).sum();
+        if total == 0 { Self::Inline(0, 0) } else { Self::Parts(Arc::new(Parts { slices, total })) }
+    }
 }
 
 /// What a message is made of, when its parts lie in one block. Offsets are from the block's start.
@@ -152,7 +200,7 @@ impl Message {
     fn shared_body(&self) -> Body {
         match &self.body {
             Body::Inline(_, 0) => Body::Inline(0, 0),
-            &Body::Inline(at, len) => Body::Slice(Slice::new(self.head.clone(), at as usize, len as usize)),
+            &Body::Inline(at, len) => Body::of(smallvec![Slice::new(self.head.clone(), at as usize, len as usize)]),
             other => other.clone(),
         }
     }
@@ -177,15 +225,8 @@ impl Message {
 
     /// The same message with a body that arrived in pieces.
     #[must_use]
-    pub fn with_body_parts(mut self, mut parts: Vec<Slice>) -> Self {
-        self.body = match parts.len() {
-            0 => Body::Inline(0, 0),
-            1 => Body::Slice(parts.swap_remove(0)),
-            _ => {
-                let total = parts.iter().map(|part| part.len() as u64).sum();
-                Body::Parts(Arc::new(Parts { slices: parts, total }))
-            }
-        };
+    pub fn with_body_parts(mut self, parts: impl Into<SmallVec<[Slice; 1]>>) -> Self {
+        self.body = Body::of(parts.into());
         self
     }
 
@@ -198,7 +239,7 @@ impl Message {
         let mut rerouted = Self::build_route(exchange.as_bytes(), key, properties, headers);
         rerouted.traits = self.traits;
         if view.without_ttl {
-            rerouted.traits.ttl_ms = None;
+            rerouted.traits.ttl = Ttl::NONE;
         }
         rerouted.body = self.shared_body();
         rerouted.view = Some(Arc::new(view));
@@ -219,7 +260,7 @@ impl Message {
     pub fn with_view(&self, view: View) -> Self {
         let mut changed = self.clone();
         if view.without_ttl {
-            changed.traits.ttl_ms = None;
+            changed.traits.ttl = Ttl::NONE;
         }
         changed.view = Some(Arc::new(view));
         changed
@@ -280,7 +321,6 @@ impl Message {
     pub fn body_bytes(&self) -> u64 {
         match &self.body {
             Body::Inline(_, len) => u64::from(*len),
-            Body::Slice(slice) => slice.len() as u64,
             Body::Parts(parts) => parts.total,
         }
     }
@@ -289,8 +329,10 @@ impl Message {
     pub fn body_contiguous(&self) -> Option<&[u8]> {
         match &self.body {
             &Body::Inline(at, len) => Some(&self.head[at as usize..][..len as usize]),
-            Body::Slice(slice) => Some(slice),
-            Body::Parts(_) => None,
+            Body::Parts(parts) => match &parts.slices[..] {
+                [slice] => Some(slice),
+                _ => None,
+            },
         }
     }
 
@@ -299,7 +341,6 @@ impl Message {
         let (single, parts): (Option<Slice>, &[Slice]) = match &self.body {
             Body::Inline(_, 0) => (None, &[]),
             &Body::Inline(at, len) => (Some(Slice::new(self.head.clone(), at as usize, len as usize)), &[]),
-            Body::Slice(slice) => (Some(slice.clone()), &[]),
             Body::Parts(parts) => (None, &parts.slices),
         };
         single.into_iter().chain(parts.iter().cloned())
@@ -330,12 +371,6 @@ impl Message {
                     let body = self.head[at as usize..][..len as usize].to_vec();
                     self.copy_head(&body);
                 }
-            }
-            Body::Slice(slice) => {
-                if slice.is_sparse() {
-                    *slice = Slice::from_vec(slice.to_vec());
-                }
-                self.compact_head();
             }
             Body::Parts(parts) => {
                 if parts.slices.iter().any(Slice::is_sparse) {
@@ -399,6 +434,19 @@ mod tests {
         assert_eq!(message.properties(), b"PP");
         assert_eq!(message.headers().as_bytes(), b"P");
         assert_eq!(message.body_contiguous(), Some(&b"body"[..]));
+    }
+
+    #[test]
+    fn a_message_fits_a_cache_line() {
+        assert_eq!(size_of::<Message>(), 64);
+    }
+
+    #[test]
+    fn times_to_live_are_kept_to_the_millisecond() {
+        for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 2] {
+            assert_eq!(Ttl::of_ms(ms).ms(), Some(ms));
+        }
+        assert_eq!((Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()), (None, None));
     }
 
     #[test]

@@ -365,7 +365,7 @@ impl Machine {
 
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
-        let ttl_ms = match (message.traits.ttl_ms, self.limits.message_ttl_ms) {
+        let ttl_ms = match (message.traits.ttl.ms(), self.limits.message_ttl_ms) {
             (Some(own), Some(of_queue)) => Some(own.min(of_queue)),
             (own, of_queue) => own.or(of_queue),
         };

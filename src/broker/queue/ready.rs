@@ -80,7 +80,7 @@ impl Ready {
         let level = entry.message.traits.priority.min(self.priority_max());
         self.len += 1;
         self.bytes += entry.message.body_bytes();
-        if entry.message.traits.ttl_ms.is_some() && entry.deadline != Time::NEVER {
+        if entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER {
             self.note_deadline(&entry, level);
         }
         let slots = &mut self.levels[level as usize];
@@ -260,7 +260,7 @@ mod tests {
     fn entry(seq: u64, priority: u8, deadline: Option<u64>) -> Entry {
         let mut message = Message::build("", b"q", b"", (0, 0), b"body");
         message.traits.priority = priority;
-        message.traits.ttl_ms = deadline;
+        message.traits.ttl = deadline.into();
         let deadline = deadline.map_or(Time::NEVER, Time);
         Entry { seq, message, deadline, delivery_count: 0, redelivered: false }
     }

@@ -377,7 +377,8 @@ fn put_option<T>(item: Option<&T>, out: &mut Vec<u8>, put_item: impl Fn(&T, &mut
 }
 
 fn put_message(message: &Message, out: &mut Vec<u8>) {
-    let Traits { persistent, priority, ttl_ms } = message.traits;
+    let Traits { persistent, priority, ttl } = message.traits;
+    let ttl_ms = ttl.ms();
     let view = message.view();
     let replaced = view.and_then(|view| view.headers.as_deref());
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
@@ -648,12 +649,12 @@ impl<'a> Reader<'a> {
         let replaced = self.take(replaced_len)?;
         let headers = if headers_len == 0 { (0, 0) } else { (properties_at + headers_at, headers_len) };
         let layout = Layout { route_at: 0, properties: (properties_at, properties_len), headers };
-        let traits = Traits { persistent: is_set(PERSISTENT), priority, ttl_ms };
+        let traits = Traits { persistent: is_set(PERSISTENT), priority, ttl: ttl_ms.into() };
         let message = Message::inline(Arc::new(start[..end].to_vec()), layout, traits, (body_at, body_len));
         Ok(if is_set(HAS_VIEW) {
             let headers = is_set(HAS_VIEW_HEADERS).then(|| replaced.to_vec());
             let mut message = message.with_view(View { headers, without_ttl: is_set(WITHOUT_TTL) });
-            message.traits.ttl_ms = ttl_ms;
+            message.traits.ttl = ttl_ms.into();
             message
         } else {
             message

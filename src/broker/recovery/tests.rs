@@ -271,7 +271,7 @@ impl Story {
         let mut message = Message::build(&exchange, key.as_bytes(), &properties, range, body.as_bytes());
         message.traits.persistent = publish.is_persistent;
         message.traits.priority = publish.priority;
-        message.traits.ttl_ms = publish.ttl_ms.map(u64::from);
+        message.traits.ttl = publish.ttl_ms.map(u64::from).into();
         let exchange = self.vhost().exchange(&exchange).unwrap_or_else(|| self.vhost().default_exchange().clone());
         (message, exchange)
     }

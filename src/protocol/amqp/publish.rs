@@ -19,7 +19,7 @@ use crate::broker::{
     block::{Block, Slice},
     consumer::{Settle, Taken},
     exchange::Kind,
-    message::{Layout, Message, Traits},
+    message::{Layout, Message, Traits, Ttl},
     publish::{self, Batch},
     record::Position,
     route::Route,
@@ -237,8 +237,8 @@ impl Session {
             ));
         }
         if let Some(text) = scan.expiration {
-            incoming.message.traits.ttl_ms = match parse_expiration(text) {
-                Ok(ms) => Some(ms),
+            incoming.message.traits.ttl = match parse_expiration(text) {
+                Ok(ms) => Ttl::of_ms(ms),
                 Err(reason) => return precondition(reason),
             };
         }
@@ -497,7 +497,7 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
 }
 
 fn traits(scan: &Scan<'_>) -> Traits {
-    Traits { persistent: scan.delivery_mode == Some(2), priority: scan.priority.unwrap_or(0), ttl_ms: None }
+    Traits { persistent: scan.delivery_mode == Some(2), priority: scan.priority.unwrap_or(0), ttl: Ttl::NONE }
 }
 
 /// Where the parts of a publish lie that came in one read.

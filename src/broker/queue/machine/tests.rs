@@ -193,7 +193,7 @@ impl Pair {
             Op::Push { priority, ttl_ms, bytes } => {
                 let mut message = Message::build("", b"q", b"", (0, 0), &vec![0; bytes.into()]);
                 message.traits.priority = priority;
-                message.traits.ttl_ms = ttl_ms.map(u64::from);
+                message.traits.ttl = ttl_ms.map(u64::from).into();
                 machine.push(message, model.now, effects);
                 model.push(priority, ttl_ms.map(u64::from), bytes.into());
             }

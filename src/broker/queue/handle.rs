@@ -412,11 +412,13 @@ impl Queue {
         now: Time,
         effects: &mut Effects,
     ) {
-        if matches!(how, Settle::Requeued | Settle::Returned) {
+        match how {
+            Settle::Accepted => machine.accept(held, effects),
             // Newest first, so that each goes in front of what was requeued before it.
-            held.iter().rev().for_each(|&held| _ = machine.settle(held, how, now, effects));
-        } else {
-            held.iter().for_each(|&held| _ = machine.settle(held, how, now, effects));
+            Settle::Requeued | Settle::Returned => {
+                held.iter().rev().for_each(|&held| _ = machine.settle(held, how, now, effects));
+            }
+            Settle::Rejected => held.iter().for_each(|&held| _ = machine.settle(held, how, now, effects)),
         }
         if self.is_deleted() {
             // Its messages went with it; only credit was to be given back.

@@ -533,7 +533,7 @@ impl Machine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn assign(&mut self, entry: Entry, slot: u32, effects: &mut Effects) {
         let Some(consumer) = self.consumers.get_mut(slot) else { return };
         if consumer.assigned.is_empty() {
@@ -657,6 +657,22 @@ impl Machine {
             Some(self.unsettled.add(entry, NO_CONSUMER))
         };
         Some(Got { message, held, redelivered, delivery_count, remaining: self.ready.len() as u32 })
+    }
+
+    /// Settles deliveries as accepted: what [`Self::settle`] does for each, without moving the message.
+    pub fn accept(&mut self, held: &[Held], effects: &mut Effects) {
+        for &one in held {
+            let consumer = if self.stream.is_some() {
+                one.slot
+            } else {
+                let Some((consumer, ())) = self.unsettled.end(one, |entry| effects.settle(entry)) else { continue };
+                consumer
+            };
+            if consumer != NO_CONSUMER {
+                self.consumers.settled(consumer);
+            }
+            self.counters.acked += 1;
+        }
     }
 
     /// Settles one delivery; false when it is not unsettled here (any more).

@@ -47,22 +47,20 @@ impl Unsettled {
     }
 
     /// Adds a delivery to the consumer of that slot in the queue's table of consumers.
+    #[inline(always)]
     pub fn add(&mut self, entry: Entry, consumer: u32) -> Held {
         self.len += 1;
         self.bytes += entry.message.body_bytes();
         let seq = entry.seq;
-        let taken = Slot::Taken { entry, consumer };
-        let slot = if self.free == NO_SLOT {
-            self.slots.push(taken);
-            (self.slots.len() - 1) as u32
-        } else {
-            let slot = self.free;
-            match std::mem::replace(&mut self.slots[slot as usize], taken) {
-                Slot::Free { next } => self.free = next,
-                Slot::Taken { .. } => unreachable!("the free list names free slots"),
-            }
-            slot
-        };
+        let slot = self.free;
+        if slot == NO_SLOT {
+            self.slots.push(Slot::Taken { entry, consumer });
+            return Held { seq, slot: (self.slots.len() - 1) as u32 };
+        }
+        let place = &mut self.slots[slot as usize];
+        let Slot::Free { next } = *place else { unreachable!("the free list names free slots") };
+        self.free = next;
+        *place = Slot::Taken { entry, consumer };
         Held { seq, slot }
     }
 
@@ -81,14 +79,34 @@ impl Unsettled {
         let Slot::Taken { entry, consumer } = std::mem::replace(&mut self.slots[held.slot as usize], free) else {
             return None;
         };
-        self.free = held.slot;
+        self.count_out(held.slot, entry.message.body_bytes());
+        Some((entry, consumer))
+    }
+
+    /// Ends the delivery, and the message with it. Returns the slot of its consumer and what `seen`
+    /// makes of it. Most deliveries end like this: the message is not moved out to be dropped.
+    #[inline]
+    pub fn end<T>(&mut self, held: Held, seen: impl FnOnce(&Entry) -> T) -> Option<(u32, T)> {
+        let place = self.slots.get_mut(held.slot as usize)?;
+        let Slot::Taken { entry, consumer } = place else { return None };
+        if entry.seq != held.seq {
+            return None;
+        }
+        let (consumer, bytes, seen) = (*consumer, entry.message.body_bytes(), seen(entry));
+        *place = Slot::Free { next: self.free };
+        self.count_out(held.slot, bytes);
+        Some((consumer, seen))
+    }
+
+    #[inline]
+    fn count_out(&mut self, slot: u32, bytes: u64) {
+        self.free = slot;
         self.len -= 1;
-        self.bytes -= entry.message.body_bytes();
+        self.bytes -= bytes;
         if self.len == 0 && self.slots.len() > KEPT_SLOTS {
             self.slots = Vec::new();
             self.free = NO_SLOT;
         }
-        Some((entry, consumer))
     }
 
     /// All unsettled deliveries, in no order.

@@ -103,6 +103,8 @@ pub(super) struct SegmentHeader {
     pub(super) batch: u64,
     pub(super) epoch: u64,
     pub(super) time_ms: u64,
+    /// The file is at least this long, or has lost its end.
+    pub(super) file_bytes: u64,
 }
 
 /// Why a segment's header was not accepted.
@@ -135,6 +137,7 @@ impl SegmentHeader {
         };
         bytes.extend(purpose.to_le_bytes());
         bytes.extend(owner.to_le_bytes());
+        bytes.extend(self.file_bytes.to_le_bytes());
         bytes.resize(SEGMENT_CHECKED_BYTES, 0);
         let sum = crc(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
@@ -179,6 +182,7 @@ impl SegmentHeader {
             epoch: u64_at(bytes, 64),
             time_ms: u64_at(bytes, 72),
             chain: u32_at(bytes, 80),
+            file_bytes: u64_at(bytes, 100),
         })
     }
 
@@ -326,23 +330,28 @@ pub(super) fn put_record_header(bytes: &mut [u8], head: Head, body_bytes: u32) {
 }
 
 /// A record's checksum covers everything but itself, and its position: a record that was left behind
-/// at another place does not pass.
-fn record_crc(length: &[u8], rest: &[u8], position: Position) -> u32 {
-    // The length is covered by way of how far `rest` reaches; the mask makes two places differ.
-    debug_assert_eq!(u32_at(length, 0) as usize + 4, rest.len());
-    let mixed = position.0.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    crc(rest) ^ (mixed >> 32) as u32
+/// at another place does not pass. `bytes` are the record from its header on, as many as its length says.
+fn record_crc(bytes: &[u8], position: Position) -> u32 {
+    let place = position.0.wrapping_add(1).wrapping_add((bytes.len() as u64).rotate_right(16));
+    let mixed = place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    crc(&bytes[8..]) ^ (mixed >> 32) as u32
 }
 
 /// Computes the checksums of the records of a batch, in place.
 pub(super) fn seal_records(batch: &mut [u8], first: Position, count: u32) {
     let mut at = BATCH_HEADER_BYTES;
     for _ in 0..count {
-        let end = at + RECORD_HEADER_BYTES + u32_at(batch, at) as usize;
-        let sum = record_crc(&batch[at..], &batch[at + 8..end], first.plus(at));
-        batch[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+        let end = at + record_bytes(&batch[at..]);
+        seal_record(&mut batch[at..end], first.plus(at));
         at = end;
     }
+}
+
+/// Computes the checksum of the record that fills `bytes`, in place.
+#[inline]
+pub(super) fn seal_record(bytes: &mut [u8], position: Position) {
+    let sum = record_crc(bytes, position);
+    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Length of the record, with its header, that begins with these bytes. Nothing of it is verified yet.
@@ -350,15 +359,13 @@ pub(super) fn record_bytes(header: &[u8]) -> usize {
     RECORD_HEADER_BYTES + u32_at(header, 0) as usize
 }
 
-/// The record that fills `bytes`, verified alone.
-pub(super) fn verify_record(bytes: &[u8], position: Position) -> Result<Record<'_>, &'static str> {
-    if record_crc(bytes, &bytes[8..], position) != u32_at(bytes, 4) {
-        return Err("checksum of the record");
-    }
-    Ok(record(bytes, position))
+/// Verifies the record that fills `bytes`, alone.
+pub(super) fn check_record(bytes: &[u8], position: Position) -> Result<(), &'static str> {
+    if record_crc(bytes, position) == u32_at(bytes, 4) { Ok(()) } else { Err("checksum of the record") }
 }
 
-fn record(bytes: &[u8], position: Position) -> Record<'_> {
+/// The record that fills `bytes`, which were verified.
+pub(super) fn record(bytes: &[u8], position: Position) -> Record<'_> {
     let head = Head { kind: bytes[8], version: bytes[9], flags: u16::from_le_bytes([bytes[10], bytes[11]]) };
     Record { position, head, body: &bytes[RECORD_HEADER_BYTES..] }
 }

@@ -1,0 +1,1 @@
+//! The whole store on a disk that fails.

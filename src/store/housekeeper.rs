@@ -124,7 +124,8 @@ impl Housekeeper {
             let piece = ((bytes - at) as usize).min(ZERO_BYTES);
             file.write_all_at(&self.zeros.bytes_mut()[..piece], at)?;
             at += piece as u64;
-            let rest = Duration::from_nanos((piece as u64).saturating_mul(1_000_000_000) / shared.options.zero_bytes_per_sec);
+            let rest =
+                Duration::from_nanos((piece as u64).saturating_mul(1_000_000_000) / shared.options.zero_bytes_per_sec);
             if !shared.pause(rest) {
                 return Ok(false);
             }

@@ -145,7 +145,12 @@ impl Store {
                 FileKind::Cold(number) => {
                     let header = self.header(&path)?;
                     let Purpose::Cold { owner } = header.purpose else {
-                        return Err(damaged(&path, number.into(), header.first, "the file's header is of another kind"));
+                        return Err(damaged(
+                            &path,
+                            number.into(),
+                            header.first,
+                            "the file's header is of another kind",
+                        ));
                     };
                     if file.bytes < header.file_bytes {
                         return Err(damaged(&path, number.into(), header.first, "the file was cut short"));
@@ -245,7 +250,9 @@ impl Store {
                                 Ok(record) if record.position >= from => each(record, &header)?,
                                 Ok(_) => {}
                                 Err(what) => {
-                                    return Err(damaged(&segment.path, segment.header.number, header.first, what).into());
+                                    return Err(
+                                        damaged(&segment.path, segment.header.number, header.first, what).into()
+                                    );
                                 }
                             }
                         }
@@ -384,6 +391,9 @@ impl Recovered {
     /// All of [`Recovered::start`] but the threads.
     pub(super) fn prepare(mut self, epoch: u64, owner: Arc<dyn Owner>) -> Result<(Arc<Shared>, Writer), OpenError> {
         self.remove_leftovers()?;
+        // If only the process ended, names that we see may not be on the disk yet: the segment that we
+        // go on writing, for one.
+        self.store.disk.sync_dir(&self.store.dir).map_err(OpenError::io(&self.store.dir))?;
         if self.store.segments.is_empty() {
             self.create_first(epoch)?;
         }
@@ -397,10 +407,15 @@ impl Recovered {
         let Store { disk, dir, options, lock, id, segments, spares, cold, next_file, .. } = self.store;
         let next_cold = cold.keys().last().copied().unwrap_or(0);
         let end_of = |at: usize| segments.get(at + 1).map(|next: &SegmentFile| next.header.first);
+        let is_gap_after = |at: usize| {
+            let (this, next): (&SegmentFile, Option<&SegmentFile>) = (&segments[at], segments.get(at + 1));
+            next.is_some_and(|next| next.header.number != this.header.number + 1)
+        };
         let live = segments.iter().enumerate().map(|(at, segment)| Segment {
             number: segment.header.number,
             first: segment.header.first,
-            end: end_of(at),
+            end: end_of(at).map(|end| end.min(segment.header.first.plus(segment.file_bytes as usize))),
+            is_end_late: is_gap_after(at),
             file_bytes: segment.file_bytes,
         });
         let segments = Segments {
@@ -531,12 +546,8 @@ impl Recovered {
         file.sync_data().map_err(io())?;
         let mut tail = vec![0; (end % block) as usize];
         reader.read_full_at(&mut tail, end - end % block).map_err(io())?;
-        let active = Active {
-            file,
-            path: segment.path.clone(),
-            first: segment.header.first,
-            file_bytes: segment.file_bytes,
-        };
+        let active =
+            Active { file, path: segment.path.clone(), first: segment.header.first, file_bytes: segment.file_bytes };
         Ok((active, tail))
     }
 

@@ -65,8 +65,10 @@ impl Scrubber {
                 Err(_) => return true,
             };
             if let Some(what) = bad {
+                // The last batch of a segment whose successor was released is not known to be the last.
+                let is_end = segment.is_end_late && scanner.look_behind(at).is_ok_and(|(watermark, _)| watermark <= at);
                 // A released segment is written anew while we read it.
-                if is_live(&self.shared) {
+                if !is_end && is_live(&self.shared) {
                     self.tell(scanner.corruption(at, what));
                 }
                 return true;

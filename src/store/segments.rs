@@ -43,6 +43,9 @@ pub(super) struct Segment {
     pub(super) first: Position,
     /// `None` while it is being written.
     pub(super) end: Option<Position>,
+    /// The segment after it was released before the last start: `end` is where that one at the latest
+    /// began, and the last batch may end before.
+    pub(super) is_end_late: bool,
     pub(super) file_bytes: u64,
 }
 

@@ -305,7 +305,8 @@ impl Writer {
         if let Some(last) = segments.live.last_mut() {
             last.end = Some(batch.first);
         }
-        segments.live.push(Segment { number, first: batch.first, end: None, file_bytes: active.file_bytes });
+        let (first, file_bytes) = (batch.first, active.file_bytes);
+        segments.live.push(Segment { number, first, end: None, is_end_late: false, file_bytes });
         drop(segments);
         self.active = active;
         self.tail.clear();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::cold::{ColdFile, ColdWriter};
 use super::error::{Corruption, Failure, ReadError, Refused};
-use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, Record};
+use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, Record, StoreId};
 use super::segments::SegmentInfo;
 use super::shared::Shared;
 
@@ -95,6 +95,11 @@ impl Log {
     #[inline]
     pub fn append_essential(&self, head: Head, parts: &[&[u8]]) -> Result<Appended, Refused> {
         self.shared.append(head, parts, true)
+    }
+
+    /// Identity of the store, made with its directory.
+    pub fn id(&self) -> StoreId {
+        self.shared.store
     }
 
     /// Longest body of a record.
@@ -194,7 +199,9 @@ impl Log {
         self.shared.drop_cold(file)
     }
 
-    /// Writes and syncs what was appended, and ends the threads. Later appends are refused.
+    /// Writes and syncs what was appended, and ends the threads. Later appends are refused. Not to be
+    /// called by the [`Owner`], from one of those threads: it would wait for itself. The same holds for
+    /// dropping the log.
     pub fn close(&self) {
         self.shared.close();
         for thread in self.threads.lock().drain(..) {

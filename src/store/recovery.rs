@@ -348,6 +348,11 @@ impl Replay {
 }
 
 impl Recovered {
+    /// Identity of the store.
+    pub fn id(&self) -> StoreId {
+        self.store.id
+    }
+
     /// Place after the last record that was found.
     pub fn end(&self) -> Position {
         self.end
@@ -373,6 +378,11 @@ impl Recovered {
         let (shared, writer) = self.prepare(epoch, owner)?;
         let mut threads = Vec::new();
         let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let guard = FailOnPanic(shared.clone());
+            let run = move || {
+                run();
+                drop(guard);
+            };
             let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
             spawned.map(|thread| threads.push(thread)).map_err(OpenError::io(&shared.dir))
         };
@@ -563,6 +573,17 @@ impl Recovered {
             store.disk.sync_dir(&store.dir)
         });
         written.map_err(OpenError::io(&new))
+    }
+}
+
+/// A thread that dies of a mistake of ours must not leave a log that silently flushes nothing.
+struct FailOnPanic(Arc<Shared>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&self.0.dir, "a thread of the log", &std::io::Error::other("it panicked"));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the log's threads and its users share.
 //!
-//! Lock order: `gather`, then `segments`; `files` and `waiting` are taken alone. None is held across a
+//! Lock order: `gather`, then `segments`; `files` is taken alone, `waiting` before `stopping`. None is held across a
 //! file operation or a call of the owner. (`space_notice` only orders the calls of the owner.)
 
 use std::io;
@@ -180,6 +180,11 @@ impl Shared {
             if let Some(failure) = self.failure.get() {
                 break Err(failure.clone());
             }
+            // A place that nothing was appended up to, and nothing will be.
+            if self.is_stopping() && position.0 > self.appended.load(Ordering::Relaxed) {
+                let error = io::Error::other("the log was closed");
+                break Err(Failure::new(&self.dir, "waiting for a record", &error));
+            }
             self.waited.wait(&mut guard);
         };
         drop(guard);
@@ -207,6 +212,8 @@ impl Shared {
     pub(super) fn close(&self) {
         self.gather.lock().is_closed = true;
         self.stop();
+        drop(self.waiting.lock());
+        self.waited.notify_all();
     }
 
     fn stop(&self) {

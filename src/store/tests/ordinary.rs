@@ -237,8 +237,12 @@ fn the_real_disk_and_the_threads_keep_records() {
     assert!(appended.iter().all(|one| one.end <= end));
     let mut buffer = Vec::new();
     assert_eq!(log.read(appended[0].position, &mut buffer).unwrap().body.len(), 404);
+    log.close();
+    assert_eq!(log.append(Head::new(1, 0), &[b"late"]), Err(Refused::Failed));
+    assert!(log.wait_flushed(Position(u64::MAX)).is_err(), "it does not wait for what never comes");
     drop(log);
 
+    // The page cache and the direct writes agree, and the directory can be opened again at once.
     let mut next = [0_u32; 3];
     let mut records = 0;
     let recovered = open()

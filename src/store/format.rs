@@ -47,17 +47,17 @@ impl fmt::Display for Position {
 /// The format that this version writes, and the latest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 /// Room for a segment's header at the beginning of its file: one block, so that data is aligned.
-pub const SEGMENT_HEADER_BYTES: usize = 4096;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Length of a batch's header.
-pub const BATCH_HEADER_BYTES: usize = 64;
+pub(super) const BATCH_HEADER_BYTES: usize = 64;
 /// Length of a record's header.
-pub const RECORD_HEADER_BYTES: usize = 12;
+pub(super) const RECORD_HEADER_BYTES: usize = 12;
 /// A batch is padded to a multiple of this, so that a search for batches looks at few places.
-pub const BATCH_ALIGN: usize = 8;
+pub(super) const BATCH_ALIGN: usize = 8;
 /// No batch is ever longer, whatever the options say: the bound of what a reader allocates.
-pub const BATCH_BYTES_LIMIT: usize = 16 << 20;
+pub(super) const BATCH_BYTES_LIMIT: usize = 16 << 20;
 /// What a record alone in a batch takes beside its body, padding included.
-pub const RECORD_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + BATCH_ALIGN;
+pub(super) const RECORD_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + BATCH_ALIGN;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TERNLOG\0";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"TrnB");
@@ -244,6 +244,12 @@ impl BatchHeader {
         let sum = crc(&batch[8..]);
         batch[4..8].copy_from_slice(&sum.to_le_bytes());
         sum
+    }
+
+    /// Whether these bytes could be the first of a batch.
+    #[inline]
+    pub(super) fn may_begin(bytes: &[u8]) -> bool {
+        u32_at(bytes, 0) == BATCH_MAGIC
     }
 
     /// Length that a header at `expected` claims; `Err` says why it is none.

@@ -73,6 +73,10 @@ impl Options {
         if self.spare_segments_max < self.spare_segments_min + self.reserve_segments {
             return refused("spare_segments_max: must be at least spare_segments_min + reserve_segments");
         }
+        // What was admitted before the disk was full must fit, or nothing of it is ever flushed.
+        if self.unwritten_bytes_max >= (self.reserve_segments as u64).saturating_mul(self.segment_bytes) {
+            return refused("unwritten_bytes_max: must be less than the reserve (reserve_segments * segment_bytes)");
+        }
         if self.zero_bytes_per_sec == 0 {
             return refused("zero_bytes_per_sec: must not be 0");
         }

@@ -15,6 +15,8 @@ use super::format::{
 
 /// Read at once. A batch that is longer is read whole.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Looked through at once in search of a batch.
+const SEARCH_BYTES: usize = 64 << 10;
 
 pub(super) struct Scanner {
     file: Box<dyn File>,
@@ -93,7 +95,18 @@ impl Scanner {
         let begin = self.header.place(bad.max(self.header.first));
         let (mut watermark, mut remains) = (Position(0), begin);
         let mut place = begin;
-        while place < self.file_bytes {
+        loop {
+            // Nearly all places hold no batch: look at many at a time.
+            let bytes = self.bytes(place, SEARCH_BYTES)?;
+            let looked_at = bytes.len() - bytes.len() % BATCH_ALIGN;
+            let Some(ahead) = bytes.chunks_exact(BATCH_ALIGN).position(BatchHeader::may_begin) else {
+                if looked_at == 0 {
+                    break;
+                }
+                place += looked_at as u64;
+                continue;
+            };
+            place += (ahead * BATCH_ALIGN) as u64;
             let position = Position(self.header.first.0 + (place - self.header.place(self.header.first)));
             let tag = self.tag;
             if let Ok(length) = BatchHeader::claim(self.bytes(place, BATCH_HEADER_BYTES)?, position, tag) {

@@ -134,9 +134,10 @@ impl MemoryDisk {
             let mut state_new = new.0.lock();
             state_new.files = state.files.clone();
             for file in state_new.files.values_mut() {
-                let (direct, cached) = std::mem::take(&mut file.unsynced).into_iter().partition(Change::is_direct);
+                let (direct, cached): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut file.unsynced).into_iter().partition(Change::is_direct);
                 file.unsynced = cached;
-                for change in Vec::<Change>::from(direct) {
+                for change in direct {
                     change.apply(&mut file.durable);
                 }
             }

@@ -75,7 +75,6 @@ pub(super) struct Kept {
 
 /// A log without threads: the test takes each step.
 pub(super) struct Rig {
-    pub(super) disk: MemoryDisk,
     pub(super) log: Log,
     pub(super) writer: Writer,
     pub(super) housekeeper: Housekeeper,
@@ -97,7 +96,7 @@ impl Rig {
         let (shared, writer) = recovered.prepare(1, told.clone())?;
         let housekeeper = Housekeeper::new(shared.clone());
         let log = Log::new(shared, Vec::new());
-        Ok((Self { disk: disk.clone(), log, writer, housekeeper, told }, kept))
+        Ok((Self { log, writer, housekeeper, told }, kept))
     }
 
     pub(super) fn append(&self, kind: u8, body: &[u8]) -> Kept {

@@ -208,6 +208,7 @@ fn options_out_of_their_bounds_are_refused() {
         Options { batch_bytes_max: 32 << 10, ..small() },
         Options { spare_segments_max: 1, ..small() },
         Options { zero_bytes_per_sec: 0, ..small() },
+        Options { reserve_segments: 0, ..small() },
     ] {
         assert!(matches!(Store::open(disk.clone(), Path::new(DIR), options), Err(OpenError::Options(_))));
     }
@@ -216,8 +217,13 @@ fn options_out_of_their_bounds_are_refused() {
 #[test]
 fn the_real_disk_and_the_threads_keep_records() {
     let dir = tempfile::tempdir().unwrap();
-    let options =
-        Options { segment_bytes: 1 << 20, batch_bytes_max: 64 << 10, free_bytes_min: 0, ..Options::default() };
+    let options = Options {
+        segment_bytes: 1 << 20,
+        batch_bytes_max: 64 << 10,
+        unwritten_bytes_max: 1 << 20,
+        free_bytes_min: 0,
+        ..Options::default()
+    };
     let open = || Store::open(Arc::new(disk::RealDisk), dir.path(), options.clone()).unwrap();
     let log = open().replay(Position(0), |_, _| Ok::<_, OpenError>(())).unwrap();
     let log = log.start(1, Arc::new(Told::default())).unwrap();

@@ -6,6 +6,7 @@
 //!   of the broker and the broker's answers into bytes. No sockets, no async, no clock.
 //! - [`broker`]: what a broker is. Vhosts, exchanges, queues, consumers, users, policies. No
 //!   protocol, no async, no file, no clock.
+//! - [`store`]: the log: opaque records, durable when it says so. Knows nothing of queues.
 //! - [`server`]: sockets, tasks, the clock, signals, memory and disk.
 //! - [`admin`]: what operators ask and change, over a local control socket.
 //! - [`config`]: settings from file, environment and flags, checked before anything starts.
@@ -53,3 +54,4 @@ pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod server;
+pub mod store;

@@ -1,0 +1,94 @@
+//! What an operator can say about the log.
+
+use super::disk::BLOCK_BYTES;
+use super::error::OpenError;
+use super::format::{BATCH_BYTES_LIMIT, RECORD_OVERHEAD_BYTES};
+
+/// Settings of the log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// When a record counts as flushed. Default [`Sync::Always`].
+    pub sync: Sync,
+    /// Size of a segment's file. Larger is fewer files; smaller frees disk sooner. Default 64 MiB;
+    /// a multiple of 4 KiB, at most 2 GiB, and room for four batches.
+    pub segment_bytes: u64,
+    /// Longest batch, which is one write; a record must fit in one. Default 4 MiB, at most 16 MiB.
+    pub batch_bytes_max: usize,
+    /// Bytes that wait for the disk after which [`Log::admission`](super::Log::admission) says
+    /// `Busy`, so that sessions stop reading. At four times as many, appending is refused. Default
+    /// 16 MiB.
+    pub unwritten_bytes_max: u64,
+    /// Segments kept ready beside the reserve. Default 1.
+    pub spare_segments_min: usize,
+    /// Segments kept for settles and definitions when the disk is full. They must hold what had been
+    /// admitted when it filled up, too. Default 2.
+    pub reserve_segments: usize,
+    /// Ready segments, with the reserve, beyond which a released one is removed. Default 8.
+    pub spare_segments_max: usize,
+    /// Free space of the file system under which the log takes no more of it for publishes. Default
+    /// 256 MiB.
+    pub free_bytes_min: u64,
+    /// How fast segments are zeroed ahead. Unthrottled, zeroing takes the disk from the log, which was
+    /// seen to drop to an eighth. Default 64 MiB/s.
+    pub zero_bytes_per_sec: u64,
+    /// How fast old segments are verified in the background; 0 is never. Default 4 MiB/s.
+    pub scrub_bytes_per_sec: u64,
+    /// How long the log is idle before it notes on the disk that its last batch was synced, after which
+    /// damage to that batch is told from a torn write. Default 100 ms.
+    pub seal_after_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sync: Sync::Always,
+            segment_bytes: 64 << 20,
+            batch_bytes_max: 4 << 20,
+            unwritten_bytes_max: 16 << 20,
+            spare_segments_min: 1,
+            reserve_segments: 2,
+            spare_segments_max: 8,
+            free_bytes_min: 256 << 20,
+            zero_bytes_per_sec: 64 << 20,
+            scrub_bytes_per_sec: 4 << 20,
+            seal_after_ms: 100,
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn check(&self) -> Result<(), OpenError> {
+        let refused = |what| Err(OpenError::Options(what));
+        let block = BLOCK_BYTES as u64;
+        if !self.segment_bytes.is_multiple_of(block) || self.segment_bytes > 2 << 30 {
+            return refused("segment_bytes: must be a multiple of 4096, at most 2 GiB");
+        }
+        if self.batch_bytes_max < 2 * RECORD_OVERHEAD_BYTES || self.batch_bytes_max > BATCH_BYTES_LIMIT {
+            return refused("batch_bytes_max: must be between 256 bytes and 16 MiB");
+        }
+        // A batch begins anywhere in a block, and the file's first block is its header.
+        if self.segment_bytes < 4 * self.batch_bytes_max as u64 + 3 * block {
+            return refused("segment_bytes: must have room for four batches (batch_bytes_max)");
+        }
+        if self.spare_segments_max < self.spare_segments_min + self.reserve_segments {
+            return refused("spare_segments_max: must be at least spare_segments_min + reserve_segments");
+        }
+        // What was admitted before the disk was full must fit, or nothing of it is ever flushed.
+        if self.unwritten_bytes_max >= (self.reserve_segments as u64).saturating_mul(self.segment_bytes) {
+            return refused("unwritten_bytes_max: must be less than the reserve (reserve_segments * segment_bytes)");
+        }
+        if self.zero_bytes_per_sec == 0 {
+            return refused("zero_bytes_per_sec: must not be 0");
+        }
+        Ok(())
+    }
+}
+
+/// When a record counts as flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// When it is on stable storage.
+    Always,
+    /// When the operating system has it. A power cut loses confirmed messages: for benchmarks only.
+    Os,
+}

@@ -53,3 +53,4 @@ pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod server;
+pub mod store;

@@ -197,7 +197,9 @@ impl BlockCursor {
     /// Checks the block in the buffer and stands before its first entry.
     pub(super) fn begin(&mut self, block_number: u32, run_number: u64) -> Result<(), &'static str> {
         self.left = 0;
-        let number = |at: usize| u32::from_le_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]]);
+        let number = |at: usize| {
+            u32::from_le_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
+        };
         if number(0) != checksum(&self.bytes[4..]) {
             return Err("the checksum of a block does not match");
         }
@@ -312,7 +314,8 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Vec<(Key, Option<Vec<u8>>)>> {
         let part = || prop_oneof![4 => 0..4_u64, 1 => any::<u64>()];
-        let key = (0..3_u8, part(), part(), part()).prop_map(|(tree, owner, order, seq)| Key { tree, owner, order, seq });
+        let key =
+            (0..3_u8, part(), part(), part()).prop_map(|(tree, owner, order, seq)| Key { tree, owner, order, seq });
         let value = prop_oneof![
             3 => prop::collection::vec(0..3_u8, 8).prop_map(Some),
             1 => prop::collection::vec(any::<u8>(), 0..=VALUE_BYTES_MAX).prop_map(Some),

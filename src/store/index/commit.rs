@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -86,6 +86,8 @@ impl Index {
             work: Mutex::new(Work::default()),
             is_work: Condvar::new(),
             is_progress: Condvar::new(),
+            heads_kept: AtomicUsize::new(0),
+            garbage_sought: AtomicU64::new(0),
             commit_bytes: AtomicU64::new(0),
             merge_bytes: AtomicU64::new(0),
         });
@@ -230,6 +232,10 @@ pub(super) struct Shared {
     pub(super) is_work: Condvar,
     /// A merge is done, or will not be.
     pub(super) is_progress: Condvar,
+    /// Heads and drops that were left when the superfluous ones were last forgotten.
+    pub(super) heads_kept: AtomicUsize,
+    /// The commit at which runs of mostly dead entries were last looked for.
+    pub(super) garbage_sought: AtomicU64,
     commit_bytes: AtomicU64,
     pub(super) merge_bytes: AtomicU64,
 }
@@ -284,6 +290,15 @@ impl Shared {
     pub(super) fn wake(&self) {
         self.work.lock().is_pending = true;
         self.is_work.notify_all();
+    }
+
+    /// After a sync has failed in a merge, too, nothing more is committed.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        self.writer.lock().fail(error)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.writer.lock().failed.is_some()
     }
 
     fn wait_for_merging(&self) {
@@ -430,6 +445,19 @@ impl Shared {
         self.begin_manifest_if_long(&mut writer)
     }
 
+    /// Forgets heads and drops that no longer act on anything. Holds up commits only to take out
+    /// what was found superfluous before. Not beside a merge: what is being merged may need them.
+    pub(super) fn forget_heads(&self) {
+        let found = self.current.read().superfluous_heads();
+        if !found.0.is_empty() || !found.1.is_empty() {
+            let _writer = self.writer.lock();
+            let mut after = Snapshot::clone(&self.current.read());
+            after.heads.remove(&found.0, &found.1);
+            *self.current.write() = Arc::new(after);
+        }
+        self.heads_kept.store(self.current.read().heads.count(), Ordering::Relaxed);
+    }
+
     /// The files that may be removed now.
     pub(super) fn take_buried(&self) -> Vec<String> {
         let mut writer = self.writer.lock();
@@ -489,6 +517,23 @@ impl Snapshot {
         let heads = &self.heads;
         let is_dead = |run: &mut Run| run.file.is_all_dead(|section| heads.is_dead(section, run.meta.last_commit));
         self.runs.extract_if(.., is_dead).map(|run| run.meta.number).collect()
+    }
+
+    /// The heads and drops that kill nothing in any run, nor will.
+    fn superfluous_heads(&self) -> (Vec<(u8, u64, Head)>, Vec<(u64, u64)>) {
+        let is_head_needed = |tree: u8, owner: u64, head: &Head| {
+            self.runs
+                .iter()
+                .filter(|run| run.meta.last_commit < head.commit)
+                .any(|run| run.file.section(tree, owner).is_some_and(|section| section.first < head.rank))
+        };
+        let is_drop_needed = |owner: u64, commit: u64| {
+            let mut earlier = self.runs.iter().filter(|run| run.meta.last_commit < commit);
+            earlier.any(|run| run.file.sections_of(owner).next().is_some())
+        };
+        let heads = self.heads.heads().filter(|(tree, owner, head)| !is_head_needed(*tree, *owner, head)).collect();
+        let drops = self.heads.drops().filter(|(owner, commit)| !is_drop_needed(*owner, *commit)).collect();
+        (heads, drops)
     }
 
     /// Newest first.

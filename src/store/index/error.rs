@@ -27,7 +27,9 @@ pub enum Error {
         what: &'static str,
     },
     /// The file was written by a later version of Tern. Nothing was changed.
-    #[error("index file {file} has format {found}, this version of Tern knows formats up to {known}; start a later version")]
+    #[error(
+        "index file {file} has format {found}, this version of Tern knows formats up to {known}; start a later version"
+    )]
     NewerFormat {
         /// The file, without its folder.
         file: String,

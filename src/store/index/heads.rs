@@ -87,23 +87,21 @@ impl Heads {
         self.floor(section.tree, section.owner, last_commit).kills(section.last)
     }
 
-    /// Forgets the heads and drops of which `is_needed` says no.
-    pub(super) fn retain(
-        &mut self,
-        mut is_head_needed: impl FnMut(u8, u64, Head) -> bool,
-        mut is_drop_needed: impl FnMut(u64, u64) -> bool,
-    ) {
-        for shard in &mut self.shards {
-            if shard.is_empty() {
-                continue;
+    /// Forgets heads and drops, those that are still as named here.
+    pub(super) fn remove(&mut self, heads: &[(u8, u64, Head)], drops: &[(u64, u64)]) {
+        for (tree, owner, head) in heads {
+            let table = Arc::make_mut(&mut self.shards[shard(*tree, *owner)]);
+            if let Some(of_owner) = table.get_mut(&(*tree, *owner)) {
+                of_owner.retain(|other| other != head);
+                if of_owner.is_empty() {
+                    table.remove(&(*tree, *owner));
+                }
             }
-            Arc::make_mut(shard).retain(|(tree, owner), heads| {
-                heads.retain(|head| is_head_needed(*tree, *owner, *head));
-                !heads.is_empty()
-            });
         }
-        if !self.drops.is_empty() {
-            Arc::make_mut(&mut self.drops).retain(|owner, commit| is_drop_needed(*owner, *commit));
+        for (owner, commit) in drops {
+            if self.drops.get(owner) == Some(commit) {
+                Arc::make_mut(&mut self.drops).remove(owner);
+            }
         }
     }
 

@@ -190,9 +190,8 @@ impl Read {
 
     fn check_header(&mut self) -> Result<(), Error> {
         let header = self.bytes.get(..HEADER_BYTES);
-        let is_right = header.is_some_and(|header| {
-            header[..8] == MAGIC && header[28..] == checksum(&header[..28]).to_le_bytes()
-        });
+        let is_right =
+            header.is_some_and(|header| header[..8] == MAGIC && header[28..] == checksum(&header[..28]).to_le_bytes());
         if let Some(header) = header.filter(|_| is_right) {
             let mut reader = Reader::new(&header[8..]);
             let format = reader.u32().unwrap_or_default();
@@ -222,12 +221,8 @@ impl Read {
                 continue;
             };
             let payload = self.bytes.get(record.payload.clone());
-            let crc = u32::from_le_bytes([
-                self.bytes[at + 8],
-                self.bytes[at + 9],
-                self.bytes[at + 10],
-                self.bytes[at + 11],
-            ]);
+            let crc =
+                u32::from_le_bytes([self.bytes[at + 8], self.bytes[at + 9], self.bytes[at + 10], self.bytes[at + 11]]);
             record.is_whole = payload.is_some_and(|payload| checksum(payload) == crc);
             if !record.is_whole {
                 self.damage.push((at as u64, "a record is damaged or cut off"));

@@ -122,8 +122,7 @@ struct Files {
 impl Files {
     fn list(disk: &dyn IndexDisk) -> Result<Files, Error> {
         let names = disk.list().map_err(|source| Error::io("list the folder of", "the index", source))?;
-        let mut files =
-            Files { manifests: Vec::new(), drafts: Vec::new(), others: BTreeSet::new(), last_number: 0 };
+        let mut files = Files { manifests: Vec::new(), drafts: Vec::new(), others: BTreeSet::new(), last_number: 0 };
         for name in names {
             if name.starts_with("manifest-") && name.ends_with(".tmp") {
                 files.drafts.push(name);
@@ -175,20 +174,14 @@ struct History<'a> {
 
 impl<'a> History<'a> {
     fn of(manifests: &'a [Read]) -> History<'a> {
-        let mut history = History {
-            manifests,
-            bases: BTreeMap::new(),
-            edits: BTreeMap::new(),
-            latest_commit: 0,
-            last_record: 0,
-        };
+        let mut history =
+            History { manifests, bases: BTreeMap::new(), edits: BTreeMap::new(), latest_commit: 0, last_record: 0 };
         for read in manifests {
             for record in &read.records {
                 history.latest_commit = history.latest_commit.max(record.commit);
                 history.last_record = history.last_record.max(record.number);
                 if record.is_whole {
-                    let of_kind =
-                        if record.kind == Kind::State { &mut history.bases } else { &mut history.edits };
+                    let of_kind = if record.kind == Kind::State { &mut history.bases } else { &mut history.edits };
                     of_kind.insert(record.number, (read, record));
                 }
             }
@@ -258,9 +251,7 @@ impl<'a> History<'a> {
         let oldest = self.manifests.iter().rev().find(is_whole).map_or(0, |read| read.number);
         let needed = self.manifests.iter().filter(|read| read.number >= oldest);
         needed
-            .flat_map(|read| {
-                read.damage.iter().map(|(offset, what)| format!("{} at byte {offset}: {what}", read.name))
-            })
+            .flat_map(|read| read.damage.iter().map(|(offset, what)| format!("{} at byte {offset}: {what}", read.name)))
             .collect()
     }
 
@@ -283,11 +274,7 @@ impl<'a> History<'a> {
 }
 
 /// Opens the runs of `state`. Runs that were opened for another state are taken from `runs`.
-fn load(
-    disk: &dyn IndexDisk,
-    state: State,
-    runs: &mut HashMap<RunMeta, Run>,
-) -> Result<Snapshot, Error> {
+fn load(disk: &dyn IndexDisk, state: State, runs: &mut HashMap<RunMeta, Run>) -> Result<Snapshot, Error> {
     let mut snapshot = Snapshot { runs: Vec::new(), heads: state.heads, checkpoint: state.checkpoint };
     if let Some(attachment) = snapshot.checkpoint().and_then(|checkpoint| checkpoint.attachment) {
         read_attachment(disk, &attachment)?;

@@ -295,11 +295,6 @@ impl RunWriter {
         self.write_out()?;
         Ok(footer)
     }
-
-    /// The name of the file, to remove it if it is not wanted after all.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 /// Why a run could not be finished.
@@ -343,7 +338,11 @@ impl Run {
         })?;
         let bytes = file.bytes().map_err(|source| Error::io("read", &name, source))?;
         if bytes != meta.file_bytes || bytes < FOOTER_BYTES as u64 {
-            return Err(Error::corrupt(&name, bytes.min(meta.file_bytes), "the file has not the length that it was written with"));
+            return Err(Error::corrupt(
+                &name,
+                bytes.min(meta.file_bytes),
+                "the file has not the length that it was written with",
+            ));
         }
         let footer_offset = bytes - FOOTER_BYTES as u64;
         let mut encoded = [0; FOOTER_BYTES];
@@ -382,6 +381,11 @@ impl Run {
 impl RunFile {
     pub(super) fn entries(&self) -> u64 {
         self.footer.entries
+    }
+
+    /// Those of the entries that say that a key was deleted.
+    pub(super) fn deleted(&self) -> u64 {
+        self.sections.iter().map(|section| u64::from(section.deleted)).sum()
     }
 
     pub(super) fn blocks(&self) -> u32 {
@@ -480,8 +484,7 @@ fn decode_keys(bytes: &[u8], count: usize) -> Option<Box<[Key]>> {
     let mut reader = Reader::new(bytes);
     let mut keys: Vec<Key> = Vec::with_capacity(count);
     for _ in 0..count {
-        let key =
-            Key { tree: reader.u8()?, owner: reader.varint()?, order: reader.varint()?, seq: reader.varint()? };
+        let key = Key { tree: reader.u8()?, owner: reader.varint()?, order: reader.varint()?, seq: reader.varint()? };
         if keys.last().is_some_and(|before| *before >= key) {
             return None;
         }

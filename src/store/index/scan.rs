@@ -65,6 +65,7 @@ impl Snapshot {
                     cursor: RunCursor::new(run.file.clone()),
                     commit: run.meta.last_commit,
                     start: section.first.max(floor),
+                    index: 0,
                 });
             }
         }
@@ -168,6 +169,8 @@ pub(super) struct Lane {
     pub(super) commit: u64,
     /// No entry before this one is wanted.
     pub(super) start: Rank,
+    /// The caller's, to know the lane again.
+    pub(super) index: usize,
 }
 
 /// A merged walk over the section of (`tree`, `owner`) in several runs, deletes included.
@@ -249,9 +252,8 @@ impl Lanes {
         let mut least: Option<(usize, Key)> = None;
         for (index, lane) in self.active.iter().enumerate() {
             let Some(key) = lane.cursor.key() else { continue };
-            let is_ahead = least.is_none_or(|(other, least)| {
-                key < least || key == least && lane.commit > self.active[other].commit
-            });
+            let is_ahead = least
+                .is_none_or(|(other, least)| key < least || key == least && lane.commit > self.active[other].commit);
             if is_ahead {
                 least = Some((index, key));
             }

@@ -7,7 +7,7 @@ use super::{
     disk::IndexDisk,
     error::Error,
     manifest::{Append, Kind, Manifest, Read, Record, manifest_name},
-    run::{Run, RunMeta, run_name},
+    run::{Run, RunMeta, commit_of, run_name},
     scan::Snapshot,
     state::{CommitEdit, MergeEdit, State},
 };
@@ -40,26 +40,35 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
     for draft in &files.drafts {
         disk.remove(draft).map_err(|source| Error::io("remove", draft, source))?;
     }
-    if files.manifests.is_empty() {
-        return begin(disk, &files);
-    }
     let mut manifests = Vec::new();
     for number in &files.manifests {
         manifests.push(Read::read(disk, *number)?);
     }
+    let Some(newest) = manifests.last() else { return begin(disk, &files) };
     let history = History::of(&manifests);
     let (snapshot, last_record, mut discarded) = history.latest_whole(disk)?;
     let commit = snapshot.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.number);
 
     let kept = history.files_of_last_two(commit);
     let current: BTreeSet<String> = names(&snapshot);
+    let orphans: Vec<u64> = files.runs_but(&kept, &current).collect();
+    if let Some(later) = orphans.iter().filter_map(|number| commit_of(disk, *number)).max() {
+        // The run of a commit is written when the commit before is durable.
+        if later > commit + 2 {
+            let end = newest.bytes.len() as u64;
+            return Err(Error::corrupt(&newest.name, end, "the end is missing, with more than one checkpoint"));
+        }
+        if later == commit + 2 {
+            discarded.push(format!("{}: the last checkpoint is missing", newest.name));
+        }
+    }
     files.remove_all_but(disk, &kept, &current)?;
     let graveyard = kept.difference(&current).map(|name| (commit + 2, name.clone())).collect();
 
     discarded.splice(0..0, history.damage());
-    let newest = manifests.last().filter(|_| discarded.is_empty() && last_record == history.last_record());
-    let (manifest, older_manifest) = match newest {
-        Some(newest) => {
+    let is_clean = discarded.is_empty() && last_record == history.last_record();
+    let (manifest, older_manifest) = match is_clean {
+        true => {
             let older = files.manifests.iter().rev().nth(1).copied();
             for oldest in files.manifests.iter().rev().skip(2) {
                 let name = manifest_name(*oldest);
@@ -68,7 +77,7 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
             (Manifest::reopen(disk, newest)?, older)
         }
         // Nothing is written behind damage: another manifest begins with what is whole.
-        None => {
+        false => {
             let number = files.manifests.last().map_or(1, |last| last + 1);
             let encoded = snapshot.state().encode();
             let manifest = Manifest::create(disk, number, history.last_record() + 1, commit, &encoded)
@@ -136,6 +145,12 @@ impl Files {
         }
         files.manifests.sort_unstable();
         Ok(files)
+    }
+
+    /// The numbers of the runs that neither set names.
+    fn runs_but(&self, a: &BTreeSet<String>, b: &BTreeSet<String>) -> impl Iterator<Item = u64> {
+        let others = self.others.iter().filter(|name| !a.contains(*name) && !b.contains(*name));
+        others.filter_map(|name| number_of(name, "run-"))
     }
 
     fn remove_all_but(&self, disk: &dyn IndexDisk, a: &BTreeSet<String>, b: &BTreeSet<String>) -> Result<(), Error> {

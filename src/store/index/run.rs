@@ -439,6 +439,17 @@ impl RunFile {
     }
 }
 
+/// The last commit of a run that no manifest names, if it was ever finished.
+pub(super) fn commit_of(disk: &dyn IndexDisk, number: u64) -> Option<u64> {
+    let name = run_name(number);
+    let file = disk.open(&name).ok()?;
+    let offset = file.bytes().ok()?.checked_sub(FOOTER_BYTES as u64)?;
+    let mut encoded = [0; FOOTER_BYTES];
+    file.read_at(offset, &mut encoded).ok()?;
+    let footer = Footer::decode(&encoded, &name, offset).ok()?;
+    (footer.number == number).then_some(footer.last_commit)
+}
+
 fn crc_of(footer: &[u8; FOOTER_BYTES]) -> u32 {
     u32::from_le_bytes([footer[76], footer[77], footer[78], footer[79]])
 }

@@ -5,6 +5,8 @@
 //! Files are in a temporary folder of `TMPDIR`, which must be on a disk for the figures to mean
 //! anything.
 
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement reads the clock and prints")]
+
 use std::{
     fs,
     io::{BufRead, BufReader},

@@ -301,7 +301,9 @@ mod tests {
 
     use super::*;
 
-    fn read(block: &[u8], number: u32, run: u64) -> Result<Vec<(Key, Option<Vec<u8>>)>, &'static str> {
+    type Entries = Vec<(Key, Option<Vec<u8>>)>;
+
+    fn read(block: &[u8], number: u32, run: u64) -> Result<Entries, &'static str> {
         let mut cursor = BlockCursor::new();
         cursor.buffer().copy_from_slice(block);
         cursor.begin(number, run)?;
@@ -312,7 +314,7 @@ mod tests {
         Ok(entries)
     }
 
-    fn entries() -> impl Strategy<Value = Vec<(Key, Option<Vec<u8>>)>> {
+    fn entries() -> impl Strategy<Value = Entries> {
         let part = || prop_oneof![4 => 0..4_u64, 1 => any::<u64>()];
         let key =
             (0..3_u8, part(), part(), part()).prop_map(|(tree, owner, order, seq)| Key { tree, owner, order, seq });

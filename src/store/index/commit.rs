@@ -449,10 +449,10 @@ impl Shared {
     /// what was found superfluous before. Not beside a merge: what is being merged may need them.
     pub(super) fn forget_heads(&self) {
         let found = self.current.read().superfluous_heads();
-        if !found.0.is_empty() || !found.1.is_empty() {
+        if !found.heads.is_empty() || !found.drops.is_empty() {
             let _writer = self.writer.lock();
             let mut after = Snapshot::clone(&self.current.read());
-            after.heads.remove(&found.0, &found.1);
+            after.heads.remove(&found.heads, &found.drops);
             *self.current.write() = Arc::new(after);
         }
         self.heads_kept.store(self.current.read().heads.count(), Ordering::Relaxed);
@@ -495,6 +495,12 @@ impl Shared {
     }
 }
 
+/// Heads and drops that kill nothing any more.
+struct Superfluous {
+    heads: Vec<(u8, u64, Head)>,
+    drops: Vec<(u64, u64)>,
+}
+
 impl Writer {
     fn take_buried(&mut self, commit: u64) -> Vec<String> {
         let is_due = |entry: &mut (u64, String)| entry.0 <= commit;
@@ -520,7 +526,7 @@ impl Snapshot {
     }
 
     /// The heads and drops that kill nothing in any run, nor will.
-    fn superfluous_heads(&self) -> (Vec<(u8, u64, Head)>, Vec<(u64, u64)>) {
+    fn superfluous_heads(&self) -> Superfluous {
         let is_head_needed = |tree: u8, owner: u64, head: &Head| {
             self.runs
                 .iter()
@@ -533,7 +539,7 @@ impl Snapshot {
         };
         let heads = self.heads.heads().filter(|(tree, owner, head)| !is_head_needed(*tree, *owner, head)).collect();
         let drops = self.heads.drops().filter(|(owner, commit)| !is_drop_needed(*owner, *commit)).collect();
-        (heads, drops)
+        Superfluous { heads, drops }
     }
 
     /// Newest first.

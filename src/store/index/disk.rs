@@ -30,6 +30,8 @@ pub trait IndexDisk: Send + Sync {
 pub trait IndexFile: Send + Sync {
     /// Writes all of `bytes` at `offset`; the file grows as needed.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts the file off behind its first `bytes`.
+    fn cut(&self, bytes: u64) -> io::Result<()>;
     /// Fills `bytes` from `offset`. Fails with `UnexpectedEof` behind the end.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
     /// Makes the contents durable.
@@ -100,6 +102,10 @@ struct OsFile {
 impl IndexFile for OsFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

@@ -111,9 +111,12 @@ impl Manifest {
     pub(super) fn append(&mut self, kind: Kind, commit: u64, payload: &[u8]) -> Result<(), Append> {
         let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
         put_record(&mut bytes, kind, self.last_record + 1, commit, payload);
-        self.file
-            .write_at(self.bytes, &bytes)
-            .map_err(|source| Append::Write(Error::io("write", &self.name, source)))?;
+        if let Err(source) = self.file.write_at(self.bytes, &bytes) {
+            // What is left of it would look like damage. If it cannot be cut off either, the next
+            // start reports it, and no harm is done.
+            let _ = self.file.cut(self.bytes);
+            return Err(Append::Write(Error::io("write", &self.name, source)));
+        }
         self.file.sync().map_err(|source| Append::Sync(Error::io("sync", &self.name, source)))?;
         self.bytes += bytes.len() as u64;
         self.last_record += 1;
@@ -172,7 +175,7 @@ pub(super) struct Record {
 
 impl Read {
     /// Reads a manifest; damage is noted, not an error.
-    pub(super) fn read(disk: &dyn IndexDisk, number: u64) -> Result<Read, Error> {
+    pub(super) fn file(disk: &dyn IndexDisk, number: u64) -> Result<Read, Error> {
         let name = manifest_name(number);
         let failed = |source| Error::io("read", &name, source);
         let file = disk.open(&name).map_err(failed)?;

@@ -37,7 +37,13 @@ type FileRef = Arc<Mutex<Contents>>;
 struct Contents {
     bytes: Vec<u8>,
     durable: Vec<u8>,
-    pending: Vec<(usize, Vec<u8>)>,
+    pending: Vec<Write>,
+}
+
+#[derive(Clone)]
+enum Write {
+    At(usize, Vec<u8>),
+    Cut(usize),
 }
 
 #[derive(Clone)]
@@ -158,12 +164,21 @@ fn apply(names: &mut BTreeMap<String, FileRef>, change: &Change) {
 impl Contents {
     fn write(&mut self, offset: usize, bytes: &[u8]) {
         write(&mut self.bytes, offset, bytes);
-        self.pending.push((offset, bytes.to_vec()));
+        self.pending.push(Write::At(offset, bytes.to_vec()));
     }
 
     fn after_crash(&self, random: &mut Random) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        for (offset, written) in &self.pending {
+        for pending in &self.pending {
+            let (offset, written) = match pending {
+                Write::At(offset, written) => (offset, written),
+                Write::Cut(length) => {
+                    if random.below(2) == 0 {
+                        bytes.truncate(*length);
+                    }
+                    continue;
+                }
+            };
             // All, nothing, a first part to the byte, or any sectors of it.
             match random.below(4) {
                 0 => write(&mut bytes, *offset, written),
@@ -256,6 +271,14 @@ impl IndexFile for MemoryFile {
             self.file.lock().write(offset as usize, bytes);
         }
         result.map_err(|(_, error)| error)
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.disk.inner.lock().operate().map_err(|(_, error)| error)?;
+        let mut file = self.file.lock();
+        file.bytes.truncate(bytes as usize);
+        file.pending.push(Write::Cut(bytes as usize));
+        Ok(())
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

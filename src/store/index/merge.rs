@@ -23,8 +23,6 @@ use super::{
     state::MergeEdit,
 };
 
-/// Files above which a group of many small runs is written as fewer large ones.
-const FILES_COUNT_MAX: usize = 512;
 /// Deletes that are not worth a merge of everything.
 const DELETED_COUNT_MIN: u64 = 4096;
 /// Commits between two looks at how much of each run is dead.
@@ -151,7 +149,7 @@ fn pick_level(groups: &[Group<'_>], options: &Options) -> Option<Job> {
     groups.iter().for_each(|group| *counts.entry(group.level).or_default() += 1);
     let (level, _) = counts.into_iter().find(|(_, count)| *count >= fan_out)?;
     let oldest = groups.iter().filter(|group| group.level == level).take(fan_out);
-    let runs: Vec<Run> = oldest.flat_map(|group| group.runs.iter().map(|run| Run::clone(run))).collect();
+    let runs: Vec<Run> = oldest.flat_map(|group| group.runs.iter().copied().cloned()).collect();
     let level = level.saturating_add(1);
     Some(if is_good_as_it_is(&runs) { Job::Move { runs, level } } else { Job::Merge { runs, level, group: None } })
 }
@@ -184,14 +182,15 @@ fn pick_deletes(snapshot: &Snapshot) -> Option<Job> {
 
 /// A group of many small files, when there are too many files.
 fn pick_small_files(groups: &[Group<'_>], snapshot: &Snapshot, options: &Options) -> Option<Job> {
-    if snapshot.runs.len() <= FILES_COUNT_MAX {
+    if snapshot.runs.len() <= options.files_count_max {
         return None;
     }
     let most = groups.iter().max_by_key(|group| group.runs.len())?;
     let bytes: u64 = most.runs.iter().map(|run| run.meta.file_bytes).sum();
-    let is_worth_it = most.runs.len() >= 8 && bytes / (most.runs.len() as u64) < options.run_bytes_max / 4;
+    let is_worth_it =
+        most.runs.len() >= options.fan_out && bytes / (most.runs.len() as u64) < options.run_bytes_max / 4;
     is_worth_it.then(|| Job::Merge {
-        runs: most.runs.iter().map(|run| Run::clone(run)).collect(),
+        runs: most.runs.iter().copied().cloned().collect(),
         level: most.level,
         group: Some(most.number),
     })

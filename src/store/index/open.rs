@@ -42,7 +42,7 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
     }
     let mut manifests = Vec::new();
     for number in &files.manifests {
-        manifests.push(Read::read(disk, *number)?);
+        manifests.push(Read::file(disk, *number)?);
     }
     let Some(newest) = manifests.last() else { return begin(disk, &files) };
     let history = History::of(&manifests);

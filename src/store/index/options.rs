@@ -19,6 +19,9 @@ pub struct Options {
     /// Bytes after which a merge begins another file. Smaller files free disk sooner, larger ones
     /// are fewer. Default 32 MiB.
     pub run_bytes_max: u64,
+    /// Run files, each of them open, above which a group of many small ones is written as fewer
+    /// large ones. Default 512.
+    pub files_count_max: usize,
     /// Bytes of a manifest above which the next commit begins a new one with the state alone (or
     /// twice that state, if it is more). Default 1 MiB.
     pub manifest_bytes_max: u64,
@@ -35,6 +38,7 @@ impl Default for Options {
             runs_count_soft: 64,
             commit_wait_ms_max: 20,
             run_bytes_max: 32 << 20,
+            files_count_max: 512,
             manifest_bytes_max: 1 << 20,
             is_merging_in_background: true,
         }

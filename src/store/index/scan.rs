@@ -200,7 +200,7 @@ impl Lanes {
 
     /// All lanes are added.
     pub(super) fn begin(&mut self) {
-        self.waiting.sort_unstable_by(|a, b| b.start.cmp(&a.start));
+        self.waiting.sort_unstable_by_key(|lane| std::cmp::Reverse(lane.start));
     }
 
     /// Steps to the next key; false behind the last.

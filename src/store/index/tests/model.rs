@@ -98,8 +98,9 @@ fn run(operations: Vec<Operation>) {
                 assert_eq!(index.recovery().discarded, Vec::<String>::new());
             }
         }
-        model.check(&index).expect("a whole index");
+        model.check_quickly(&index).expect("a whole index");
     }
+    model.check(&index).expect("a whole index");
     while index.merge_once().expect("a merge") {}
     model.check(&index).expect("a whole index");
     drop(index);
@@ -107,7 +108,7 @@ fn run(operations: Vec<Operation>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
     #[test]
     fn the_index_holds_what_the_model_holds(operations in prop::collection::vec(operation(), 1..40)) {
         run(operations);
@@ -121,7 +122,7 @@ fn a_long_life_of_a_broker_ends_as_the_model_does() {
     let mut model = Model::default();
     let mut random = Random(7);
     for commit in 1..300 {
-        let changes = broker_like(&mut random, commit);
+        let changes = broker_like(&mut random, commit, 60);
         model.commit(&index, &changes).expect("a commit");
         while random.below(3) > 0 && index.merge_once().expect("a merge") {}
         if commit % 40 == 0 {
@@ -190,6 +191,42 @@ fn a_dropped_owner_frees_its_files_after_two_checkpoints() {
 }
 
 #[test]
+fn many_small_files_of_one_queue_become_fewer() {
+    let options = Options { run_bytes_max: 128 << 10, ..options() };
+    let index = Index::open(Arc::new(MemoryDisk::new()), options.clone()).expect("an empty disk");
+    let mut model = Model::default();
+    for commit in 0..60_u64 {
+        let put = |seq: u64| Change::Put(Key::new(0, 1, 0, commit * 20 + seq), vec![seq as u8; 30]);
+        model.commit(&index, &(0..20).map(put).collect::<Vec<_>>()).expect("a commit");
+        while index.merge_once().expect("a merge") {}
+        assert!(index.stats().runs_count <= options.files_count_max + options.fan_out, "{:?}", index.stats());
+    }
+    model.check(&index).expect("a whole index");
+}
+
+#[test]
+fn an_index_on_the_file_system_is_there_after_the_next_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = || {
+        let disk = super::super::OsDisk::open(&folder.path().join("index")).expect("a folder");
+        Index::open(Arc::new(disk), super::options()).expect("a whole index")
+    };
+    let mut model = Model::default();
+    let mut random = Random(13);
+    for start in 0..4_u64 {
+        let index = open();
+        assert_eq!(index.recovery().is_new, start == 0);
+        assert_eq!(index.recovery().discarded, Vec::<String>::new());
+        model.check(&index).expect("a whole index");
+        for commit in 1..=6 {
+            model.commit(&index, &broker_like(&mut random, start * 6 + commit, 60)).expect("a commit");
+            index.merge_once().expect("a merge");
+        }
+    }
+    model.check(&open()).expect("a whole index");
+}
+
+#[test]
 fn commits_and_readers_go_on_beside_the_merging_thread() {
     let disk = MemoryDisk::new();
     let options = Options { is_merging_in_background: true, merge_bytes_per_sec: 0, ..options() };
@@ -210,7 +247,7 @@ fn commits_and_readers_go_on_beside_the_merging_thread() {
             }
         });
         for commit in 1..=200 {
-            model.commit(&index, &broker_like(&mut random, commit)).expect("a commit");
+            model.commit(&index, &broker_like(&mut random, commit, 60)).expect("a commit");
         }
         reader.join().expect("the reader ends well");
     });

@@ -36,13 +36,17 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => run_all(entries),
         ["fill", queues, folder] => fill_and_wait(entries, queues.parse().expect("a number"), Path::new(folder)),
-        ["reopen", folder] => reopen(Path::new(folder)),
+        ["reopen", queues, folder] => reopen(queues, Path::new(folder)),
         [case] => run_case(case, entries),
         other => panic!("unknown case {other:?}; there are {CASES:?}"),
     }
 }
 
 fn run_all(entries: u64) {
+    println!(
+        "| what | entries | CPU s | us an entry | bytes written an entry | MB on disk | peak RSS MB | checkpoint p50 ms | max ms | runs | wall s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let own = std::env::current_exe().expect("this program has a path");
     let count = entries.to_string();
     for case in CASES {
@@ -62,8 +66,7 @@ fn run_all(entries: u64) {
         assert_eq!(line, "filled");
         filling.kill().expect("it waits to be killed");
         filling.wait().expect("it was killed");
-        print!("reopen after SIGKILL, {queues} queues | ");
-        let status = Command::new(&own).args(["reopen", path]).status().expect("it can be run again");
+        let status = Command::new(&own).args(["reopen", queues, path]).status().expect("it can be run again");
         assert!(status.success());
     }
 }
@@ -152,19 +155,25 @@ impl Bench {
         let wall = phase.started.elapsed();
         while self.index.merge_once().expect("a merge") {}
         let cpu = cpu() - phase.cpu;
+        let runs_count = self.index.stats().runs_count;
+        let mut commits = std::mem::take(&mut self.commits);
+        // What merges made superfluous goes with the second checkpoint from here, by the thread.
+        self.commit();
+        self.commit();
+        std::thread::sleep(Duration::from_millis(200));
         let stats = self.index.stats();
         let bytes = (stats.commit_bytes + stats.merge_bytes - phase.bytes) as f64 / entries as f64;
-        self.commits.sort_unstable();
-        let commit = |at: usize| self.commits.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+        commits.sort_unstable();
+        let commit = |at: usize| commits.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         println!(
-            "{name} | {entries} | {:.2} | {:.3} | {bytes:.1} | {} | {} | {:.1} | {:.1} | {} | {:.1}",
+            "| {name} | {entries} | {:.2} | {:.3} | {bytes:.1} | {} | {} | {:.1} | {:.1} | {} | {:.1} |",
             cpu.as_secs_f64(),
             cpu.as_secs_f64() * 1e6 / entries as f64,
             megabytes_in(&self.folder),
             peak_megabytes(),
-            commit(self.commits.len() / 2),
-            commit(self.commits.len().saturating_sub(1)),
-            stats.runs_count,
+            commit(commits.len() / 2),
+            commit(commits.len().saturating_sub(1)),
+            runs_count,
             wall.as_secs_f64(),
         );
     }
@@ -310,7 +319,7 @@ fn fill_and_wait(entries: u64, queues: u64, folder: &Path) {
     }
 }
 
-fn reopen(folder: &Path) {
+fn reopen(queues: &str, folder: &Path) {
     let started = Instant::now();
     let disk = OsDisk::open(folder).expect("a folder");
     let options = Options { is_merging_in_background: false, ..Options::default() };
@@ -320,7 +329,7 @@ fn reopen(folder: &Path) {
     assert_eq!(first.len(), 1);
     let stats = index.stats();
     println!(
-        "{} entries in {} runs: open {:.1} ms, first entry {:.1} ms, {} MB resident at most",
+        "reopen after SIGKILL, {queues} queues, {} entries in {} runs: open {:.1} ms, first entry {:.1} ms, {} MB resident at most",
         stats.entries_count,
         stats.runs_count,
         opened.as_secs_f64() * 1000.0,

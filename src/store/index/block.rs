@@ -168,7 +168,8 @@ impl BlockBuilder {
 
 /// Walks over the entries of one block.
 pub(super) struct BlockCursor {
-    bytes: Box<[u8; BLOCK_BYTES]>,
+    /// Empty before the first block: most cursors of a scan are never begun.
+    bytes: Vec<u8>,
     at: usize,
     used: usize,
     left: u16,
@@ -178,19 +179,13 @@ pub(super) struct BlockCursor {
 
 impl BlockCursor {
     pub(super) fn new() -> BlockCursor {
-        BlockCursor {
-            bytes: Box::new([0; BLOCK_BYTES]),
-            at: 0,
-            used: 0,
-            left: 0,
-            before: Before::NONE,
-            is_deleted: false,
-        }
+        BlockCursor { bytes: Vec::new(), at: 0, used: 0, left: 0, before: Before::NONE, is_deleted: false }
     }
 
     /// Where to read a block to; [`begin`](Self::begin) must follow.
-    pub(super) fn buffer(&mut self) -> &mut [u8; BLOCK_BYTES] {
+    pub(super) fn buffer(&mut self) -> &mut [u8] {
         self.left = 0;
+        self.bytes.resize(BLOCK_BYTES, 0);
         &mut self.bytes
     }
 

@@ -323,43 +323,61 @@ impl Shared {
         writer.check()?;
         let before = self.current.read().clone();
         let commit = before.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.number) + 1;
-        let run = self.write_run(&mut writer, changes, commit)?;
-        let edit = self.write_attachment(&mut writer, new).map(|attachment| CommitEdit {
-            covered: new.covered,
-            note: new.note.to_vec(),
-            attachment,
-            added: run.iter().map(|run| run.meta).collect(),
-            removed: Vec::new(),
-            heads: changes.heads(),
-            drops: changes.drops(),
-        });
-        let result = edit.and_then(|edit| self.append_commit(&mut writer, &before, commit, edit, run.as_ref()));
-        if result.is_err() && writer.failed.is_none() {
-            // Nothing names the run; if the removal fails too, the next start does it.
-            let _ = run.map(|run| self.disk.remove(&run_name(run.meta.number)));
-        }
+        let mut begun = Vec::new();
+        let result = self.write_commit(&mut writer, &before, commit, changes, new, &mut begun);
         if result.is_err() {
+            // Without a failed sync it is certain that nothing names these files.
+            if writer.failed.is_none() {
+                self.bury(begun);
+            }
             // What would be dead now is not.
             before.runs.iter().for_each(|run| run.file.forget_dead());
         }
         result
     }
 
-    fn write_run(&self, writer: &mut Writer, changes: &mut Changes, commit: u64) -> Result<Option<Run>, Error> {
+    /// Writes a commit, and notes in `begun` the files that it makes.
+    fn write_commit(
+        &self,
+        writer: &mut Writer,
+        before: &Snapshot,
+        commit: u64,
+        changes: &mut Changes,
+        new: NewCheckpoint<'_>,
+        begun: &mut Vec<String>,
+    ) -> Result<Checkpoint, Error> {
+        let run = self.write_run(writer, changes, commit, begun)?;
+        let edit = CommitEdit {
+            covered: new.covered,
+            note: new.note.to_vec(),
+            attachment: self.write_attachment(writer, new, begun)?,
+            added: run.iter().map(|run| run.meta).collect(),
+            removed: Vec::new(),
+            heads: changes.heads(),
+            drops: changes.drops(),
+        };
+        self.append_commit(writer, before, commit, edit, run.as_ref())
+    }
+
+    fn write_run(
+        &self,
+        writer: &mut Writer,
+        changes: &mut Changes,
+        commit: u64,
+        begun: &mut Vec<String>,
+    ) -> Result<Option<Run>, Error> {
         let mut entries = changes.sorted().peekable();
         if entries.peek().is_none() {
             return Ok(None);
         }
         let number = self.new_number();
+        begun.push(run_name(number));
         let mut file = RunWriter::create(&*self.disk, number)?;
         let written = entries.try_for_each(|(key, value)| file.push(key, value));
         match written.map_err(Finish::Write).and_then(|()| file.finish(0, number, (commit, commit))) {
             Ok(run) => Ok(Some(run)),
             Err(Finish::Sync(error)) => Err(writer.fail(error)),
-            Err(Finish::Write(error)) => {
-                let _ = self.disk.remove(&run_name(number));
-                Err(error)
-            }
+            Err(Finish::Write(error)) => Err(error),
         }
     }
 
@@ -367,19 +385,18 @@ impl Shared {
         &self,
         writer: &mut Writer,
         new: NewCheckpoint<'_>,
+        begun: &mut Vec<String>,
     ) -> Result<Option<checkpoint::Attachment>, Error> {
         let Some(body) = new.attachment else { return Ok(None) };
         assert!(body.len() as u64 <= ATTACHMENT_BYTES_MAX, "an attachment has at most {ATTACHMENT_BYTES_MAX} bytes");
         let number = self.new_number();
+        begun.push(checkpoint::attachment_name(number));
         match checkpoint::write_attachment(&*self.disk, number, body) {
             Ok(Ok(attachment)) => {
                 self.commit_bytes.fetch_add(attachment.bytes, Ordering::Relaxed);
                 Ok(Some(attachment))
             }
-            Ok(Err(error)) => {
-                let _ = self.disk.remove(&checkpoint::attachment_name(number));
-                Err(error)
-            }
+            Ok(Err(error)) => Err(error),
             Err(error) => Err(writer.fail(error)),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    checkpoint::{attachment_name, read_attachment},
+    checkpoint::{Attachment, attachment_name, read_attachment},
     disk::IndexDisk,
     error::Error,
     manifest::{Append, Kind, Manifest, Read, Record, manifest_name},
@@ -272,19 +272,28 @@ impl<'a> History<'a> {
 
     /// The files that the checkpoint before `commit` needs, or any state since.
     fn files_of_last_two(&self, commit: u64) -> BTreeSet<String> {
-        let mut kept = BTreeSet::new();
-        let keep_state = |kept: &mut BTreeSet<String>, state: &State| {
-            kept.extend(state.runs.iter().map(|run| run_name(run.number)));
-            let attachment = state.checkpoint.as_ref().and_then(|checkpoint| checkpoint.attachment);
-            kept.extend(attachment.map(|attachment| attachment_name(attachment.number)));
+        let records = || self.bases.iter().chain(&self.edits);
+        let is_of_last_two = |record: &Record| record.commit == commit || record.commit + 1 == commit;
+        let numbers = records().filter(|(_, (_, record))| is_of_last_two(record)).map(|(number, _)| *number);
+        // The earliest such state, and all that was added to it since.
+        let Some((first, state)) = numbers.min().and_then(|first| Some((first, self.state_at(first)?))) else {
+            return BTreeSet::new();
         };
-        for (number, (_, record)) in self.bases.iter().chain(&self.edits) {
-            let is_of_last_two = record.commit == commit || record.commit + 1 == commit;
-            if let Some(state) = is_of_last_two.then(|| self.state_at(*number)).flatten() {
-                keep_state(&mut kept, &state);
+        let mut runs: Vec<u64> = state.runs.iter().map(|run| run.number).collect();
+        let attachment = |state: &State| state.checkpoint.as_ref().and_then(|checkpoint| checkpoint.attachment);
+        let mut attachments: Vec<Attachment> = attachment(&state).into_iter().collect();
+        for (read, record) in self.edits.range(first + 1..).map(|(_, edit)| edit) {
+            let payload = read.payload(record);
+            if record.kind == Kind::Commit {
+                let edit = CommitEdit::decode(payload).unwrap_or_default();
+                runs.extend(edit.added.iter().map(|run| run.number));
+                attachments.extend(edit.attachment);
+            } else {
+                runs.extend(MergeEdit::decode(payload).unwrap_or_default().added.iter().map(|run| run.number));
             }
         }
-        kept
+        let runs = runs.into_iter().map(run_name);
+        runs.chain(attachments.iter().map(|attachment| attachment_name(attachment.number))).collect()
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Options {
     /// Default 8, bounds 2 to 32.
     pub fan_out: usize,
     /// Runs not yet merged above which a commit waits for the merging thread, at most
-    /// `commit_wait_ms_max`. Default 64.
+    /// `commit_wait_ms_max`. Default 32.
     pub runs_count_soft: usize,
     /// Milliseconds that one commit waits at most for merging; then it adds to the list all the
     /// same. Default 20.
@@ -35,7 +35,7 @@ impl Default for Options {
         Options {
             merge_bytes_per_sec: 32 << 20,
             fan_out: 8,
-            runs_count_soft: 64,
+            runs_count_soft: 32,
             commit_wait_ms_max: 20,
             run_bytes_max: 32 << 20,
             files_count_max: 512,

@@ -3,8 +3,9 @@
 //! ```text
 //! block 0 .. block n-1      4 KiB each, see `block`
 //! sections                  one per tree and owner, ascending; see `Section`
-//!                             tree u8, owner, first order, first seq, last order - first order,
-//!                             last seq, entries, deleted among them (varints)
+//!                             flags u8, see `SECTION_*`; first seq, entries; then what the flags
+//!                             do not say, in their order: tree u8, owner, first order and
+//!                             last order - first order, deleted entries, last seq (varints)
 //! first keys                one per block: tree u8, owner, order, seq (varints)
 //! footer                    80 bytes, see `Footer`; numbers little-endian
 //! ```
@@ -46,6 +47,17 @@ pub(super) struct RunMeta {
 pub(super) fn run_name(number: u64) -> String {
     format!("run-{number:016x}")
 }
+
+/// The tree is that of the section before (or 0).
+const SECTION_SAME_TREE: u8 = 1;
+/// The owner follows that of the section before (or is 1).
+const SECTION_NEXT_OWNER: u8 = 1 << 1;
+/// All orders are 0.
+const SECTION_NO_ORDER: u8 = 1 << 2;
+/// No entry is a delete.
+const SECTION_NO_DELETED: u8 = 1 << 3;
+/// The last seq is as many behind the first as there are entries.
+const SECTION_DENSE: u8 = 1 << 4;
 
 /// The entries of one tree and owner in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,21 +274,7 @@ impl RunWriter {
         if !self.block.is_empty() {
             self.finish_block()?;
         }
-        let mut sections = Vec::with_capacity(self.sections.len() * 16);
-        for section in &self.sections {
-            sections.push(section.tree);
-            for number in [
-                section.owner,
-                section.first.order,
-                section.first.seq,
-                section.last.order - section.first.order,
-                section.last.seq,
-                u64::from(section.entries),
-                u64::from(section.deleted),
-            ] {
-                put_varint(&mut sections, number);
-            }
-        }
+        let sections = encode_sections(&self.sections);
         let footer = Footer {
             number: self.number,
             first_commit: commits.0,
@@ -461,30 +459,81 @@ fn trees(sections: &[Section]) -> Vec<u8> {
     trees
 }
 
+fn encode_sections(sections: &[Section]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(sections.len() * 8);
+    let (mut tree, mut owner) = (0, 0_u64);
+    for section in sections {
+        let Section { first, last, entries, deleted, .. } = *section;
+        let facts = [
+            (SECTION_SAME_TREE, section.tree == tree),
+            (SECTION_NEXT_OWNER, Some(section.owner) == owner.checked_add(1)),
+            (SECTION_NO_ORDER, last.order == 0),
+            (SECTION_NO_DELETED, deleted == 0),
+            (SECTION_DENSE, first.seq.checked_add(u64::from(entries) - 1) == Some(last.seq)),
+        ];
+        let flags = facts.iter().map(|(flag, holds)| if *holds { *flag } else { 0 }).sum::<u8>();
+        (tree, owner) = section.tree_owner();
+        out.push(flags);
+        put_varint(&mut out, first.seq);
+        put_varint(&mut out, u64::from(entries));
+        if flags & SECTION_SAME_TREE == 0 {
+            out.push(tree);
+        }
+        if flags & SECTION_NEXT_OWNER == 0 {
+            put_varint(&mut out, owner);
+        }
+        if flags & SECTION_NO_ORDER == 0 {
+            put_varint(&mut out, first.order);
+            put_varint(&mut out, last.order - first.order);
+        }
+        if flags & SECTION_NO_DELETED == 0 {
+            put_varint(&mut out, u64::from(deleted));
+        }
+        if flags & SECTION_DENSE == 0 {
+            put_varint(&mut out, last.seq);
+        }
+    }
+    out
+}
+
 fn decode_sections(bytes: &[u8], footer: &Footer) -> Option<Box<[Section]>> {
-    const SECTION_BYTES_MIN: usize = 8;
+    const SECTION_BYTES_MIN: usize = 3;
     let count = footer.sections as usize;
     if count > bytes.len() / SECTION_BYTES_MIN {
         return None;
     }
     let mut reader = Reader::new(bytes);
     let mut sections: Vec<Section> = Vec::with_capacity(count);
-    let mut entries = 0_u64;
-    for _ in 0..count {
-        let tree = reader.u8()?;
-        let owner = reader.varint()?;
-        let first = Rank { order: reader.varint()?, seq: reader.varint()? };
-        let last = Rank { order: first.order.checked_add(reader.varint()?)?, seq: reader.varint()? };
-        let section =
-            Section { owner, first, last, entries: reader.varint_u32()?, deleted: reader.varint_u32()?, tree };
-        let is_behind = sections.last().is_none_or(|before| before.tree_owner() < section.tree_owner());
-        if !is_behind || last < first || section.entries == 0 || section.deleted > section.entries {
+    let mut entries_count = 0_u64;
+    let (mut tree, mut owner) = (0, 0_u64);
+    for index in 0..count {
+        let flags = reader.u8()?;
+        let mut first = Rank { order: 0, seq: reader.varint()? };
+        let entries = reader.varint_u32()?;
+        let before = (tree, owner);
+        if flags & SECTION_SAME_TREE == 0 {
+            tree = reader.u8()?;
+        }
+        owner = if flags & SECTION_NEXT_OWNER == 0 { reader.varint()? } else { owner.checked_add(1)? };
+        let mut last = Rank::MIN;
+        if flags & SECTION_NO_ORDER == 0 {
+            first.order = reader.varint()?;
+            last.order = first.order.checked_add(reader.varint()?)?;
+        }
+        let deleted = if flags & SECTION_NO_DELETED == 0 { reader.varint_u32()? } else { 0 };
+        last.seq = if flags & SECTION_DENSE == 0 {
+            reader.varint()?
+        } else {
+            first.seq.checked_add(u64::from(entries.checked_sub(1)?))?
+        };
+        let is_behind = index == 0 || before < (tree, owner);
+        if !is_behind || last < first || entries == 0 || deleted > entries {
             return None;
         }
-        entries += u64::from(section.entries);
-        sections.push(section);
+        entries_count += u64::from(entries);
+        sections.push(Section { owner, first, last, entries, deleted, tree });
     }
-    (reader.left() == 0 && entries == footer.entries && count > 0).then(|| sections.into_boxed_slice())
+    (reader.left() == 0 && entries_count == footer.entries && count > 0).then(|| sections.into_boxed_slice())
 }
 
 fn decode_keys(bytes: &[u8], count: usize) -> Option<Box<[Key]>> {
@@ -610,5 +659,62 @@ impl RunCursor {
     fn broken(&mut self, what: &'static str) -> Error {
         self.state = CursorState::Behind;
         Error::corrupt(&self.file.name, self.block_index as u64 * BLOCK_BYTES as u64, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn footer(sections: &[Section]) -> Footer {
+        Footer {
+            number: 0,
+            first_commit: 0,
+            last_commit: 0,
+            blocks: 0,
+            sections: sections.len() as u32,
+            entries: sections.iter().map(|section| u64::from(section.entries)).sum(),
+            sections_bytes: 0,
+            keys_bytes: 0,
+            sections_crc: 0,
+            keys_crc: 0,
+        }
+    }
+
+    fn sections() -> impl Strategy<Value = Vec<Section>> {
+        let part = || prop_oneof![3 => 0..3_u64, 1 => any::<u64>()];
+        let key = (0..3_u8, part());
+        let ranks = (part(), part(), part(), part()).prop_map(|(a, b, c, d)| {
+            let (one, other) = (Rank::new(a, b), Rank::new(c, d));
+            (one.min(other), one.max(other))
+        });
+        let of_key = (ranks, 1..4_u32, 0..2_u32);
+        prop::collection::btree_map(key, of_key, 1..40).prop_map(|map| {
+            let section = |((tree, owner), ((first, last), entries, deleted))| Section {
+                owner,
+                first,
+                last,
+                entries,
+                deleted,
+                tree,
+            };
+            map.into_iter().map(section).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn sections_read_back_as_they_were_written(sections in sections()) {
+            let read = decode_sections(&encode_sections(&sections), &footer(&sections));
+            prop_assert_eq!(read.map(|read| read.to_vec()), Some(sections));
+        }
+
+        #[test]
+        fn foreign_bytes_as_sections_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), sections in sections()) {
+            let _ = decode_sections(&bytes, &footer(&sections));
+            let _ = decode_keys(&bytes, sections.len());
+        }
     }
 }

@@ -98,6 +98,23 @@ impl Snapshot {
         Ok(firsts)
     }
 
+    /// Reads every block of every run, dead entries included, and returns how many entries there are.
+    ///
+    /// # Errors
+    /// At the first block that cannot be read or is damaged.
+    pub fn verify(&self) -> Result<u64, Error> {
+        let mut entries = 0;
+        for run in &self.runs {
+            let mut cursor = RunCursor::new(run.file.clone());
+            cursor.seek(Key::default())?;
+            while cursor.key().is_some() {
+                entries += 1;
+                cursor.step()?;
+            }
+        }
+        Ok(entries)
+    }
+
     /// The owners that may have entries in `tree`, ascending, each with an upper bound of their
     /// number. An owner that is not named has none.
     pub fn owners(&self, tree: u8) -> Vec<(u64, u64)> {

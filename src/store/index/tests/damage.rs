@@ -264,6 +264,7 @@ fn a_damaged_block_is_named_when_it_is_read_and_stops_only_merging() {
         Err(Error::Corrupt { file, offset, .. }) => assert_eq!((file, offset), (name, 4096)),
         other => panic!("{other:?}"),
     }
+    assert!(matches!(index.snapshot().verify(), Err(Error::Corrupt { offset: 4096, .. })));
     // An owner elsewhere is served, and commits go on.
     for commit in 1..=8 {
         // The first of these makes a merge read the damaged run.

@@ -79,7 +79,9 @@ fn run(operations: Vec<Operation>) {
             Operation::CommitOnFullDisk(changes) => {
                 let before = model.clone();
                 disk.set_full(true);
+                let names = disk.names();
                 assert!(model.commit(&index, &changes).is_err());
+                assert_eq!(disk.names(), names, "nothing is left of the commit");
                 disk.set_full(false);
                 model = before;
             }
@@ -134,6 +136,7 @@ fn a_long_life_of_a_broker_ends_as_the_model_does() {
     model.check(&index).expect("a whole index");
     while index.merge_once().expect("a merge") {}
     let stats = index.stats();
+    assert_eq!(index.snapshot().verify().expect("a whole index"), stats.entries_count);
     assert!(stats.groups_count < 16, "{stats:?}");
     assert!(stats.entries_count < 3 * model.entries.len() as u64 + 4096, "{stats:?} of {}", model.entries.len());
 }

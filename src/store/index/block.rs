@@ -81,14 +81,15 @@ impl BlockBuilder {
     /// Adds an entry behind all others; false, and nothing is added, if the block is full.
     pub(super) fn push(&mut self, key: Key, value: Option<&[u8]>) -> bool {
         let start = self.bytes.len();
-        let before = self.before;
+        // Copied only where the entry may have to be taken back.
+        let before = (start + ENTRY_BYTES_MAX > BLOCK_BYTES).then_some(self.before);
         self.bytes.push(0);
         let mut tag = self.put_key(key);
         tag |= match value {
             None => DELETED,
             Some(value) => self.put_value(value),
         };
-        if self.bytes.len() > BLOCK_BYTES {
+        if let Some(before) = before.filter(|_| self.bytes.len() > BLOCK_BYTES) {
             self.bytes.truncate(start);
             self.before = before;
             return false;

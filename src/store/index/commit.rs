@@ -315,7 +315,8 @@ impl Shared {
     pub(super) fn is_far_behind(&self) -> bool {
         let current = self.current.read();
         let waiting = current.runs.iter().filter(|run| run.meta.level == 0).count();
-        waiting > self.options.runs_count_soft
+        // Fewer than two merges' worth is not behind, whatever the setting.
+        waiting > self.options.runs_count_soft.max(2 * self.options.fan_out)
     }
 
     fn commit(&self, changes: &mut Changes, new: NewCheckpoint<'_>) -> Result<Checkpoint, Error> {

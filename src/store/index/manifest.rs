@@ -23,6 +23,8 @@ const MAGIC: [u8; 8] = *b"TernIdx\n";
 const HEADER_BYTES: usize = 32;
 const RECORD_MAGIC: [u8; 4] = *b"IREC";
 const RECORD_HEADER_BYTES: usize = 40;
+/// Bytes that a manifest may grow by however large the state is that it begins with.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// A longer manifest is not read: states of ten million owners are shorter.
 const MANIFEST_BYTES_LIMIT: u64 = 1 << 30;
 
@@ -135,7 +137,7 @@ impl Manifest {
     /// Whether another one should begin. Not before it holds two checkpoints of its own, so that
     /// this one and the next suffice for the last two.
     pub(super) fn is_long(&self, bytes_max: u64) -> bool {
-        self.commits >= 2 && self.bytes > bytes_max.max(2 * self.base_bytes)
+        self.commits >= 2 && self.bytes > bytes_max.max(self.base_bytes + self.base_bytes.min(GROWTH_BYTES_MAX))
     }
 }
 

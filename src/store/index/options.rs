@@ -10,8 +10,8 @@ pub struct Options {
     /// Runs of one level that are merged into one of the next. More writes less and reads more.
     /// Default 8, bounds 2 to 32.
     pub fan_out: usize,
-    /// Runs not yet merged above which a commit waits for the merging thread, at most
-    /// `commit_wait_ms_max`. Default 32.
+    /// Runs not yet merged (or twice `fan_out`, if it is more) above which a commit waits for the
+    /// merging thread, at most `commit_wait_ms_max`. Default 32.
     pub runs_count_soft: usize,
     /// Milliseconds that one commit waits at most for merging; then it adds to the list all the
     /// same. Default 20.
@@ -22,8 +22,8 @@ pub struct Options {
     /// Run files, each of them open, above which a group of many small ones is written as fewer
     /// large ones. Default 512.
     pub files_count_max: usize,
-    /// Bytes of a manifest above which the next commit begins a new one with the state alone (or
-    /// twice that state, if it is more). Default 1 MiB.
+    /// Bytes of a manifest above which a commit begins a new one with the state alone; twice that
+    /// state, if it is more. Default 1 MiB.
     pub manifest_bytes_max: u64,
     /// Whether a thread merges in the background. Without it the caller calls
     /// [`Index::merge_once`](super::Index::merge_once). Default true.

@@ -94,6 +94,7 @@
 //! reads every earlier one.
 
 pub mod disk;
+pub mod index;
 
 mod cold;
 mod error;

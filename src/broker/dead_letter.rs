@@ -26,29 +26,29 @@ use super::{
 
 /// Sends a message that left `queue` on its way, or drops it.
 pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
-    let Dead { entry, reason } = dead;
+    let Dead { entry, reason } = &dead;
     let is_recorded = entry.seq != 0 && queue.is_recorded(&entry.message, turn);
     let from = is_recorded.then_some((queue.id, entry.seq));
-    let original = entry.message;
+    let original = &entry.message;
     let target = queue.dead_letter();
-    let mut seen = None;
+    let has_target = target.exchange.is_some();
+    let (mut seen, mut is_kept) = (None, false);
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
         let exchange = vhost.exchange(&name)?;
-        let message = died(&original, &queue.name, reason, &name, target.key.as_deref(), turn.now);
+        let message = died(original, &queue.name, *reason, &name, target.key.as_deref(), turn.now);
         let copies = if target.key.is_some() { Vec::new() } else { original.copy_keys() };
         let route = vhost.route(&exchange, &message, &copies, None, turn);
+        is_kept = route.is_kept;
         let mut queues = route.queues;
         seen = route.seen;
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
-    match moved {
-        Some((message, queues)) if !queues.is_empty() => move_to(queues, message, from, turn),
-        _ => {
-            if from.is_some() {
-                turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
-            }
+    if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, turn)) {
+        let is_waiting = has_target && !is_kept && queue.keep_dead(dead, turn).is_ok();
+        if !is_waiting && from.is_some() {
+            turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
         }
     }
     if let Some(seen) = seen {
@@ -57,29 +57,37 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
 }
 
 /// Puts a message into all `queues` under all their locks, so that one record tells all of it.
-fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, turn: &mut Turn<'_>) {
+/// Returns whether one of them took it; if none did, nothing is recorded.
+fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, turn: &mut Turn<'_>) -> bool {
     queues.sort_by_key(|queue| queue.id);
     let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
     let mut to = Vec::new();
+    let mut is_taken = false;
     for (queue, machine, effects) in &mut locked {
         if queue.is_deleted() {
             continue;
         }
         let deadline = machine.deadline_of(&message, turn.now);
-        if let Pushed::Accepted(seq) = machine.push(message.clone(), turn.now, effects)
-            && queue.is_recorded(&message, turn)
-        {
-            to.push((queue.id, seq, deadline));
+        match machine.push(message.clone(), turn.now, effects) {
+            Pushed::Accepted(seq) => {
+                is_taken = true;
+                if queue.is_recorded(&message, turn) {
+                    to.push((queue.id, seq, deadline));
+                }
+            }
+            Pushed::Duplicate => is_taken = true,
+            Pushed::Refused => {}
         }
     }
     // A message of a queue that is not recorded may still enter one that is.
-    if from.is_some() || !to.is_empty() {
+    if is_taken && (from.is_some() || !to.is_empty()) {
         let message = (!to.is_empty()).then_some(message);
         turn.record(Record::Move { from, to, message, at: turn.now });
     }
     for (queue, machine, effects) in locked {
         queue.after_push(machine, effects, turn);
     }
+    is_taken
 }
 
 /// The message with its death in its headers, addressed to the dead-letter exchange.
@@ -159,6 +167,7 @@ fn drop_cycles(queues: &mut Queues, headers: Headers<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{Broker, options::Options, topology::DeclareQueue};
 
     fn message(headers: &Table) -> Message {
         let mut encoded = Vec::new();
@@ -178,6 +187,41 @@ mod tests {
             },
             other => panic!("{other:?}"),
         }
+    }
+
+    /// What waits in a queue `work` of 100 ms whose dead letters go to a queue `dead`, before that is
+    /// declared, and what has come to `dead` after it was.
+    fn die_before_there_is_a_target(strategy: &str) -> ((u64, u64), usize) {
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut turn = Turn::new(&broker, Time(0));
+        let arguments = Table::from_iter([
+            ("x-message-ttl", Value::I32(100)),
+            ("x-dead-letter-exchange", Value::text("")),
+            ("x-dead-letter-routing-key", Value::text("dead")),
+            ("x-dead-letter-strategy", Value::text(strategy)),
+            ("x-overflow", Value::text("reject-publish")),
+        ]);
+        let wanted = DeclareQueue { name: "work", arguments, ..DeclareQueue::default() };
+        let work = vhost.declare_queue(&wanted, None, &mut turn).unwrap();
+        let message = Message::build("", b"work", &[], (0, 0), b"m");
+        work.publish(std::iter::once(message), &mut turn, &mut Vec::new());
+        turn.end();
+        broker.tick(Time(100));
+        let status = work.status();
+        let mut turn = Turn::new(&broker, Time(200));
+        let wanted = DeclareQueue { name: "dead", ..DeclareQueue::default() };
+        let dead = vhost.declare_queue(&wanted, None, &mut turn).unwrap();
+        turn.end();
+        broker.tick(Time(60_000));
+        assert_eq!((work.status().ready, work.status().unsettled), (0, 0));
+        ((status.ready, status.unsettled), dead.snapshot().len())
+    }
+
+    #[test]
+    fn a_dead_message_without_a_target_waits_for_one_where_that_is_wanted() {
+        assert_eq!(die_before_there_is_a_target("at-least-once"), ((0, 1), 1));
+        assert_eq!(die_before_there_is_a_target("at-most-once"), ((0, 0), 0));
     }
 
     #[test]

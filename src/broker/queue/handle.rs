@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Cursor},
-    machine::{Counters, Effects, Got, Limits, Machine, Pushed},
+    machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed},
     stream::{Filter, OffsetSpec, Stream},
 };
 use crate::broker::{
@@ -125,6 +125,8 @@ pub struct ConsumerStatus {
 }
 
 const NO_TIMEOUT: u64 = u64::MAX;
+/// Milliseconds after which a dead message that nobody took is tried again.
+const DEAD_RETRY_MS: u64 = 30_000;
 /// Messages that one lock hold expires, purges or compacts.
 const CHUNK: usize = 256;
 /// Messages that pass through an empty queue before they are handed over.
@@ -686,7 +688,7 @@ impl Queue {
             {
                 return true;
             }
-            let mut has_more = machine.retry(turn.now, CHUNK);
+            let mut has_more = machine.retry(turn.now, CHUNK, &mut effects);
             has_more |= machine.expire(turn.now, CHUNK, &mut effects);
             has_more |= machine.enforce_limits(CHUNK, &mut effects);
             has_more |= machine.compact(CHUNK);
@@ -792,6 +794,18 @@ impl Queue {
             consumers::keep_list(items);
         }
         machine.reuse_assigned(assigned);
+    }
+
+    /// Keeps a dead message that no queue has taken, if this queue is to; it is tried again later.
+    pub(in crate::broker) fn keep_dead(self: &Arc<Self>, dead: Dead, turn: &Turn<'_>) -> Result<(), Dead> {
+        let mut machine = self.machine.lock();
+        // One that was refused by a full queue never was in it, and its publisher has been told.
+        if !machine.limits.keeps_dead || dead.entry.seq == 0 || self.is_deleted() {
+            return Err(dead);
+        }
+        machine.retries.hold_dead(turn.now.after_ms(DEAD_RETRY_MS), dead);
+        self.appoint_next(&machine, turn);
+        Ok(())
     }
 
     fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {

@@ -15,7 +15,7 @@ use super::{
     dedup::{Observed, Seen, Window},
     handed::Handed,
     ready::{Entry, Ready},
-    retries::{Retries, RetryDelay},
+    retries::{Retries, Retry, RetryDelay},
     stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
     usage::Usage,
@@ -43,6 +43,8 @@ pub struct Limits {
     pub delivery_limit: Option<u64>,
     /// How long a message whose delivery failed waits before it is ready again.
     pub retry_delay: Option<RetryDelay>,
+    /// A dead message that has somewhere to go stays until a queue has taken it.
+    pub keeps_dead: bool,
     /// Milliseconds that a delivery may stay unsettled.
     pub consumer_timeout_ms: Option<u64>,
     /// What limits a stream.
@@ -61,6 +63,7 @@ impl Default for Limits {
             overflow: Overflow::DropHead,
             delivery_limit: None,
             retry_delay: None,
+            keeps_dead: false,
             consumer_timeout_ms: None,
             stream: StreamOptions::default(),
             deduplication: None,
@@ -713,12 +716,15 @@ impl Machine {
         true
     }
 
-    /// Makes messages ready again that have waited long enough, at most `max`; returns whether
-    /// more are due.
-    pub fn retry(&mut self, now: Time, max: usize) -> bool {
+    /// Tries messages again that have waited long enough, at most `max`; returns whether more are
+    /// due.
+    pub fn retry(&mut self, now: Time, max: usize, effects: &mut Effects) -> bool {
         for _ in 0..max {
-            let Some(entry) = self.retries.pop_due(now) else { return false };
-            self.ready.push(entry);
+            match self.retries.pop_due(now) {
+                None => return false,
+                Some(Retry::Deliver(entry)) => self.ready.push(entry),
+                Some(Retry::DeadLetter(dead)) => effects.dead.push(dead),
+            }
         }
         self.retries.next_due() <= now
     }

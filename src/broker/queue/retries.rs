@@ -1,15 +1,18 @@
-//! Messages that came back and wait before they are ready again, so that a failing consumer is not
-//! asked again at once.
+//! Messages that wait to be tried again: those that came back, so that a failing consumer is not asked
+//! again at once, and dead ones that nobody took though the queue is to keep them until somebody does.
 //!
 //! A message that waits here is neither ready nor unsettled; it is listed with the unsettled ones.
-//! When its time has come it returns to its place in the queue.
+//! When its time has come it returns to its place in the queue, or is dead-lettered again.
 
 use std::{
     cmp::{Ordering, Reverse},
     collections::BinaryHeap,
 };
 
-use super::ready::Entry;
+use super::{
+    machine::{Dead, Reason},
+    ready::Entry,
+};
 use crate::broker::time::Time;
 
 /// How long a message that came back waits.
@@ -40,23 +43,43 @@ pub struct Retries {
 struct Waiting {
     due: Time,
     entry: Entry,
+    /// Why it is dead, if it is.
+    dead: Option<Reason>,
+}
+
+/// What is to be done with a message whose time has come.
+#[derive(Debug)]
+pub enum Retry {
+    /// It is ready again.
+    Deliver(Entry),
+    /// It is dead-lettered again.
+    DeadLetter(Dead),
 }
 
 impl Retries {
     /// Holds a message until `due`.
     pub fn hold(&mut self, due: Time, entry: Entry) {
         self.bytes += entry.message.body_bytes();
-        self.waiting.push(Reverse(Waiting { due, entry }));
+        self.waiting.push(Reverse(Waiting { due, entry, dead: None }));
+    }
+
+    /// Holds a dead message until `due`.
+    pub fn hold_dead(&mut self, due: Time, Dead { entry, reason }: Dead) {
+        self.bytes += entry.message.body_bytes();
+        self.waiting.push(Reverse(Waiting { due, entry, dead: Some(reason) }));
     }
 
     /// Takes one message whose time has come.
-    pub fn pop_due(&mut self, now: Time) -> Option<Entry> {
+    pub fn pop_due(&mut self, now: Time) -> Option<Retry> {
         if self.waiting.peek()?.0.due > now {
             return None;
         }
-        let Reverse(Waiting { entry, .. }) = self.waiting.pop()?;
+        let Reverse(Waiting { entry, dead, .. }) = self.waiting.pop()?;
         self.bytes -= entry.message.body_bytes();
-        Some(entry)
+        Some(match dead {
+            None => Retry::Deliver(entry),
+            Some(reason) => Retry::DeadLetter(Dead { entry, reason }),
+        })
     }
 
     /// When the next message is due, or [`Time::NEVER`].
@@ -122,8 +145,21 @@ mod tests {
         retries.hold(Time(10), entry(3));
         retries.hold(Time(10), entry(2));
         assert_eq!((retries.next_due(), retries.len(), retries.bytes()), (Time(10), 3, 12));
-        let mut due = || retries.pop_due(Time(10)).map(|entry| entry.seq);
+        let mut due = || match retries.pop_due(Time(10)) {
+            Some(Retry::Deliver(entry)) => Some(entry.seq),
+            Some(Retry::DeadLetter(dead)) => panic!("{dead:?} is alive"),
+            None => None,
+        };
         assert_eq!([due(), due(), due()], [Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn a_dead_message_stays_dead() {
+        let mut retries = Retries::default();
+        retries.hold_dead(Time(10), Dead { entry: entry(1), reason: Reason::Expired });
+        assert_eq!((retries.len(), retries.bytes()), (1, 4));
+        assert!(matches!(retries.pop_due(Time(10)), Some(Retry::DeadLetter(Dead { reason: Reason::Expired, .. }))));
+        assert_eq!((retries.len(), retries.bytes()), (0, 0));
     }
 
     #[test]

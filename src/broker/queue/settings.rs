@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     arguments::QueueArguments,
-    behaviour::{DelayedRetry, DelayedRetryType, Overflow},
+    behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow},
     handle::DeadLetterTarget,
     machine::Limits,
     retries::RetryDelay,
@@ -15,12 +15,16 @@ use crate::broker::policy::QueuePolicy;
 
 /// What bounds a queue of these arguments under that policy. `delivery_limit` is the broker's.
 pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: Option<u64>) -> Limits {
+    let overflow = arguments.overflow.or(policy.overflow).unwrap_or(Overflow::DropHead);
+    let strategy = arguments.dead_letter_strategy.or(policy.dead_letter_strategy);
     Limits {
+        // As with RabbitMQ: a queue that drops its head to make room cannot promise to keep it.
+        keeps_dead: strategy == Some(DeadLetterStrategy::AtLeastOnce) && overflow == Overflow::RejectPublish,
         message_ttl_ms: smaller(arguments.message_ttl_ms, policy.message_ttl_ms),
         expires_ms: smaller(arguments.expires_ms, policy.expires_ms),
         max_length: smaller(arguments.max_length, policy.max_length),
         max_length_bytes: smaller(arguments.max_length_bytes, policy.max_length_bytes),
-        overflow: arguments.overflow.or(policy.overflow).unwrap_or(Overflow::DropHead),
+        overflow,
         delivery_limit: smaller(
             arguments.delivery_limit,
             policy.delivery_limit.and_then(|limit| u64::try_from(limit).ok()),

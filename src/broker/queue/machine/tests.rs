@@ -381,8 +381,8 @@ fn a_failed_message_waits_its_delay_before_it_is_ready_again() {
     let held = machine.get(false, Time(0), &mut effects).and_then(|got| got.held).unwrap();
     assert!(machine.settle(held, Settle::Requeued, Time(5), &mut effects));
     assert_eq!((machine.ready_count(), machine.unsettled_count()), (0, 1));
-    assert!(!machine.retry(Time(104), 10));
+    assert!(!machine.retry(Time(104), 10, &mut effects));
     assert!(machine.get(false, Time(104), &mut effects).is_none());
-    assert!(!machine.retry(Time(105), 10));
+    assert!(!machine.retry(Time(105), 10, &mut effects));
     assert!(machine.get(false, Time(105), &mut effects).is_some_and(|got| got.redelivered));
 }

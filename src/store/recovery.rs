@@ -69,17 +69,7 @@ pub struct Torn {
 /// A log whose records were replayed, and that is not being written yet.
 pub struct Recovered {
     store: Store,
-    /// Segments that were replayed or lie before; those after are cut off with the torn tail.
-    kept: usize,
-    end: Position,
-    number: u64,
-    chain: u32,
-    watermark: Position,
-    epoch: u64,
-    time_ms: u64,
-    torn: Option<Torn>,
-    /// Place in the last segment's file up to which something may look like a batch behind the end.
-    remains: u64,
+    found: Replay,
 }
 
 impl Store {
@@ -267,18 +257,7 @@ impl Store {
                 break;
             }
         }
-        Ok(Recovered {
-            kept: state.kept,
-            end: state.end,
-            number: state.number,
-            chain: state.chain,
-            watermark: state.watermark,
-            epoch: state.epoch,
-            time_ms: state.time_ms,
-            torn: state.torn,
-            remains: state.remains,
-            store: self,
-        })
+        Ok(Recovered { store: self, found: state })
     }
 
     /// No batch follows at `scanner.next`, in the segment `at`: the end of the log, torn or not, or
@@ -315,6 +294,7 @@ impl Store {
 /// What a replay has learnt so far.
 #[derive(Default)]
 struct Replay {
+    /// Segments that were replayed or lie before; those after are cut off with the torn tail.
     kept: usize,
     end: Position,
     number: u64,
@@ -323,6 +303,7 @@ struct Replay {
     epoch: u64,
     time_ms: u64,
     torn: Option<Torn>,
+    /// Place in the last segment's file up to which something may look like a batch behind the end.
     remains: u64,
 }
 
@@ -355,22 +336,22 @@ impl Recovered {
 
     /// Place after the last record that was found.
     pub fn end(&self) -> Position {
-        self.end
+        self.found.end
     }
 
     /// The latest epoch in what was replayed.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.found.epoch
     }
 
     /// The latest time of the broker in what was replayed: it must not run backwards from there.
     pub fn time_ms(&self) -> u64 {
-        self.time_ms
+        self.found.time_ms
     }
 
     /// The end was torn; what was cut off was never flushed.
     pub fn torn(&self) -> Option<&Torn> {
-        self.torn.as_ref()
+        self.found.torn.as_ref()
     }
 
     /// Cuts off a torn tail, makes everything that was replayed durable, and starts the log.
@@ -439,10 +420,10 @@ impl Recovered {
             is_stuck: false,
             has_chores: true,
         };
-        let gather = Gather::new(self.end, epoch.max(self.epoch), options.batch_bytes_max);
-        let shared = Shared::new(options, disk, dir, id, owner, gather, segments, self.time_ms, lock);
+        let gather = Gather::new(self.found.end, epoch.max(self.found.epoch), options.batch_bytes_max);
+        let shared = Shared::new(options, disk, dir, id, owner, gather, segments, self.found.time_ms, lock);
         let shared = Arc::new(shared);
-        let resume = Resume { tail, number: self.number, chain: self.chain, end: self.end };
+        let resume = Resume { tail, number: self.found.number, chain: self.found.chain, end: self.found.end };
         let writer = Writer::new(shared.clone(), active, resume);
         Ok((shared, writer))
     }
@@ -487,15 +468,15 @@ impl Recovered {
             .map_err(OpenError::io(&store.dir))?;
         let name = super::segments::segment_name(1);
         store.segments.push(SegmentFile { path: active.path, name, file_bytes: active.file_bytes, header });
-        (self.kept, self.number) = (1, 1);
-        self.remains = SEGMENT_HEADER_BYTES as u64;
+        (self.found.kept, self.found.number) = (1, 1);
+        self.found.remains = SEGMENT_HEADER_BYTES as u64;
         Ok(())
     }
 
     /// Segments behind the torn place. The last goes first: they stay without a gap at every moment.
     fn remove_cut_off(&mut self) -> Result<(), OpenError> {
         let store = &mut self.store;
-        while store.segments.len() > self.kept {
+        while store.segments.len() > self.found.kept {
             let Some(segment) = store.segments.pop() else { break };
             if segment.file_bytes == store.options.segment_bytes {
                 store.next_file += 1;
@@ -516,7 +497,7 @@ impl Recovered {
     fn sync_kept(&self) -> Result<(), OpenError> {
         let Some((_, before)) = self.store.segments.split_last() else { return Ok(()) };
         for (at, segment) in before.iter().enumerate() {
-            if self.store.segments[at + 1].header.first > self.watermark {
+            if self.store.segments[at + 1].header.first > self.found.watermark {
                 let file = self.store.disk.open(&segment.path, Access::Write).map_err(OpenError::io(&segment.path))?;
                 file.sync_data().map_err(OpenError::io(&segment.path))?;
             }
@@ -532,9 +513,9 @@ impl Recovered {
         let segment = store.segments.last().expect("create_first() made one");
         let io = || OpenError::io(&segment.path);
         let block = BLOCK_BYTES as u64;
-        let end = segment.header.place(self.end);
-        let begin = segment.header.place(self.watermark.clamp(segment.header.first, self.end));
-        let remains = self.remains.max(end).next_multiple_of(block).min(segment.file_bytes);
+        let end = segment.header.place(self.found.end);
+        let begin = segment.header.place(self.found.watermark.clamp(segment.header.first, self.found.end));
+        let remains = self.found.remains.max(end).next_multiple_of(block).min(segment.file_bytes);
 
         let reader = store.disk.open(&segment.path, Access::Read).map_err(io())?;
         let file: Box<dyn File> = store.disk.open(&segment.path, access_of(store.options.sync)).map_err(io())?;

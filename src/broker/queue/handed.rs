@@ -28,22 +28,22 @@ impl Handed {
     /// A message goes to a consumer; returns what is to be recorded first.
     #[inline]
     pub(super) fn hand(&mut self, seq: u64) -> Option<u64> {
-        self.delivered = self.delivered.max(seq);
-        if seq <= self.reserved {
-            return None;
-        }
-        self.reserved = seq.saturating_add(RESERVED_AHEAD);
-        Some(self.reserved)
+        self.reserve(seq, RESERVED_AHEAD)
     }
 
     /// As [`Self::hand`], where no more need follow.
     pub(super) fn hand_one(&mut self, seq: u64) -> Option<u64> {
+        self.reserve(seq, 0)
+    }
+
+    #[inline]
+    fn reserve(&mut self, seq: u64, ahead: u64) -> Option<u64> {
         self.delivered = self.delivered.max(seq);
         if seq <= self.reserved {
             return None;
         }
-        self.reserved = seq;
-        Some(seq)
+        self.reserved = seq.saturating_add(ahead);
+        Some(self.reserved)
     }
 
     /// Nobody is left to deliver to; returns what is to be recorded, if anything.

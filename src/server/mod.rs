@@ -28,7 +28,7 @@ use tokio::{
     sync::Notify,
 };
 
-pub use options::Options;
+pub use options::{Options, Persistence};
 
 use crate::{
     admin::{definitions, node::Node},

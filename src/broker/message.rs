@@ -368,6 +368,12 @@ impl Message {
         self.body_bytes() + self.head_bytes() as u64 + size_of::<Self>() as u64
     }
 
+    /// More bytes than a record of it has beside the fields of its own.
+    pub fn record_bytes_max(&self) -> u64 {
+        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len);
+        self.body_bytes() + (self.head_bytes() + replaced + RECORD_FIELDS_BYTES_MAX) as u64
+    }
+
     fn head_bytes(&self) -> usize {
         2 + self.exchange_len as usize + self.key_len as usize + self.properties_len as usize
     }
@@ -416,6 +422,9 @@ impl Message {
         self.head = Arc::new(head);
     }
 }
+
+/// Numbers and flags of a record of a message.
+const RECORD_FIELDS_BYTES_MAX: usize = 128;
 
 fn push_route(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
     out.push(exchange.len() as u8);

@@ -8,7 +8,7 @@ use super::{
     exchange::{self, Exchange, RecentHistory, Routing, Target},
     message::{Message, View},
     queue::{Queue, dedup::Observed},
-    record::{HoldId, Keeper, Position, Record},
+    record::{HoldId, Keeper, Pin, Position, Record},
     route::{self, Route},
     turn::Turn,
     vhost::Vhost,
@@ -278,6 +278,8 @@ fn commit_with(
     let place_of = |queue: &Arc<Queue>| {
         queues.binary_search_by_key(&queue.id, |queue| queue.id).expect("`queues` holds every queue concerned")
     };
+    // Its messages come before the record that names them.
+    let _pin = turn.broker.pin();
     turn.begin_transaction();
     let mut start = 0;
     let mut seen = Vec::new();
@@ -323,6 +325,7 @@ pub(in crate::broker) struct Bodies {
     /// By message: where it is, and how many queues have yet to name it. Zero where it is recorded with
     /// its queue.
     missing: Vec<(Position, u32)>,
+    _pin: Option<Pin>,
 }
 
 impl Bodies {
@@ -339,6 +342,7 @@ impl Bodies {
         if of_persistent < 2 {
             return Self::default();
         }
+        let pin = turn.broker.pin();
         let mut record = |message: &Message| {
             let targets = if message.traits.persistent { of_persistent } else { of_others };
             if targets < 2 {
@@ -346,7 +350,7 @@ impl Bodies {
             }
             (turn.record_now(&Record::Body { targets, message: message.clone() }), targets)
         };
-        Self { missing: messages.iter().map(&mut record).collect() }
+        Self { missing: messages.iter().map(&mut record).collect(), _pin: pin }
     }
 
     /// Where the run's message of that index is, for one more queue, if it is in the log already.

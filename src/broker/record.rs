@@ -11,12 +11,14 @@
 mod codec;
 mod definition;
 mod log;
+mod pins;
 
 use std::sync::Arc;
 
 pub use codec::{DecodeError, Decoder, decode, encode, encode_enqueued, message_in};
 pub use definition::{Definition, DefinitionKey};
 pub use log::Log;
+pub use pins::{Pin, Pins};
 
 use super::{message::Message, queue::dedup::Seen, time::Time, value::Table};
 
@@ -230,6 +232,23 @@ pub enum Record {
     Transaction(Vec<Record>),
 }
 
+impl Record {
+    /// It says what there is, rather than what happens to messages: whoever asked for that waits for it.
+    pub fn is_definition(&self) -> bool {
+        match self {
+            Self::QueueDeclared { .. }
+            | Self::QueueDeleted { .. }
+            | Self::ExchangeDeclared { .. }
+            | Self::ExchangeDeleted { .. }
+            | Self::Binding { .. }
+            | Self::Defined(_)
+            | Self::Removed(_) => true,
+            Self::Transaction(records) => records.iter().any(Self::is_definition),
+            _ => false,
+        }
+    }
+}
+
 /// A message that enters a queue, borrowed: what most records are.
 #[derive(Clone, Copy, Debug)]
 pub struct Enqueued<'a> {
@@ -268,6 +287,12 @@ pub trait Journal: Send + Sync {
 
     /// Everything before this position is safe.
     fn flushed(&self) -> Position;
+
+    /// The position after the last record.
+    fn end(&self) -> Position;
+
+    /// What several records say together, and so must not be divided by a checkpoint.
+    fn pins(&self) -> &Arc<Pins>;
 
     /// Whether more may be read from clients: false while too much waits for the disk. Whoever is told
     /// so asks again after the next [`Waiting::proceed`](super::verb::Waiting::proceed).

@@ -87,25 +87,16 @@ impl Broker {
         records: impl Iterator<Item = (Position, Record)>,
         now: Time,
     ) -> Result<Replayed, ReplayError> {
-        assert!(!self.is_logged(), "records are replayed before a journal is attached");
-        let turn = Turn::replay(self, now);
-        let mut replay = Replay { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() };
+        let mut replay = Replay::new(self, now);
         for (at, record) in records {
             replay.apply(record, at)?;
         }
-        replay.apply_policies();
-        let mut replayed = Replayed { records: replay.count, ..Replayed::default() };
-        for queue in replay.queues.values().flatten() {
-            queue.lock().mark_redelivered();
-            queue.touch(&replay.turn);
-            replayed.queues += 1;
-            replayed.messages += queue.status().ready;
-        }
-        Ok(replayed)
+        Ok(replay.finish(now))
     }
 }
 
-struct Replay<'a> {
+/// Records being repeated in a broker that nobody uses yet.
+pub struct Replay<'a> {
     turn: Turn<'a>,
     queues: Queues,
     count: u64,
@@ -113,8 +104,33 @@ struct Replay<'a> {
     changed: BTreeSet<String>,
 }
 
-impl Replay<'_> {
-    fn apply(&mut self, record: Record, place: Position) -> Result<(), ReplayError> {
+impl<'a> Replay<'a> {
+    /// Nothing is repeated yet.
+    ///
+    /// # Panics
+    /// When a journal is attached: it would be told everything a second time.
+    pub fn new(broker: &'a Broker, now: Time) -> Self {
+        assert!(!broker.is_logged(), "records are replayed before a journal is attached");
+        let turn = Turn::replay(broker, now);
+        Self { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() }
+    }
+
+    /// All records have been repeated. It is `now`, which may be later than the records say.
+    pub fn finish(mut self, now: Time) -> Replayed {
+        self.turn.now = now;
+        self.apply_policies();
+        let mut replayed = Replayed { records: self.count, ..Replayed::default() };
+        for queue in self.queues.values().flatten() {
+            queue.lock().mark_redelivered();
+            queue.touch(&self.turn);
+            replayed.queues += 1;
+            replayed.messages += queue.status().ready;
+        }
+        replayed
+    }
+
+    /// Repeats a record, which is at `place`.
+    pub fn apply(&mut self, record: Record, place: Position) -> Result<(), ReplayError> {
         self.count += 1;
         if !matches!(record, Record::Defined(Definition::Policy(..)) | Record::Removed(DefinitionKey::Policy { .. })) {
             self.apply_policies();

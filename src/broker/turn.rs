@@ -105,6 +105,9 @@ impl<'a> Turn<'a> {
         let Some(journal) = self.broker.journal() else { return Position::NONE };
         let appended = journal.append(record);
         self.gate = Some(appended.end);
+        if record.is_definition() {
+            self.broker.note_defined(appended.end);
+        }
         appended.at
     }
 

@@ -285,18 +285,9 @@ pub fn message_in(record: Record) -> Option<Message> {
 pub struct Decoder {
     /// By their positions, each with the number of records that may still name it.
     bodies: HashMap<Position, (Message, u64), foldhash::fast::RandomState>,
-    /// Where the records begin: what was before that is gone for good.
-    first: Position,
 }
 
 impl Decoder {
-    /// For records of which the first is at `first`. A record may name an earlier message only when it is
-    /// known to have left its queue before that place was chosen: such a message is read as an empty
-    /// one.
-    pub fn from(first: Position) -> Self {
-        Self { first, ..Self::default() }
-    }
-
     /// Reads one record, which is at `at`.
     pub fn decode(&mut self, bytes: &[u8], at: Position) -> Result<Record, DecodeError> {
         let mut reader = Reader(bytes);
@@ -350,9 +341,6 @@ impl Decoder {
     }
 
     fn body(&mut self, body: Position) -> Result<Message, DecodeError> {
-        if body < self.first {
-            return Ok(Message::build("", b"", b"", (0, 0), b""));
-        }
         let (message, missing) = self.bodies.get_mut(&body).ok_or(DecodeError::UnknownBody(body.0))?;
         *missing -= 1;
         let message = message.clone();

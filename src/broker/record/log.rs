@@ -31,8 +31,13 @@ impl Log {
     pub(in crate::broker) fn append(&self, record: impl FnOnce() -> Record) {
         if let Some(journal) = self.0.journal.get() {
             let appended = journal.append(&record());
-            self.0.last.fetch_max(appended.end.0, Ordering::AcqRel);
+            self.note(appended.end);
         }
+    }
+
+    /// Notes a record of a definition that was appended elsewhere.
+    pub(in crate::broker) fn note(&self, end: Position) {
+        self.0.last.fetch_max(end.0, Ordering::AcqRel);
     }
 
     /// After the last record of a definition: whoever is told that a definition is in force waits

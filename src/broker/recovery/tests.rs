@@ -20,7 +20,7 @@ use crate::broker::{
     parameters::{Parameter, Parameters},
     policy::{Layer, Policy},
     publish::{self, Batch},
-    record::{Appended, Decoder, Journal, Log, Position, encode},
+    record::{Appended, Decoder, Journal, Log, Pins, Position, encode},
     topology::DeclareQueue,
     value::{Table, Value},
     verb::Verb,
@@ -31,6 +31,7 @@ use crate::broker::{
 #[derive(Default)]
 struct VecJournal {
     records: Mutex<Vec<Vec<u8>>>,
+    pins: Arc<Pins>,
 }
 
 impl VecJournal {
@@ -55,6 +56,14 @@ impl Journal for VecJournal {
         records.push(encoded);
         let at = Position(records.len() as u64);
         Appended { at, end: at }
+    }
+
+    fn end(&self) -> Position {
+        Position(self.records.lock().len() as u64)
+    }
+
+    fn pins(&self) -> &Arc<Pins> {
+        &self.pins
     }
 
     fn flushed(&self) -> Position {

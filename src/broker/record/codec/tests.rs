@@ -287,18 +287,6 @@ fn a_body_is_kept_until_as_many_have_named_it_as_were_to() {
 }
 
 #[test]
-fn a_body_from_before_the_first_record_is_read_as_an_empty_message() {
-    let mut decoder = Decoder::from(Position(9));
-    let named = bytes_of(&enqueue(message(b""), Some(Position(8))));
-    let Record::Enqueue { message, .. } = decoder.decode(&named, Position(9)).unwrap() else {
-        panic!("another record")
-    };
-    assert_eq!(message.body_bytes(), 0);
-    let named = bytes_of(&enqueue(message, Some(Position(9))));
-    assert_eq!(decoder.decode(&named, Position(10)).unwrap_err(), DecodeError::UnknownBody(9));
-}
-
-#[test]
 fn a_body_that_was_closed_is_named_no_more() {
     let mut decoder = Decoder::default();
     let body = Position(8);

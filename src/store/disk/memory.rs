@@ -44,6 +44,8 @@ struct State {
     operations: u64,
     syncs: u64,
     writes: u64,
+    reads: u64,
+    bytes_read: u64,
     is_down: bool,
 }
 
@@ -73,6 +75,8 @@ impl MemoryDisk {
             operations: 0,
             syncs: 0,
             writes: 0,
+            reads: 0,
+            bytes_read: 0,
             is_down: false,
         })))
     }
@@ -94,6 +98,15 @@ impl MemoryDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.0.lock().syncs
+    }
+
+    /// How many reads found something.
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.0.lock().bytes_read
     }
 
     /// The machine after the power came back: another disk, with what survived.
@@ -390,12 +403,14 @@ impl MemoryFile {
 
 impl File for MemoryFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        let state = self.disk.0.lock();
+        let mut state = self.disk.0.lock();
         state.check_up()?;
         let file = &state.files[&self.inode].now;
         let rest = file.get(at as usize..).unwrap_or_default();
         let read = rest.len().min(bytes.len());
         bytes[..read].copy_from_slice(&rest[..read]);
+        state.reads += u64::from(read > 0);
+        state.bytes_read += read as u64;
         Ok(read)
     }
 

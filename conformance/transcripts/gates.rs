@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ternmq::{
     broker::{
         Options as BrokerOptions,
-        record::{Journal, Position, QueueId, Record},
+        record::{Appended, Journal, Position, QueueId, Record},
         verb::{ColdPages, Ticket},
     },
     protocol::amqp::Options,
@@ -43,10 +43,11 @@ impl SlowJournal {
 }
 
 impl Journal for SlowJournal {
-    fn append(&self, record: &Record) -> Position {
+    fn append(&self, record: &Record) -> Appended {
         let mut records = self.records.lock();
         records.push(record.clone());
-        Position(records.len() as u64)
+        let at = Position(records.len() as u64);
+        Appended { at, end: at }
     }
 
     fn flushed(&self) -> Position {

@@ -346,6 +346,15 @@ impl Message {
         single.into_iter().chain(parts.iter().cloned())
     }
 
+    /// The body's pieces, borrowed.
+    pub fn body_parts(&self) -> impl Iterator<Item = &[u8]> {
+        let (single, parts): (Option<&[u8]>, &[Slice]) = match &self.body {
+            &Body::Inline(at, len) => (Some(&self.head[at as usize..][..len as usize]), &[]),
+            Body::Parts(parts) => (None, &parts.slices),
+        };
+        single.into_iter().chain(parts.iter().map(|slice| &**slice))
+    }
+
     /// The body copied into one vector.
     pub fn body_to_vec(&self) -> Vec<u8> {
         match self.body_contiguous() {

@@ -52,7 +52,7 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{PolicyNames, Queue, arguments::QueueType, settings};
-use record::{BodyId, Definition, DefinitionKey, HoldId, Journal, Log, Position, QueueId, Record};
+use record::{Definition, DefinitionKey, HoldId, Journal, Log, Position, QueueId, Record};
 use recovery::{ReplayError, Replayed};
 use time::Time;
 use timers::{Owner, Timers};
@@ -79,7 +79,6 @@ pub struct Broker {
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
     queue_ids: AtomicU64,
     consumer_ids: AtomicU64,
-    body_ids: AtomicU64,
     hold_ids: AtomicU64,
     queues_count: AtomicUsize,
     random: AtomicU64,
@@ -120,7 +119,7 @@ impl Broker {
     pub fn open(
         options: Options,
         now: Time,
-        records: impl Iterator<Item = Record>,
+        records: impl Iterator<Item = (Position, Record)>,
         journal: Arc<dyn Journal>,
     ) -> Result<(Self, Replayed), OpenError> {
         let broker = Self::blank(options, now).map_err(OpenError::Defaults)?;
@@ -154,7 +153,6 @@ impl Broker {
             vhosts: DashMap::default(),
             queue_ids: AtomicU64::new(1),
             consumer_ids: AtomicU64::new(1),
-            body_ids: AtomicU64::new(1),
             hold_ids: AtomicU64::new(1),
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
@@ -329,16 +327,6 @@ impl Broker {
     /// Identities up to this one are taken.
     pub fn reserve_queue_id(&self, id: QueueId) {
         self.queue_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
-    }
-
-    /// New identities for so many shared messages in records, of which this is the first.
-    pub fn next_body_ids(&self, count: usize) -> BodyId {
-        BodyId(self.body_ids.fetch_add(count as u64, Ordering::Relaxed))
-    }
-
-    /// Identities up to this one are taken.
-    pub fn reserve_body_id(&self, id: BodyId) {
-        self.body_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
     }
 
     /// A new identity for a message that an exchange holds back.

@@ -30,8 +30,8 @@ impl Log {
     /// Appends what `record` makes, if there is a journal.
     pub(in crate::broker) fn append(&self, record: impl FnOnce() -> Record) {
         if let Some(journal) = self.0.journal.get() {
-            let position = journal.append(&record());
-            self.0.last.fetch_max(position.0, Ordering::AcqRel);
+            let appended = journal.append(&record());
+            self.0.last.fetch_max(appended.end.0, Ordering::AcqRel);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Tasks: one per listener, one per connection, one that serves appointments ([`tick`]), one that
 //! watches memory and disk ([`watch`]), and the one that waits for the signal to stop.
 
+pub mod aside;
 pub mod clock;
 pub mod connection;
 pub mod control;
@@ -64,6 +65,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
     let broker = Arc::new(broker);
     broker.show_properties_by(amqp::properties::show);
+    broker.access.digest_aside(aside::run);
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }

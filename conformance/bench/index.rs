@@ -16,7 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ternmq::store::index::{Changes, Index, Key, NewCheckpoint, Options, OsDisk, Rank};
+use ternmq::store::disk::RealDisk;
+use ternmq::store::index::{Changes, Index, Key, NewCheckpoint, Options, Rank};
 
 const CASES: &[&str] =
     &["queues-1", "queues-100", "queues-10000", "deadlines", "deadlines-and-numbers", "priorities", "groups", "delete"];
@@ -108,9 +109,8 @@ struct Phase {
 
 impl Bench {
     fn open(folder: &Path) -> Bench {
-        let disk = OsDisk::open(folder).expect("a folder");
         Bench {
-            index: Index::open(Arc::new(disk), Options::default()).expect("an empty index"),
+            index: Index::open(Arc::new(RealDisk), folder, Options::default()).expect("an empty index"),
             folder: folder.to_owned(),
             changes: Changes::new(),
             random: 1,
@@ -321,9 +321,8 @@ fn fill_and_wait(entries: u64, queues: u64, folder: &Path) {
 
 fn reopen(queues: &str, folder: &Path) {
     let started = Instant::now();
-    let disk = OsDisk::open(folder).expect("a folder");
     let options = Options { is_merging_in_background: false, ..Options::default() };
-    let index = Index::open(Arc::new(disk), options).expect("a whole index");
+    let index = Index::open(Arc::new(RealDisk), folder, options).expect("a whole index");
     let opened = started.elapsed();
     let first = index.page(BY_NUMBER, 0, Rank::MIN, 1).expect("readable");
     assert_eq!(first.len(), 1);

@@ -228,10 +228,11 @@ impl fmt::Display for Named<'_> {
 pub struct UserDefinition {
     /// The name to log in with.
     pub name: String,
-    /// Salt and digest in base64; empty or missing without a password.
+    /// Salt and digest in base64, or the text of an argon2id hash; empty or missing without a password.
     #[serde(default)]
     pub password_hash: String,
-    /// How the password was digested; missing in files from before RabbitMQ 3.6.
+    /// How the password was digested; missing in files from before RabbitMQ 3.6. RabbitMQ does not know
+    /// `argon2id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashing_algorithm: Option<String>,
     /// A password in clear, in files written by hand. Never exported.
@@ -258,7 +259,7 @@ impl UserDefinition {
                 return Err("both password and password_hash are provided".into());
             }
             Some(password) => PasswordHash::random(HashAlgorithm::default(), password.as_bytes()),
-            None => PasswordHash::from_base64(algorithm, &self.password_hash).map_err(|error| error.to_string())?,
+            None => PasswordHash::from_text(algorithm, &self.password_hash).map_err(|error| error.to_string())?,
         };
         let limits = UserLimits::from_json(&Json::Object(self.limits.clone())).map_err(|error| error.to_string())?;
         Ok(User { name: self.name.clone(), password, tags: self.tags.clone(), limits })
@@ -269,7 +270,7 @@ impl From<&User> for UserDefinition {
     fn from(user: &User) -> Self {
         Self {
             name: user.name.clone(),
-            password_hash: user.password.to_base64(),
+            password_hash: user.password.to_text(),
             hashing_algorithm: Some(user.password.algorithm().as_str().to_owned()),
             password: None,
             tags: user.tags.clone(),

@@ -146,7 +146,7 @@ impl Broker {
         let log = Log::default();
         let access = Users::new(access::Options {
             loopback_users: options.loopback_users.clone(),
-            ..access::Options::default()
+            hash_algorithm: options.password_hashing,
         })
         .with_log(log.clone());
         let mut seed = [0; 8];

@@ -2,6 +2,8 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+pub use super::access::HashAlgorithm;
+
 /// Settings of the broker core, given to it once at its start.
 ///
 /// A count that is `usize::MAX` is unlimited.
@@ -29,6 +31,9 @@ pub struct Options {
     /// Users who may log in from loopback addresses only. Default `guest`: a well-known password
     /// must not be usable from another machine.
     pub loopback_users: Vec<String>,
+    /// How new passwords are digested, and at their next login those that were digested less well.
+    /// Default argon2id; RabbitMQ's own where exported definitions are to be imported there.
+    pub password_hashing: HashAlgorithm,
     /// Queue type of a declaration that names none. Default classic.
     pub default_queue_type: DefaultQueueType,
     /// Largest message body in bytes; a larger one is refused. Default 128 MiB, at most 512 MiB.
@@ -72,6 +77,7 @@ impl Default for Options {
             default_permissions_write: ".*".into(),
             default_permissions_read: ".*".into(),
             loopback_users: vec!["guest".into()],
+            password_hashing: HashAlgorithm::Argon2id,
             default_queue_type: DefaultQueueType::Classic,
             max_message_bytes: 128 << 20,
             memory_high_watermark: MemoryShare::Relative(0.4),

@@ -39,6 +39,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("log.console.level", "log.level"),
     ("max_connections", "broker.connections_count_max"),
     ("max_message_size", "broker.max_message_bytes"),
+    ("password_hashing_module", "broker.password_hashing"),
     ("product.name", "amqp.product"),
     ("product.version", "amqp.product_version"),
     ("proxy_protocol", "server.proxy_protocol_trusted"),
@@ -153,6 +154,10 @@ pub(super) fn single(written: &str, value: Value) -> Option<(&'static str, Value
             Ok(true) => Value::new(None, "0.0.0.0/0,::/0"),
             Ok(false) => Value::new(None, "none"),
             Err(_) => value,
+        },
+        "password_hashing_module" => match value::text(&value) {
+            Some(module) => Value::new(None, module.trim_start_matches("rabbit_password_hashing_")),
+            None => value,
         },
         "log.console.formatter" if matches!(&value.kind, ValueKind::String(text) if text == "plaintext") => {
             Value::new(None, "text")

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Settings;
 use super::value::{Off, Parsed, Rule, Unit};
-use crate::broker::options::{DefaultQueueType, MemoryShare};
+use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::server::options::{Cidr, LogFormat};
 use crate::store::options::Sync;
@@ -147,6 +147,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Users that may log in from loopback only; a well-known password must not work from elsewhere.",
         broker.loopback_users = Parsed::list,
         |items| list(items)
+    ),
+    row!(
+        "broker.password_hashing",
+        Rule::OneOf(&["argon2id", "sha256", "sha512"]),
+        "How passwords are stored, old ones from their next login; sha256 where RabbitMQ is to import them.",
+        broker.password_hashing = hashing,
+        |algorithm| algorithm.as_str().trim_start_matches(RABBITMQ_HASHING).into()
     ),
     row!(
         "broker.default_queue_type",
@@ -546,6 +553,17 @@ fn queue_type(parsed: Parsed) -> DefaultQueueType {
         "quorum" => DefaultQueueType::Quorum,
         "stream" => DefaultQueueType::Stream,
         _ => DefaultQueueType::Classic,
+    }
+}
+
+/// What RabbitMQ's names of these begin with.
+const RABBITMQ_HASHING: &str = "rabbit_password_hashing_";
+
+fn hashing(parsed: Parsed) -> HashAlgorithm {
+    match parsed.text().as_str() {
+        "sha256" => HashAlgorithm::Sha256,
+        "sha512" => HashAlgorithm::Sha512,
+        _ => HashAlgorithm::Argon2id,
     }
 }
 

@@ -142,6 +142,7 @@ fn rabbitmq_names_are_accepted_in_the_file() {
         load_definitions = "/etc/definitions.json"
         proxy_protocol = true
         default_queue_type = "quorum"
+        password_hashing_module = "rabbit_password_hashing_sha512"
         cluster_name = "c"
         anonymous_login_user = "none"
         log.console.level = "warning"
@@ -159,6 +160,7 @@ fn rabbitmq_names_are_accepted_in_the_file() {
     assert_eq!(settings.broker.max_message_bytes, 1 << 20);
     assert_eq!(settings.broker.consumer_timeout_ms, Some(1_800_000));
     assert_eq!(settings.broker.default_queue_type.as_str(), "quorum");
+    assert_eq!(settings.broker.password_hashing.as_str(), "rabbit_password_hashing_sha512");
     assert_eq!(settings.broker.cluster_name, "c");
     assert_eq!((settings.amqp.channel_max, settings.amqp.frame_max, settings.amqp.heartbeat_secs), (10, 8192, 30));
     assert_eq!(settings.amqp.handshake_timeout_ms, 20_000);

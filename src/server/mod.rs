@@ -3,6 +3,7 @@
 //! Tasks: one per listener, one per connection, one that serves appointments ([`tick`]), one that
 //! watches memory and disk ([`watch`]), and the one that waits for the signal to stop.
 
+pub mod aside;
 pub mod clock;
 pub mod connection;
 pub mod control;
@@ -68,6 +69,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     let persistence::Opened { broker, log } =
         persistence::open(data_dir, settings.broker.clone(), &settings.persistence, &watcher)?;
     broker.show_properties_by(amqp::properties::show);
+    broker.access.digest_aside(aside::run);
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }

@@ -5,13 +5,13 @@
 //! records are named by positions with the highest bit set, and read by [`Log::read`](super::Log::read).
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Access, File};
+use super::disk::{Access, Disk, File};
 use super::error::ReadError;
 use super::format::{self, Head, Position, Purpose, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::segments::cold_name;
+use super::segments::{IDENTITY_FILE, cold_name};
 use super::shared::Shared;
 
 /// Gathered before it is written.
@@ -45,11 +45,8 @@ pub struct ColdWriter {
 
 impl ColdWriter {
     pub(super) fn create(shared: &Arc<Shared>, owner: u64) -> Result<Self, ReadError> {
-        let (number, name) = {
-            let mut segments = shared.segments.lock();
-            segments.next_cold += 1;
-            (segments.next_cold, segments.new_name())
-        };
+        let number = shared.take_cold_number()?;
+        let name = shared.segments.lock().new_name();
         let path = shared.path(&name);
         let file = shared.disk.create(&path, Access::Write).map_err(|error| failed(&path, error))?;
         let header = SegmentHeader {
@@ -64,6 +61,7 @@ impl ColdWriter {
             time_ms: shared.time_ms.load(std::sync::atomic::Ordering::Relaxed),
             // Set by `finish`, which knows it.
             file_bytes: 0,
+            cold_reserved: 0,
         };
         let (shared, buffer) = (shared.clone(), header.encode());
         Ok(Self { shared, file, path, header, number, owner, buffer, written: 0, is_finished: false })
@@ -135,6 +133,44 @@ impl Drop for ColdWriter {
     }
 }
 
-fn failed(path: &std::path::Path, error: io::Error) -> ReadError {
+impl Shared {
+    /// A number that no cold file ever had, so that a place in one that is gone never names a record of
+    /// another. Numbers are promised on the disk before they are used, many at a time.
+    fn take_cold_number(&self) -> Result<u32, ReadError> {
+        let mut reserved = self.cold_reserved.lock();
+        let number = self.segments.lock().next_cold + 1;
+        if number > *reserved {
+            let path = self.path(IDENTITY_FILE);
+            if number > NUMBER_MAX {
+                return Err(failed(&path, io::Error::other("all numbers of cold files are used up")));
+            }
+            let promised = number.saturating_add(NUMBERS_AHEAD).min(NUMBER_MAX);
+            let name = self.segments.lock().new_name();
+            let header = SegmentHeader::identity(self.store, promised);
+            write_identity(&*self.disk, &self.dir, &name, &header).map_err(|error| failed(&path, error))?;
+            *reserved = promised;
+        }
+        self.segments.lock().next_cold = number;
+        Ok(number)
+    }
+}
+
+/// Puts the identity in the place of the one before, in one step. Also after an error the directory has
+/// one of the two.
+pub(super) fn write_identity(disk: &dyn Disk, dir: &Path, draft: &str, header: &SegmentHeader) -> io::Result<()> {
+    let new = dir.join(draft);
+    let file = disk.create(&new, Access::Write)?;
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_data()?;
+    disk.rename(&new, &dir.join(IDENTITY_FILE))?;
+    disk.sync_dir(dir)
+}
+
+/// What a position has room for.
+const NUMBER_MAX: u32 = (1 << 31) - 1;
+/// Numbers promised at once. A restart leaves out those that were not used.
+const NUMBERS_AHEAD: u32 = 255;
+
+fn failed(path: &Path, error: io::Error) -> ReadError {
     ReadError::Io { path: path.into(), error }
 }

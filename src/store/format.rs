@@ -105,6 +105,8 @@ pub(super) struct SegmentHeader {
     pub(super) time_ms: u64,
     /// The file is at least this long, or has lost its end.
     pub(super) file_bytes: u64,
+    /// In the identity alone: no cold file has had a higher number.
+    pub(super) cold_reserved: u32,
 }
 
 /// Why a segment's header was not accepted.
@@ -115,6 +117,23 @@ pub(super) enum HeaderFault {
 }
 
 impl SegmentHeader {
+    /// What the file `identity` has.
+    pub(super) fn identity(store: StoreId, cold_reserved: u32) -> Self {
+        Self {
+            purpose: Purpose::Log,
+            store,
+            number: 0,
+            first: Position(0),
+            watermark: Position(0),
+            chain: 0,
+            batch: 0,
+            epoch: 0,
+            time_ms: 0,
+            file_bytes: SEGMENT_HEADER_BYTES as u64,
+            cold_reserved,
+        }
+    }
+
     /// The header's block.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
@@ -138,6 +157,7 @@ impl SegmentHeader {
         bytes.extend(purpose.to_le_bytes());
         bytes.extend(owner.to_le_bytes());
         bytes.extend(self.file_bytes.to_le_bytes());
+        bytes.extend(self.cold_reserved.to_le_bytes());
         bytes.resize(SEGMENT_CHECKED_BYTES, 0);
         let sum = crc(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
@@ -183,6 +203,7 @@ impl SegmentHeader {
             time_ms: u64_at(bytes, 72),
             chain: u32_at(bytes, 80),
             file_bytes: u64_at(bytes, 100),
+            cold_reserved: u32_at(bytes, 108),
         })
     }
 

@@ -163,6 +163,20 @@ impl Log {
         self.shared.read(position, buffer)
     }
 
+    /// Reads many records, each verified, and gives each to `each` with its place in `positions`.
+    ///
+    /// For positions in ascending order of which many are near each other: those are read at once, up to
+    /// 1 MiB. Any other order gives the same answers, only slower. An error is that of one record, and the
+    /// others are read all the same. Waits for the disk, like [`Log::read`].
+    pub fn read_many(
+        &self,
+        positions: &[Position],
+        buffer: &mut Vec<u8>,
+        each: impl FnMut(usize, Result<Record<'_>, ReadError>),
+    ) {
+        self.shared.read_many(positions, buffer, each);
+    }
+
     /// The segments of the log, oldest first; the last is being written.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.shared.segments.lock().infos(self.flushed())

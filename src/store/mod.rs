@@ -32,7 +32,7 @@
 //! | `spare-0000001a` | a file that is ready to be a segment: zeroed, or a released one with its old bytes |
 //! | `cold-00000001.seg` | relocated records of one owner |
 //! | `new-...` | a file in the making; removed at start |
-//! | `identity` | a segment's header alone, written once: the store's identity. Without segments beside it, they were lost |
+//! | `identity` | a segment's header alone: the store's identity, and which numbers cold files may have had. Without segments beside it, they were lost |
 //! | `lock` | locked while a process has the directory open |
 //!
 //! A segment is begun so that a crash never shows it half made: the file is ready and synced, then its
@@ -53,7 +53,8 @@
 //!        64 epoch u64          72 broker time ms u64  80 CRC of the batch before its first u32
 //!        84 cipher u16 = 0     86 compression u16 = 0
 //!        88 purpose u32 (0 log, 1 cold)               92 owner u64 (cold)
-//!        100 size of the file u64                     108.. zero
+//!        100 size of the file u64                     108 (identity) numbers of cold files up to
+//!        this one may have been used u32             112.. zero
 //!  4096  batches. Position p is at 4096 + first % 4096 + (p - first).
 //!
 //! batch (a multiple of 8 long, at most 16 MiB, never across segments)

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cold::ColdFile;
+use super::cold::{ColdFile, write_identity};
 use super::disk::{Access, BLOCK_BYTES, Disk, File};
 use super::error::OpenError;
 use super::format::{BatchHeader, Position, Purpose, Record, Records, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
@@ -45,6 +45,8 @@ pub struct Store {
     spares: VecDeque<String>,
     leftovers: Vec<String>,
     cold: BTreeMap<u32, ColdFile>,
+    /// What the identity says of their numbers.
+    cold_reserved: u32,
     next_file: u64,
 }
 
@@ -94,6 +96,7 @@ impl Store {
             spares: VecDeque::new(),
             leftovers: Vec::new(),
             cold: BTreeMap::new(),
+            cold_reserved: 0,
             next_file: 0,
         };
         store.list()?;
@@ -172,7 +175,9 @@ impl Store {
         let path = self.dir.join(IDENTITY_FILE);
         let known = if self.has_identity {
             let file = self.disk.open(&path, Access::Read).map_err(OpenError::io(&path))?;
-            Some(read_header(&*file, &path)?.store)
+            let header = read_header(&*file, &path)?;
+            self.cold_reserved = header.cold_reserved;
+            Some(header.store)
         } else {
             None
         };
@@ -395,8 +400,8 @@ impl Recovered {
             self.write_identity()?;
         }
 
-        let Store { disk, dir, options, lock, id, segments, spares, cold, next_file, .. } = self.store;
-        let next_cold = cold.keys().last().copied().unwrap_or(0);
+        let Store { disk, dir, options, lock, id, segments, spares, cold, cold_reserved, next_file, .. } = self.store;
+        let next_cold = cold.keys().last().copied().unwrap_or(0).max(cold_reserved);
         let end_of = |at: usize| segments.get(at + 1).map(|next: &SegmentFile| next.header.first);
         let is_gap_after = |at: usize| {
             let (this, next): (&SegmentFile, Option<&SegmentFile>) = (&segments[at], segments.get(at + 1));
@@ -449,6 +454,7 @@ impl Recovered {
             epoch,
             time_ms: 0,
             file_bytes: store.options.segment_bytes,
+            cold_reserved: 0,
         };
         // A file of a first start that was cut short may be there already.
         let name = store.spares.pop_front();
@@ -545,15 +551,9 @@ impl Recovered {
     /// A directory with an identity and without segments has lost them.
     fn write_identity(&mut self) -> Result<(), OpenError> {
         let store = &self.store;
-        let header = &store.segments.last().expect("create_first() made one").header;
-        let new = store.dir.join("new-identity");
-        let written = store.disk.create(&new, Access::Write).and_then(|file| {
-            file.write_all_at(&header.encode(), 0)?;
-            file.sync_data()?;
-            store.disk.rename(&new, &store.dir.join(IDENTITY_FILE))?;
-            store.disk.sync_dir(&store.dir)
-        });
-        written.map_err(OpenError::io(&new))
+        let header = SegmentHeader::identity(store.id, store.cold_reserved);
+        let written = write_identity(&*store.disk, &store.dir, "new-identity", &header);
+        written.map_err(OpenError::io(&store.dir.join(IDENTITY_FILE)))
     }
 }
 

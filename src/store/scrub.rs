@@ -88,15 +88,16 @@ impl Scrubber {
         }
         let (mut at, mut buffer) = (SEGMENT_HEADER_BYTES as u32, Vec::new());
         while u64::from(at) < cold.file_bytes {
-            match self.shared.read(Position::cold(cold.number, at), &mut buffer) {
-                Ok(record) => at = record.end().cold_parts().1,
+            let bytes = match self.shared.read(Position::cold(cold.number, at), &mut buffer) {
+                Ok(record) => record.end().cold_parts().1 - at,
                 Err(ReadError::Corrupt(corruption)) => {
                     self.tell(corruption);
                     return true;
                 }
                 Err(_) => return true,
-            }
-            if !self.rest(buffer.len() as u64) {
+            };
+            at += bytes;
+            if !self.rest(u64::from(bytes)) {
                 return false;
             }
         }

@@ -1,7 +1,7 @@
 //! What the log's threads and its users share.
 //!
 //! Lock order: `gather`, then `segments`; `files` is taken alone, `waiting` before `stopping`. None is held across a
-//! file operation or a call of the owner. (`space_notice` only orders the calls of the owner.)
+//! file operation or a call of the owner, but `cold_reserved`, which only writers of cold files take. (`space_notice` only orders the calls of the owner.)
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,9 @@ pub(super) struct Shared {
     /// A segment of the reserve was begun.
     pub(super) is_reserve_in_use: AtomicBool,
 
+    /// Cold files may have numbers up to this one. Taken before `segments`, and held while a higher one is
+    /// written down.
+    pub(super) cold_reserved: Mutex<u32>,
     files: Mutex<Vec<(Position, Arc<dyn File>)>>,
     failure: OnceLock<Failure>,
     stopping: Mutex<bool>,
@@ -92,6 +95,8 @@ impl Shared {
             waiting: Mutex::new(()),
             waited: Condvar::new(),
             waiters: AtomicUsize::new(0),
+            // All that may have been used count as used.
+            cold_reserved: Mutex::new(segments.next_cold),
             segments: Mutex::new(segments),
             chores: Condvar::new(),
             room: Condvar::new(),

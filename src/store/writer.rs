@@ -291,6 +291,7 @@ impl Writer {
             epoch: batch.epoch,
             time_ms: self.time_ms,
             file_bytes: shared.options.segment_bytes,
+            cold_reserved: 0,
         };
         let spare = shared.segments.lock().take_spare(&shared.options);
         let active = match spare {

@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use super::grants::{Grants, Permissions, TopicPermissions, expand, permission};
 use super::password::{HashAlgorithm, PasswordHash};
 use super::user::{LoginRefused, TooManyTags, User, check_tags};
+use super::verified::Verified;
 use crate::broker::limits::UserLimits;
 use crate::broker::pattern::PatternError;
 use crate::broker::record::{Definition, DefinitionKey, Log, Record};
@@ -22,13 +23,14 @@ use crate::broker::record::{Definition, DefinitionKey, Log, Record};
 pub struct Options {
     /// Users who may connect from the same host only. Default: guest.
     pub loopback_users: Vec<String>,
-    /// How new passwords are digested. Default: SHA-256.
+    /// How new passwords are digested, and at their next login those that were digested less well.
+    /// Default: argon2id.
     pub hash_algorithm: HashAlgorithm,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { loopback_users: vec!["guest".into()], hash_algorithm: HashAlgorithm::default() }
+        Self { loopback_users: vec!["guest".into()], hash_algorithm: HashAlgorithm::Argon2id }
     }
 }
 
@@ -39,8 +41,14 @@ pub struct Users {
     log: Log,
     // Taken alone, nothing else is locked inside; no password is digested under it.
     inner: RwLock<Inner>,
+    verified: Verified,
+    /// Runs what keeps a thread busy for long. Set once.
+    aside: OnceLock<Aside>,
     generation: AtomicU64,
 }
+
+/// Runs what it is given, once, before it returns, somewhere where it holds nobody up.
+pub type Aside = fn(&mut dyn FnMut());
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -49,6 +57,15 @@ struct Inner {
     permissions: BTreeMap<(String, String), Entry>,
     /// By user, vhost and exchange; may exist without permissions on the vhost.
     topics: BTreeMap<(String, String, String), TopicPermissions>,
+}
+
+/// Whether it was the password.
+enum Checked {
+    Wrong,
+    /// With another hash of it, where the stored one is worse than new ones.
+    Right {
+        better: Option<PasswordHash>,
+    },
 }
 
 #[derive(Debug)]
@@ -148,6 +165,12 @@ impl Users {
         self
     }
 
+    /// Has slow digests run by `aside` rather than in the caller's midst. The first call counts.
+    pub fn digest_aside(&self, aside: Aside) {
+        // A second one would be the same function.
+        let _ = self.aside.set(aside);
+    }
+
     /// Moves with every change of users or permissions. Read it before asking for what it guards.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -178,6 +201,7 @@ impl Users {
             inner.known(name)?;
             self.log.append(|| Record::Removed(DefinitionKey::User(name.to_owned())));
             inner.users.remove(name);
+            self.verified.forget(name);
             inner.permissions.retain(|(user, _), _| user != name);
             inner.topics.retain(|(user, _, _), _| user != name);
             Ok(())
@@ -226,7 +250,10 @@ impl Users {
         self.inner.read().users.values().cloned().collect()
     }
 
-    /// The user, if that is their password. Takes as long for an unknown name as for a known one.
+    /// The user, if that is their password. Takes as long for an unknown name as for a known one with a
+    /// wrong password: some 20 ms of work, done by [`Users::digest_aside`]. So does the first right one;
+    /// then it is remembered for as long as the process runs and the password stays. A password that was
+    /// digested less well than new ones are is then digested anew, and the user's record written.
     ///
     /// Does not look at where the client comes from: see [`Users::is_loopback_only`].
     pub fn authenticate(&self, name: &str, password: &[u8]) -> Result<Arc<User>, LoginRefused> {
@@ -234,15 +261,41 @@ impl Users {
             return Err(LoginRefused::BlankPassword { user: name.to_owned() });
         }
         let user = self.get(name);
-        let is_right = match &user {
-            Some(user) => user.password.verify(password),
-            None => {
-                // Digested in vain, so that time does not tell who exists.
-                PasswordHash::new(self.options.hash_algorithm, [0; 4], password);
-                false
-            }
+        if let Some(user) = &user
+            && self.verified.knows(name, &user.password, password)
+        {
+            return Ok(Arc::clone(user));
+        }
+        let checked = self.aside(|| self.check(user.as_deref(), password));
+        let (Some(user), Checked::Right { better }) = (user, checked) else {
+            return Err(LoginRefused::InvalidCredentials { user: name.to_owned() });
         };
-        user.filter(|_| is_right).ok_or_else(|| LoginRefused::InvalidCredentials { user: name.to_owned() })
+        let user = better.and_then(|better| self.replace_password(&user, better)).unwrap_or(user);
+        self.verified.remember(name, &user.password, password);
+        Ok(user)
+    }
+
+    fn check(&self, user: Option<&User>, password: &[u8]) -> Checked {
+        let wanted = self.options.hash_algorithm;
+        let stored = user.map(|user| &user.password);
+        if stored.is_some_and(|stored| stored.verify(password)) {
+            let is_worse = stored.is_some_and(|stored| !stored.algorithm().is_slow()) && wanted.is_slow();
+            return Checked::Right { better: is_worse.then(|| PasswordHash::random(wanted, password)) };
+        }
+        // Digested in vain, so that time tells neither who exists nor how long ago they logged in.
+        if stored.is_none_or(|stored| stored.algorithm().is_slow() != wanted.is_slow()) {
+            PasswordHash::digest_in_vain(wanted, password);
+        }
+        Checked::Wrong
+    }
+
+    /// Stores another hash of the same password, unless the password was changed in the meantime.
+    fn replace_password(&self, user: &User, better: PasswordHash) -> Option<Arc<User>> {
+        let mut inner = self.inner.write();
+        let now = inner.users.get(&user.name).filter(|now| now.password == user.password)?;
+        let renewed = User { password: better, ..User::clone(now) };
+        self.insert(&mut inner, renewed);
+        inner.users.get(&user.name).cloned()
     }
 
     /// Whether the user may connect from the same host only.
@@ -379,7 +432,15 @@ impl Users {
     }
 
     fn hash(&self, password: &str) -> PasswordHash {
-        PasswordHash::random(self.options.hash_algorithm, password.as_bytes())
+        self.aside(|| PasswordHash::random(self.options.hash_algorithm, password.as_bytes()))
+    }
+
+    /// Runs slow work where it holds nobody up. No lock is held meanwhile.
+    fn aside<T>(&self, work: impl Fn() -> T) -> T {
+        let Some(aside) = self.aside.get().filter(|_| self.options.hash_algorithm.is_slow()) else { return work() };
+        let mut done = None;
+        aside(&mut || done = Some(work()));
+        done.expect("what is run aside was run")
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> Result<T, AccessError>) -> Result<T, AccessError> {
@@ -462,6 +523,84 @@ mod tests {
         assert!(users.authenticate("u1", b"secret").is_err() && users.authenticate("u1", b"other").is_ok());
         users.clear_password("u1").unwrap();
         assert!(users.authenticate("u1", b"other").is_err());
+    }
+
+    fn imported(users: &Users, algorithm: HashAlgorithm) {
+        let password = PasswordHash::random(algorithm, b"secret");
+        users
+            .put(User { name: "old".into(), password, tags: vec!["t".into()], limits: UserLimits::default() })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_hash_of_rabbitmq_becomes_argon2id_at_the_first_login() {
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Md5] {
+            let users = Users::default();
+            imported(&users, algorithm);
+            assert!(users.authenticate("old", b"wrong").is_err());
+            assert_eq!(users.get("old").unwrap().password.algorithm(), algorithm, "a wrong password changes nothing");
+            let user = users.authenticate("old", b"secret").unwrap();
+            assert_eq!(
+                (user.password.algorithm(), user.tags.as_slice()),
+                (HashAlgorithm::Argon2id, &["t".to_owned()][..])
+            );
+            assert_eq!(users.get("old").unwrap(), user);
+            assert!(user.password.verify(b"secret"));
+            assert!(users.authenticate("old", b"secret").is_ok() && users.authenticate("old", b"wrong").is_err());
+            assert_eq!(users.get("old").unwrap(), user, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_password_that_changed_during_its_login_is_not_replaced() {
+        let users = Users::default();
+        imported(&users, HashAlgorithm::Sha256);
+        let before = users.get("old").unwrap();
+        users.change_password("old", "new").unwrap();
+        assert_eq!(users.replace_password(&before, PasswordHash::none()), None);
+        assert!(users.authenticate("old", b"new").is_ok() && users.authenticate("old", b"secret").is_err());
+    }
+
+    #[test]
+    fn new_passwords_are_argon2id_unless_rabbitmq_is_to_read_them() {
+        let users = with(&["u1"]);
+        assert_eq!(users.get("u1").unwrap().password.algorithm(), HashAlgorithm::Argon2id);
+        let users = Users::new(Options { hash_algorithm: HashAlgorithm::Sha256, ..Options::default() });
+        users.add("u1", "secret").unwrap();
+        imported(&users, HashAlgorithm::Sha512);
+        assert!(users.authenticate("u1", b"secret").is_ok() && users.authenticate("old", b"secret").is_ok());
+        assert_eq!(users.get("u1").unwrap().password.algorithm(), HashAlgorithm::Sha256);
+        assert_eq!(users.get("old").unwrap().password.algorithm(), HashAlgorithm::Sha512);
+    }
+
+    #[test]
+    fn only_the_first_login_with_a_password_is_slow() {
+        use std::sync::atomic::AtomicUsize;
+        static SLOW: AtomicUsize = AtomicUsize::new(0);
+        let users = with(&["u1"]);
+        users.digest_aside(|work| {
+            SLOW.fetch_add(1, Ordering::Relaxed);
+            work();
+        });
+        let slow = || SLOW.swap(0, Ordering::Relaxed);
+        for (password, is_right, is_slow) in [
+            ("secret", true, true),
+            ("secret", true, false),
+            ("wrong", false, true),
+            ("wrong", false, true),
+            ("secret", true, false),
+        ] {
+            assert_eq!(users.authenticate("u1", password.as_bytes()).is_ok(), is_right);
+            assert_eq!(slow(), usize::from(is_slow), "{password}");
+        }
+        assert!(users.authenticate("nope", b"secret").is_err());
+        assert_eq!(slow(), 1, "an unknown name takes as long");
+        users.change_password("u1", "secret").unwrap();
+        slow();
+        assert!(users.authenticate("u1", b"secret").is_ok());
+        assert_eq!(slow(), 1, "a password that was set anew is not remembered");
+        users.delete("u1").unwrap();
+        assert!(users.authenticate("u1", b"secret").is_err());
     }
 
     #[test]

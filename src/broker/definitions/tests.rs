@@ -33,10 +33,16 @@ fn the_guest_of_an_export_logs_in_as_guest() {
     for permission in &definitions.permissions {
         users.set_permissions(&permission.user, &permission.vhost, permission.permissions()).unwrap();
     }
+    assert_eq!(UserDefinition::from(&*users.get("guest").unwrap()), definitions.users[0]);
     let guest = users.authenticate("guest", b"guest").unwrap();
     assert!(guest.is_administrator());
     assert!(users.grants("guest", "/").unwrap().check("orders", Access::Configure));
-    assert_eq!(UserDefinition::from(&*guest), definitions.users[0]);
+    // The login gave the password another hash, which goes out and comes back as well.
+    let exported = serde_json::to_value(UserDefinition::from(&*guest)).unwrap();
+    assert_eq!(exported["hashing_algorithm"], "argon2id");
+    let again: UserDefinition = serde_json::from_value(exported).unwrap();
+    assert_eq!(again.to_user(None).unwrap(), *guest);
+    assert!(again.to_user(None).unwrap().password.verify(b"guest"));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A disk in memory for tests: it loses what was not synced, and fails where it is told to.
 //!
-//! What a power cut keeps: everything that was synced; of the rest any of the writes, each torn sector
-//! by sector, a torn sector keeping any prefix of the new bytes; of unsynced renames and removals the
+//! What a power cut keeps: everything that was synced; of the rest any of the writes, each whole, or up
+//! to any byte, or torn sector by sector, a torn sector keeping any prefix of the new bytes; of unsynced renames and removals the
 //! first few, as a journalling file system does. A sync that fails forgets that there was something to
-//! sync, as Linux does: a later one succeeds and lies.
+//! sync, as Linux does: a later one succeeds and lies. A full disk takes the first part of a write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,6 +44,8 @@ struct State {
     operations: u64,
     syncs: u64,
     writes: u64,
+    reads: u64,
+    bytes_read: u64,
     is_down: bool,
 }
 
@@ -73,6 +75,8 @@ impl MemoryDisk {
             operations: 0,
             syncs: 0,
             writes: 0,
+            reads: 0,
+            bytes_read: 0,
             is_down: false,
         })))
     }
@@ -94,6 +98,15 @@ impl MemoryDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.0.lock().syncs
+    }
+
+    /// How many reads found something.
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.0.lock().bytes_read
     }
 
     /// The machine after the power came back: another disk, with what survived.
@@ -132,7 +145,10 @@ impl MemoryDisk {
         let new = Self::new(plan);
         {
             let mut state_new = new.0.lock();
-            state_new.files = state.files.clone();
+            // What was removed, and is durably so, is of no use to anybody there.
+            let named = state.names.values().chain(state.durable_names.values());
+            let named = named.chain(state.unsynced_names.iter().filter_map(|(_, inode, _)| inode.as_ref()));
+            state_new.files = named.map(|inode| (*inode, state.files[inode].clone())).collect();
             for file in state_new.files.values_mut() {
                 let (direct, cached): (Vec<_>, Vec<_>) =
                     std::mem::take(&mut file.unsynced).into_iter().partition(Change::is_direct);
@@ -161,6 +177,21 @@ impl MemoryDisk {
         let file = state.files.get_mut(&inode).expect("a name has a file");
         file.now[at..at + bytes.len()].copy_from_slice(bytes);
         file.durable[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Gives a file other contents, all of them durable; it need not exist.
+    pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.0.lock();
+        state.next_inode += 1;
+        let inode = state.next_inode;
+        state.files.insert(inode, Inode { now: bytes.clone(), durable: bytes, unsynced: Vec::new() });
+        state.names.insert(path.into(), inode);
+        state.durable_names.insert(path.into(), inode);
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn used(&self) -> u64 {
+        self.0.lock().used()
     }
 
     pub(crate) fn cut(&self, path: &Path, bytes: usize) {
@@ -253,7 +284,7 @@ impl Change {
         match self {
             Self::Length(length) => bytes.resize(*length, 0),
             Self::Write { at, bytes: new, .. } => {
-                if bytes.len() < at + new.len() {
+                if !new.is_empty() && bytes.len() < at + new.len() {
                     bytes.resize(at + new.len(), 0);
                 }
                 bytes[*at..at + new.len()].copy_from_slice(new);
@@ -264,15 +295,19 @@ impl Change {
     /// Applies some of it.
     fn apply_torn(&self, bytes: &mut Vec<u8>, random: &mut Random) {
         const SECTOR: usize = 512;
-        let fate = random.below(4);
+        let fate = random.below(5);
         match (fate, self) {
             (0, _) => {}
             (1, _) | (_, Self::Length(_)) => self.apply(bytes),
+            (2, Self::Write { at, bytes: new, .. }) => {
+                let kept = random.below(new.len() as u64 + 1) as usize;
+                Self::Write { at: *at, bytes: new[..kept].to_vec(), is_direct: false }.apply(bytes);
+            }
             (_, Self::Write { at, bytes: new, .. }) => {
                 let mut begin = *at;
                 while begin < at + new.len() {
                     let end = ((begin / SECTOR + 1) * SECTOR).min(at + new.len());
-                    let kept = match random.below(if fate == 2 { 2 } else { 3 }) {
+                    let kept = match random.below(if fate == 3 { 2 } else { 3 }) {
                         0 => 0,
                         1 => end - begin,
                         _ => random.below((end - begin) as u64) as usize,
@@ -390,12 +425,14 @@ impl MemoryFile {
 
 impl File for MemoryFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        let state = self.disk.0.lock();
+        let mut state = self.disk.0.lock();
         state.check_up()?;
         let file = &state.files[&self.inode].now;
         let rest = file.get(at as usize..).unwrap_or_default();
         let read = rest.len().min(bytes.len());
         bytes[..read].copy_from_slice(&rest[..read]);
+        state.reads += u64::from(read > 0);
+        state.bytes_read += read as u64;
         Ok(read)
     }
 
@@ -407,6 +444,12 @@ impl File for MemoryFile {
             let blocks = bytes.len() / BLOCK_BYTES;
             if state.plan.has_short_writes && state.writes.is_multiple_of(3) && blocks > 1 {
                 bytes = &bytes[..blocks / 2 * BLOCK_BYTES];
+            }
+            if let Some(capacity) = state.plan.capacity.filter(|_| !self.is_direct) {
+                let end = state.files[&self.inode].now.len() as u64 + capacity.saturating_sub(state.used());
+                if at < end && end < at + bytes.len() as u64 {
+                    bytes = &bytes[..(end - at) as usize];
+                }
             }
             if self.is_direct {
                 assert!(at.is_multiple_of(BLOCK_BYTES as u64), "a direct write is aligned in the file");

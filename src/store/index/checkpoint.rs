@@ -8,8 +8,8 @@
 
 use super::{
     coding::{Reader, checksum},
-    disk::IndexDisk,
     error::Error,
+    folder::{Folder, read_exact_at},
 };
 
 /// Bytes that a note may have at most: more belongs into an attachment.
@@ -61,11 +61,7 @@ pub(super) fn attachment_name(number: u64) -> String {
 }
 
 /// Writes and syncs an attachment. The second error is that of a sync, which is final.
-pub(super) fn write_attachment(
-    disk: &dyn IndexDisk,
-    number: u64,
-    body: &[u8],
-) -> Result<Result<Attachment, Error>, Error> {
+pub(super) fn write_attachment(folder: &Folder, number: u64, body: &[u8]) -> Result<Result<Attachment, Error>, Error> {
     let name = attachment_name(number);
     let crc = checksum(body);
     let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -77,22 +73,22 @@ pub(super) fn write_attachment(
     header.extend([0; 4]);
     header.extend(checksum(&header).to_le_bytes());
     let write = || {
-        let file = disk.create(&name)?;
-        file.write_at(0, &header)?;
-        file.write_at(HEADER_BYTES as u64, body)?;
+        let file = folder.create(&name)?;
+        file.write_all_at(&header, 0)?;
+        file.write_all_at(body, HEADER_BYTES as u64)?;
         Ok(file)
     };
     match write() {
         Err(source) => Ok(Err(Error::io("write", &name, source))),
         Ok(file) => {
-            file.sync().map_err(|source| Error::io("sync", &name, source))?;
+            file.sync_data().map_err(|source| Error::io("sync", &name, source))?;
             Ok(Ok(Attachment { number, bytes: body.len() as u64, crc }))
         }
     }
 }
 
 /// Reads an attachment and checks it.
-pub(super) fn read_attachment(disk: &dyn IndexDisk, attachment: &Attachment) -> Result<Vec<u8>, Error> {
+pub(super) fn read_attachment(folder: &Folder, attachment: &Attachment) -> Result<Vec<u8>, Error> {
     let name = attachment_name(attachment.number);
     let broken = |offset, what| Error::corrupt(&name, offset, what);
     let failed = |source: std::io::Error| {
@@ -102,14 +98,14 @@ pub(super) fn read_attachment(disk: &dyn IndexDisk, attachment: &Attachment) -> 
             Error::io("read", &name, source)
         }
     };
-    let file = disk.open(&name).map_err(failed)?;
+    let file = folder.open_file(&name).map_err(failed)?;
     let length = file.bytes().map_err(failed)?;
     let is_length_right = attachment.bytes.checked_add(HEADER_BYTES as u64) == Some(length);
     if !is_length_right || attachment.bytes > ATTACHMENT_BYTES_MAX {
         return Err(broken(0, "the file has not the length that it was written with"));
     }
     let mut header = [0; HEADER_BYTES];
-    file.read_at(0, &mut header).map_err(failed)?;
+    read_exact_at(&*file, &mut header, 0).map_err(failed)?;
     if header[..8] != MAGIC || header[36..] != checksum(&header[..36]).to_le_bytes() {
         return Err(broken(0, "the header of the attachment is damaged"));
     }
@@ -122,7 +118,7 @@ pub(super) fn read_attachment(disk: &dyn IndexDisk, attachment: &Attachment) -> 
         return Err(broken(0, "this is not the attachment that the manifest names"));
     }
     let mut body = vec![0; attachment.bytes as usize];
-    file.read_at(HEADER_BYTES as u64, &mut body).map_err(failed)?;
+    read_exact_at(&*file, &mut body, HEADER_BYTES as u64).map_err(failed)?;
     if checksum(&body) != attachment.crc {
         return Err(broken(HEADER_BYTES as u64, "the checksum of the attachment does not match"));
     }

@@ -5,6 +5,7 @@
 //! operation). Readers take `current` alone.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,8 +19,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::{
     changes::Changes,
     checkpoint::{self, ATTACHMENT_BYTES_MAX, Checkpoint, NOTE_BYTES_MAX, NewCheckpoint},
-    disk::IndexDisk,
     error::Error,
+    folder::Folder,
     heads::Head,
     key::{Entry, Key, Rank, Value},
     manifest::{Append, Kind, Manifest, manifest_name},
@@ -30,6 +31,7 @@ use super::{
     scan::{Scan, Snapshot},
     state::{CommitEdit, MergeEdit, State, checkpoint_after},
 };
+use crate::store::disk::Disk;
 
 /// The cold index. Readers, one committer and the merging thread work beside each other.
 ///
@@ -64,15 +66,17 @@ pub struct Stats {
 }
 
 impl Index {
-    /// Opens the index in `disk`, or begins an empty one there.
+    /// Opens the index in the folder `dir`, or begins an empty one there.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if no checkpoint of the last two is whole, [`Error::NewerFormat`], or what
     /// the disk says.
-    pub fn open(disk: Arc<dyn IndexDisk>, options: Options) -> Result<Index, Error> {
-        let opened = open::open(&*disk)?;
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Index, Error> {
+        let folder =
+            Folder::open(disk, dir).map_err(|source| Error::io("create the folder of", "the index", source))?;
+        let opened = open::open(&folder)?;
         let shared = Arc::new(Shared {
-            disk,
+            folder,
             options,
             current: RwLock::new(Arc::new(opened.snapshot)),
             writer: Mutex::new(Writer {
@@ -120,7 +124,7 @@ impl Index {
         // A commit would remove the file in time.
         let _writer = self.shared.writer.lock();
         let attachment = self.snapshot().checkpoint().and_then(|checkpoint| checkpoint.attachment);
-        attachment.map(|attachment| checkpoint::read_attachment(&*self.shared.disk, &attachment)).transpose()
+        attachment.map(|attachment| checkpoint::read_attachment(&self.shared.folder, &attachment)).transpose()
     }
 
     /// Makes `changes` and `checkpoint` durable in one step. `Ok` means that they are on stable
@@ -222,7 +226,7 @@ impl Drop for Index {
 
 /// What the index and its merging thread share.
 pub(super) struct Shared {
-    pub(super) disk: Arc<dyn IndexDisk>,
+    pub(super) folder: Folder,
     pub(super) options: Options,
     pub(super) current: RwLock<Arc<Snapshot>>,
     pub(super) writer: Mutex<Writer>,
@@ -373,7 +377,7 @@ impl Shared {
         }
         let number = self.new_number();
         begun.push(run_name(number));
-        let mut file = RunWriter::create(&*self.disk, number)?;
+        let mut file = RunWriter::create(&self.folder, number)?;
         let written = entries.try_for_each(|(key, value)| file.push(key, value));
         match written.map_err(Finish::Write).and_then(|()| file.finish(0, number, (commit, commit))) {
             Ok(run) => Ok(Some(run)),
@@ -392,7 +396,7 @@ impl Shared {
         assert!(body.len() as u64 <= ATTACHMENT_BYTES_MAX, "an attachment has at most {ATTACHMENT_BYTES_MAX} bytes");
         let number = self.new_number();
         begun.push(checkpoint::attachment_name(number));
-        match checkpoint::write_attachment(&*self.disk, number, body) {
+        match checkpoint::write_attachment(&self.folder, number, body) {
             Ok(Ok(attachment)) => {
                 self.commit_bytes.fetch_add(attachment.bytes, Ordering::Relaxed);
                 Ok(Some(attachment))
@@ -411,7 +415,9 @@ impl Shared {
         run: Option<&Run>,
     ) -> Result<Checkpoint, Error> {
         if run.is_some() || edit.attachment.is_some() {
-            self.disk.sync_dir().map_err(|source| writer.fail(Error::io("sync the folder of", "the index", source)))?;
+            self.folder
+                .sync_dir()
+                .map_err(|source| writer.fail(Error::io("sync the folder of", "the index", source)))?;
         }
         let mut after = before.clone();
         after.apply_heads(commit, &edit);
@@ -486,7 +492,7 @@ impl Shared {
     /// Removes files that nothing names any more. What cannot be removed is removed at the next start.
     pub(super) fn bury(&self, names: Vec<String>) {
         for name in names {
-            let _ = self.disk.remove(&name);
+            let _ = self.folder.remove(&name);
         }
     }
 
@@ -497,7 +503,7 @@ impl Shared {
         let state = self.current.read().state();
         let encoded = state.encode();
         let number = writer.manifest.number + 1;
-        match Manifest::create(&*self.disk, number, writer.manifest.last_record(), state.commit, &encoded) {
+        match Manifest::create(&self.folder, number, writer.manifest.last_record(), state.commit, &encoded) {
             Ok(manifest) => {
                 self.commit_bytes.fetch_add(manifest.bytes(), Ordering::Relaxed);
                 let before = std::mem::replace(&mut writer.manifest, manifest);

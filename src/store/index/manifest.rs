@@ -14,9 +14,10 @@
 
 use super::{
     coding::{Reader, checksum},
-    disk::{IndexDisk, IndexFile},
     error::Error,
+    folder::{Folder, read_exact_at},
 };
+use crate::store::disk::File;
 
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"TernIdx\n";
@@ -41,7 +42,7 @@ pub(super) fn manifest_name(number: u64) -> String {
 
 /// The manifest that is being written.
 pub(super) struct Manifest {
-    file: Box<dyn IndexFile>,
+    file: Box<dyn File>,
     name: String,
     pub(super) number: u64,
     bytes: u64,
@@ -63,7 +64,7 @@ pub(super) enum Append {
 impl Manifest {
     /// Begins the manifest `number` with `state`, the effect of all records up to `last_record`.
     pub(super) fn create(
-        disk: &dyn IndexDisk,
+        folder: &Folder,
         number: u64,
         last_record: u64,
         commit: u64,
@@ -79,11 +80,11 @@ impl Manifest {
         bytes.extend([0; 4]);
         bytes.extend(checksum(&bytes).to_le_bytes());
         put_record(&mut bytes, Kind::State, last_record, commit, state);
-        let file = disk.create(&draft).map_err(|source| Append::Write(Error::io("create", &draft, source)))?;
-        file.write_at(0, &bytes).map_err(|source| Append::Write(Error::io("write", &draft, source)))?;
-        file.sync().map_err(|source| Append::Sync(Error::io("sync", &draft, source)))?;
-        disk.rename(&draft, &name).map_err(|source| Append::Sync(Error::io("rename", &draft, source)))?;
-        disk.sync_dir().map_err(|source| Append::Sync(Error::io("sync the folder of", &name, source)))?;
+        let file = folder.create(&draft).map_err(|source| Append::Write(Error::io("create", &draft, source)))?;
+        file.write_all_at(&bytes, 0).map_err(|source| Append::Write(Error::io("write", &draft, source)))?;
+        file.sync_data().map_err(|source| Append::Sync(Error::io("sync", &draft, source)))?;
+        folder.rename(&draft, &name).map_err(|source| Append::Sync(Error::io("rename", &draft, source)))?;
+        folder.sync_dir().map_err(|source| Append::Sync(Error::io("sync the folder of", &name, source)))?;
         Ok(Manifest {
             file,
             name,
@@ -96,8 +97,8 @@ impl Manifest {
     }
 
     /// Goes on behind the last record of `read`, which must be without damage.
-    pub(super) fn reopen(disk: &dyn IndexDisk, read: &Read) -> Result<Manifest, Error> {
-        let file = disk.open(&read.name).map_err(|source| Error::io("open", &read.name, source))?;
+    pub(super) fn reopen(folder: &Folder, read: &Read) -> Result<Manifest, Error> {
+        let file = folder.open_file(&read.name).map_err(|source| Error::io("open", &read.name, source))?;
         Ok(Manifest {
             file,
             name: read.name.clone(),
@@ -113,13 +114,13 @@ impl Manifest {
     pub(super) fn append(&mut self, kind: Kind, commit: u64, payload: &[u8]) -> Result<(), Append> {
         let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
         put_record(&mut bytes, kind, self.last_record + 1, commit, payload);
-        if let Err(source) = self.file.write_at(self.bytes, &bytes) {
+        if let Err(source) = self.file.write_all_at(&bytes, self.bytes) {
             // What is left of it would look like damage. If it cannot be cut off either, the next
             // start reports it, and no harm is done.
-            let _ = self.file.cut(self.bytes);
+            let _ = self.file.set_bytes(self.bytes);
             return Err(Append::Write(Error::io("write", &self.name, source)));
         }
-        self.file.sync().map_err(|source| Append::Sync(Error::io("sync", &self.name, source)))?;
+        self.file.sync_data().map_err(|source| Append::Sync(Error::io("sync", &self.name, source)))?;
         self.bytes += bytes.len() as u64;
         self.last_record += 1;
         self.commits += u64::from(kind == Kind::Commit);
@@ -177,16 +178,16 @@ pub(super) struct Record {
 
 impl Read {
     /// Reads a manifest; damage is noted, not an error.
-    pub(super) fn file(disk: &dyn IndexDisk, number: u64) -> Result<Read, Error> {
+    pub(super) fn file(folder: &Folder, number: u64) -> Result<Read, Error> {
         let name = manifest_name(number);
         let failed = |source| Error::io("read", &name, source);
-        let file = disk.open(&name).map_err(failed)?;
+        let file = folder.open_file(&name).map_err(failed)?;
         let length = file.bytes().map_err(failed)?;
         if length > MANIFEST_BYTES_LIMIT {
             return Err(Error::corrupt(&name, MANIFEST_BYTES_LIMIT, "the file is longer than a manifest can be"));
         }
         let mut bytes = vec![0; length as usize];
-        file.read_at(0, &mut bytes).map_err(failed)?;
+        read_exact_at(&*file, &mut bytes, 0).map_err(failed)?;
         let mut read = Read { name, number, bytes, records: Vec::new(), damage: Vec::new() };
         read.check_header()?;
         read.find_records()?;

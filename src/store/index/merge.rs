@@ -268,7 +268,7 @@ impl<'a> Merge<'a> {
     fn install(&mut self, runs: &[Run]) -> Result<(), Error> {
         self.finish_file()?;
         if !self.finished.is_empty() {
-            let synced = self.shared.disk.sync_dir();
+            let synced = self.shared.folder.sync_dir();
             synced.map_err(|source| self.shared.fail(Error::io("sync the folder of", "the index", source)))?;
         }
         let bytes: u64 = self.finished.iter().map(|run| run.meta.file_bytes).sum();
@@ -329,7 +329,7 @@ impl<'a> Merge<'a> {
             if self.writer.is_none() {
                 let number = self.shared.new_number();
                 self.begun.push(number);
-                self.writer = Some(RunWriter::create(&*self.shared.disk, number)?);
+                self.writer = Some(RunWriter::create(&self.shared.folder, number)?);
                 self.paced_bytes = 0;
             }
             let Some(writer) = &mut self.writer else { continue };

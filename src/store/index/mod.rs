@@ -48,8 +48,8 @@ mod changes;
 mod checkpoint;
 mod coding;
 mod commit;
-mod disk;
 mod error;
+mod folder;
 mod heads;
 mod key;
 mod manifest;
@@ -61,14 +61,11 @@ mod scan;
 mod state;
 
 #[cfg(test)]
-mod memory_disk;
-#[cfg(test)]
 mod tests;
 
 pub use changes::Changes;
 pub use checkpoint::{ATTACHMENT_BYTES_MAX, Checkpoint, NOTE_BYTES_MAX, NewCheckpoint};
 pub use commit::{Index, Stats};
-pub use disk::{IndexDisk, IndexFile, OsDisk};
 pub use error::Error;
 pub use key::{Entry, Key, Rank, VALUE_BYTES_MAX, Value};
 pub use open::Recovery;

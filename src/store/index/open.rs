@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     checkpoint::{Attachment, attachment_name, read_attachment},
-    disk::IndexDisk,
     error::Error,
+    folder::Folder,
     manifest::{Append, Kind, Manifest, Read, Record, manifest_name},
     run::{Run, RunMeta, commit_of, run_name},
     scan::Snapshot,
@@ -35,24 +35,24 @@ pub(super) struct Opened {
     pub(super) recovery: Recovery,
 }
 
-pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
-    let files = Files::list(disk)?;
+pub(super) fn open(folder: &Folder) -> Result<Opened, Error> {
+    let files = Files::list(folder)?;
     for draft in &files.drafts {
-        disk.remove(draft).map_err(|source| Error::io("remove", draft, source))?;
+        folder.remove(draft).map_err(|source| Error::io("remove", draft, source))?;
     }
     let mut manifests = Vec::new();
     for number in &files.manifests {
-        manifests.push(Read::file(disk, *number)?);
+        manifests.push(Read::file(folder, *number)?);
     }
-    let Some(newest) = manifests.last() else { return begin(disk, &files) };
+    let Some(newest) = manifests.last() else { return begin(folder, &files) };
     let history = History::of(&manifests);
-    let (snapshot, last_record, mut discarded) = history.latest_whole(disk)?;
+    let (snapshot, last_record, mut discarded) = history.latest_whole(folder)?;
     let commit = snapshot.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.number);
 
     let kept = history.files_of_last_two(commit);
     let current: BTreeSet<String> = names(&snapshot);
     let orphans: Vec<u64> = files.runs_but(&kept, &current).collect();
-    if let Some(later) = orphans.iter().filter_map(|number| commit_of(disk, *number)).max() {
+    if let Some(later) = orphans.iter().filter_map(|number| commit_of(folder, *number)).max() {
         // The run of a commit is written when the commit before is durable.
         if later > commit + 2 {
             let end = newest.bytes.len() as u64;
@@ -62,7 +62,7 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
             discarded.push(format!("{}: the last checkpoint is missing", newest.name));
         }
     }
-    files.remove_all_but(disk, &kept, &current)?;
+    files.remove_all_but(folder, &kept, &current)?;
     let graveyard = kept.difference(&current).map(|name| (commit + 2, name.clone())).collect();
 
     discarded.splice(0..0, history.damage());
@@ -72,19 +72,19 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
             let older = files.manifests.iter().rev().nth(1).copied();
             for oldest in files.manifests.iter().rev().skip(2) {
                 let name = manifest_name(*oldest);
-                disk.remove(&name).map_err(|source| Error::io("remove", &name, source))?;
+                folder.remove(&name).map_err(|source| Error::io("remove", &name, source))?;
             }
-            (Manifest::reopen(disk, newest)?, older)
+            (Manifest::reopen(folder, newest)?, older)
         }
         // Nothing is written behind damage: another manifest begins with what is whole.
         false => {
             let number = files.manifests.last().map_or(1, |last| last + 1);
             let encoded = snapshot.state().encode();
-            let manifest = Manifest::create(disk, number, history.last_record() + 1, commit, &encoded)
+            let manifest = Manifest::create(folder, number, history.last_record() + 1, commit, &encoded)
                 .map_err(|(Append::Write(error) | Append::Sync(error))| error)?;
             for oldest in files.manifests.iter().rev().skip(1) {
                 let name = manifest_name(*oldest);
-                disk.remove(&name).map_err(|source| Error::io("remove", &name, source))?;
+                folder.remove(&name).map_err(|source| Error::io("remove", &name, source))?;
             }
             (manifest, files.manifests.last().copied())
         }
@@ -100,12 +100,12 @@ pub(super) fn open(disk: &dyn IndexDisk) -> Result<Opened, Error> {
     })
 }
 
-fn begin(disk: &dyn IndexDisk, files: &Files) -> Result<Opened, Error> {
+fn begin(folder: &Folder, files: &Files) -> Result<Opened, Error> {
     if let Some(name) = files.others.iter().next() {
         return Err(Error::corrupt(name, 0, "the file is there, but no manifest is"));
     }
     let snapshot = Snapshot::default();
-    let manifest = Manifest::create(disk, 1, 0, 0, &snapshot.state().encode())
+    let manifest = Manifest::create(folder, 1, 0, 0, &snapshot.state().encode())
         .map_err(|(Append::Write(error) | Append::Sync(error))| error)?;
     Ok(Opened {
         snapshot,
@@ -129,8 +129,8 @@ struct Files {
 }
 
 impl Files {
-    fn list(disk: &dyn IndexDisk) -> Result<Files, Error> {
-        let names = disk.list().map_err(|source| Error::io("list the folder of", "the index", source))?;
+    fn list(folder: &Folder) -> Result<Files, Error> {
+        let names = folder.list().map_err(|source| Error::io("list the folder of", "the index", source))?;
         let mut files = Files { manifests: Vec::new(), drafts: Vec::new(), others: BTreeSet::new(), last_number: 0 };
         for name in names {
             if name.starts_with("manifest-") && name.ends_with(".tmp") {
@@ -153,9 +153,9 @@ impl Files {
         others.filter_map(|name| number_of(name, "run-"))
     }
 
-    fn remove_all_but(&self, disk: &dyn IndexDisk, a: &BTreeSet<String>, b: &BTreeSet<String>) -> Result<(), Error> {
+    fn remove_all_but(&self, folder: &Folder, a: &BTreeSet<String>, b: &BTreeSet<String>) -> Result<(), Error> {
         for name in self.others.iter().filter(|name| !a.contains(*name) && !b.contains(*name)) {
-            disk.remove(name).map_err(|source| Error::io("remove", name, source))?;
+            folder.remove(name).map_err(|source| Error::io("remove", name, source))?;
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ impl<'a> History<'a> {
 
     /// The latest state of the last two checkpoints all of whose files are whole, the number of
     /// its record, and what was passed over.
-    fn latest_whole(&self, disk: &dyn IndexDisk) -> Result<(Snapshot, u64, Vec<String>), Error> {
+    fn latest_whole(&self, folder: &Folder) -> Result<(Snapshot, u64, Vec<String>), Error> {
         let mut runs = HashMap::new();
         let mut passed_over = Vec::new();
         let mut first_error = None;
@@ -244,7 +244,7 @@ impl<'a> History<'a> {
             if state.commit + 1 < self.latest_commit {
                 break;
             }
-            match load(disk, state, &mut runs) {
+            match load(folder, state, &mut runs) {
                 Ok(snapshot) => return Ok((snapshot, number, passed_over)),
                 Err(error @ Error::Corrupt { .. }) => {
                     passed_over.push(error.to_string());
@@ -298,17 +298,17 @@ impl<'a> History<'a> {
 }
 
 /// Opens the runs of `state`. Runs that were opened for another state are taken from `runs`.
-fn load(disk: &dyn IndexDisk, state: State, runs: &mut HashMap<RunMeta, Run>) -> Result<Snapshot, Error> {
+fn load(folder: &Folder, state: State, runs: &mut HashMap<RunMeta, Run>) -> Result<Snapshot, Error> {
     let mut snapshot = Snapshot { runs: Vec::new(), heads: state.heads, checkpoint: state.checkpoint };
     if let Some(attachment) = snapshot.checkpoint().and_then(|checkpoint| checkpoint.attachment) {
-        read_attachment(disk, &attachment)?;
+        read_attachment(folder, &attachment)?;
     }
     for meta in state.runs {
         let as_file = RunMeta { level: 0, group: 0, ..meta };
         let run = match runs.get(&as_file) {
             Some(run) => run.clone(),
             None => {
-                let run = Run::open(disk, meta)?;
+                let run = Run::open(folder, meta)?;
                 runs.insert(as_file, run.clone());
                 run
             }

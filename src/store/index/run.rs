@@ -16,10 +16,11 @@ use std::sync::{Arc, OnceLock, atomic};
 use super::{
     block::{BLOCK_BYTES, BlockBuilder, BlockCursor},
     coding::{Reader, checksum, put_varint},
-    disk::{IndexDisk, IndexFile},
     error::Error,
+    folder::{Folder, read_exact_at},
     key::{Key, Rank},
 };
+use crate::store::disk::File;
 
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"TernRun\n";
@@ -149,7 +150,7 @@ impl Footer {
 
 /// Writes a run, entry by entry in ascending order.
 pub(super) struct RunWriter {
-    file: Box<dyn IndexFile>,
+    file: Box<dyn File>,
     name: String,
     number: u64,
     block: BlockBuilder,
@@ -163,9 +164,9 @@ pub(super) struct RunWriter {
 }
 
 impl RunWriter {
-    pub(super) fn create(disk: &dyn IndexDisk, number: u64) -> Result<RunWriter, Error> {
+    pub(super) fn create(folder: &Folder, number: u64) -> Result<RunWriter, Error> {
         let name = run_name(number);
-        let file = disk.create(&name).map_err(|source| Error::io("create", &name, source))?;
+        let file = folder.create(&name).map_err(|source| Error::io("create", &name, source))?;
         Ok(RunWriter {
             file,
             name,
@@ -234,7 +235,7 @@ impl RunWriter {
     }
 
     fn write_out(&mut self) -> Result<(), Error> {
-        self.file.write_at(self.written, &self.out).map_err(|source| Error::io("write", &self.name, source))?;
+        self.file.write_all_at(&self.out, self.written).map_err(|source| Error::io("write", &self.name, source))?;
         self.written += self.out.len() as u64;
         self.out.clear();
         Ok(())
@@ -245,7 +246,7 @@ impl RunWriter {
     pub(super) fn finish(mut self, level: u8, group: u64, commits: (u64, u64)) -> Result<Run, Finish> {
         assert!(self.entries > 0, "a run has entries");
         let footer = self.write_tail(commits).map_err(Finish::Write)?;
-        self.file.sync().map_err(|source| Finish::Sync(Error::io("sync", &self.name, source)))?;
+        self.file.sync_data().map_err(|source| Finish::Sync(Error::io("sync", &self.name, source)))?;
         let encoded = footer.encode();
         let meta = RunMeta {
             number: self.number,
@@ -312,7 +313,7 @@ pub(super) struct Run {
 
 /// What does not change when a run moves to another level.
 pub(super) struct RunFile {
-    file: Box<dyn IndexFile>,
+    file: Box<dyn File>,
     name: String,
     footer: Footer,
     pub(super) sections: Box<[Section]>,
@@ -325,9 +326,9 @@ pub(super) struct RunFile {
 
 impl Run {
     /// Opens the file that `meta` names, and checks all but its blocks and first keys.
-    pub(super) fn open(disk: &dyn IndexDisk, meta: RunMeta) -> Result<Run, Error> {
+    pub(super) fn open(folder: &Folder, meta: RunMeta) -> Result<Run, Error> {
         let name = run_name(meta.number);
-        let file = disk.open(&name).map_err(|source| {
+        let file = folder.open_file(&name).map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
                 Error::corrupt(&name, 0, "the file is missing")
             } else {
@@ -344,7 +345,7 @@ impl Run {
         }
         let footer_offset = bytes - FOOTER_BYTES as u64;
         let mut encoded = [0; FOOTER_BYTES];
-        file.read_at(footer_offset, &mut encoded).map_err(|source| Error::io("read", &name, source))?;
+        read_exact_at(&*file, &mut encoded, footer_offset).map_err(|source| Error::io("read", &name, source))?;
         let footer = Footer::decode(&encoded, &name, footer_offset)?;
         let blocks_bytes = u64::from(footer.blocks) * BLOCK_BYTES as u64;
         let is_as_the_manifest_says = crc_of(&encoded) == meta.footer_crc
@@ -355,7 +356,7 @@ impl Run {
             return Err(Error::corrupt(&name, footer_offset, "the footer is not the one that the manifest names"));
         }
         let mut encoded = vec![0; footer.sections_bytes as usize];
-        file.read_at(blocks_bytes, &mut encoded).map_err(|source| Error::io("read", &name, source))?;
+        read_exact_at(&*file, &mut encoded, blocks_bytes).map_err(|source| Error::io("read", &name, source))?;
         if checksum(&encoded) != footer.sections_crc {
             return Err(Error::corrupt(&name, blocks_bytes, "the checksum of the sections does not match"));
         }
@@ -427,7 +428,7 @@ impl RunFile {
         }
         let offset = u64::from(self.footer.blocks) * BLOCK_BYTES as u64 + u64::from(self.footer.sections_bytes);
         let mut encoded = vec![0; self.footer.keys_bytes as usize];
-        self.file.read_at(offset, &mut encoded).map_err(|source| Error::io("read", &self.name, source))?;
+        read_exact_at(&*self.file, &mut encoded, offset).map_err(|source| Error::io("read", &self.name, source))?;
         if checksum(&encoded) != self.footer.keys_crc {
             return Err(Error::corrupt(&self.name, offset, "the checksum of the first keys does not match"));
         }
@@ -438,12 +439,12 @@ impl RunFile {
 }
 
 /// The last commit of a run that no manifest names, if it was ever finished.
-pub(super) fn commit_of(disk: &dyn IndexDisk, number: u64) -> Option<u64> {
+pub(super) fn commit_of(folder: &Folder, number: u64) -> Option<u64> {
     let name = run_name(number);
-    let file = disk.open(&name).ok()?;
+    let file = folder.open_file(&name).ok()?;
     let offset = file.bytes().ok()?.checked_sub(FOOTER_BYTES as u64)?;
     let mut encoded = [0; FOOTER_BYTES];
-    file.read_at(offset, &mut encoded).ok()?;
+    read_exact_at(&*file, &mut encoded, offset).ok()?;
     let footer = Footer::decode(&encoded, &name, offset).ok()?;
     (footer.number == number).then_some(footer.last_commit)
 }
@@ -644,7 +645,7 @@ impl RunCursor {
         self.block_index = index;
         let offset = index as u64 * BLOCK_BYTES as u64;
         let buffer = self.block.buffer();
-        self.file.file.read_at(offset, buffer).map_err(|source| Error::io("read", &self.file.name, source))?;
+        read_exact_at(&*self.file.file, buffer, offset).map_err(|source| Error::io("read", &self.file.name, source))?;
         self.block.begin(index as u32, self.file.footer.number).map_err(|what| self.broken(what))?;
         match self.block.step() {
             Ok(true) if last.is_none_or(|last| last < self.block.key()) => {

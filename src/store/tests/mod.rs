@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod full;
+mod many;
 mod ordinary;
 
 use std::path::{Path, PathBuf};

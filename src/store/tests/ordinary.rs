@@ -191,6 +191,44 @@ fn relocated_records_are_read_at_their_new_place_and_go_with_their_file() {
 }
 
 #[test]
+fn a_number_of_a_cold_file_never_comes_again() {
+    let write = |rig: &Rig| {
+        let mut writer = rig.log.cold_writer(1)?;
+        let position = writer.append(Head::new(1, 0), b"moved")?.unwrap();
+        writer.finish().map(|file| (file.number, position))
+    };
+    // A crash at each operation of one life.
+    for crash_in in 1.. {
+        let mut disk = MemoryDisk::new(Plan::default());
+        let mut rig = Rig::open(&disk, small());
+        let (first, gone) = write(&rig).unwrap();
+        rig.log.drop_cold(first);
+        rig.housekeeper.step();
+        drop(rig);
+        let mut used = vec![first];
+        for life in 0..3 {
+            let (mut rig, _) = Rig::open_from(&disk, small(), Position(0)).unwrap();
+            if life == 1 {
+                disk.crash_in(crash_in);
+            }
+            while let Ok((number, _)) = write(&rig) {
+                assert!(!used.contains(&number), "{number} of {used:?}, crash in {crash_in}");
+                used.push(number);
+                if !rig.log.drop_cold(number) || !rig.housekeeper.step() || number % 300 == 0 {
+                    break;
+                }
+            }
+            assert!(life == 1 || matches!(rig.read(gone), Err(ReadError::Released(_))));
+            drop(rig);
+            disk = disk.power_cut(&mut Random(crash_in), Plan::default());
+        }
+        if crash_in > 40 {
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_directory_belongs_to_one_log_at_a_time() {
     let disk = MemoryDisk::new(Plan::default());
     let rig = Rig::open(&disk, small());

@@ -12,7 +12,7 @@ pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
         writeln!(out, "{definition:?}").unwrap();
     }
     for user in broker.access.list() {
-        writeln!(out, "password {} {}", user.name, user.password.to_base64()).unwrap();
+        writeln!(out, "password {} {}", user.name, user.password.to_text()).unwrap();
     }
     for vhost in broker.vhosts() {
         writeln!(out, "vhost {}", vhost.name).unwrap();

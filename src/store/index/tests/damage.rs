@@ -6,8 +6,8 @@ use super::*;
 use crate::store::index::{Error, state};
 
 /// A disk with several levels, manifests and attachments, and the models after each commit.
-fn life(seed: u64, commits: u64) -> (MemoryDisk, Vec<Model>) {
-    let disk = MemoryDisk::new();
+fn life(seed: u64, commits: u64) -> (TestDisk, Vec<Model>) {
+    let disk = TestDisk::new();
     let index = open(&disk).expect("an empty disk");
     let mut random = Random(seed);
     let mut models = vec![Model::default()];
@@ -22,12 +22,12 @@ fn life(seed: u64, commits: u64) -> (MemoryDisk, Vec<Model>) {
     (disk, models)
 }
 
-fn newest(disk: &MemoryDisk, prefix: &str) -> String {
+fn newest(disk: &TestDisk, prefix: &str) -> String {
     disk.names().into_iter().filter(|name| name.starts_with(prefix)).max().expect("there is one")
 }
 
 /// The files of the latest checkpoint.
-fn files_in_use(disk: &MemoryDisk) -> Vec<String> {
+fn files_in_use(disk: &TestDisk) -> Vec<String> {
     let index = open(&disk.copy()).expect("a whole index");
     let snapshot = index.snapshot();
     let runs = snapshot.runs.iter().map(|run| super::super::run::run_name(run.meta.number));
@@ -84,8 +84,9 @@ fn a_damaged_latest_checkpoint_falls_back_to_the_one_before() {
     for commits in 2..30 {
         let (whole, models) = life(commits, commits);
         let name = newest(&whole, "manifest-");
-        let read = super::super::manifest::Read::file(&whole, u64::from_str_radix(&name[9..], 16).expect("a number"))
-            .expect("readable");
+        let read =
+            super::super::manifest::Read::file(&whole.folder(), u64::from_str_radix(&name[9..], 16).expect("a number"))
+                .expect("readable");
         let Some(last) = read.records.iter().rfind(|record| record.kind == super::super::manifest::Kind::Commit) else {
             continue;
         };
@@ -142,9 +143,8 @@ fn damage_to_both_checkpoints_names_the_file_and_what_to_do() {
 
 #[test]
 fn a_manifest_cut_between_records_is_noticed_by_the_runs_of_later_commits() {
-    let whole = MemoryDisk::new();
-    let index = Index::open(Arc::new(whole.clone()), Options { manifest_bytes_max: 1 << 20, ..options() })
-        .expect("an empty disk");
+    let whole = TestDisk::new();
+    let index = open_with(&whole, Options { manifest_bytes_max: 1 << 20, ..options() }).expect("an empty disk");
     let mut models = vec![Model::default()];
     for commit in 1..=6 {
         let mut model = models[commit as usize - 1].clone();
@@ -168,10 +168,10 @@ fn a_manifest_cut_between_records_is_noticed_by_the_runs_of_later_commits() {
     }
 }
 
-fn start_of_commit(disk: &MemoryDisk, commit: u64) -> usize {
+fn start_of_commit(disk: &TestDisk, commit: u64) -> usize {
     let name = newest(disk, "manifest-");
     let number = u64::from_str_radix(&name[9..], 16).expect("a number");
-    let read = super::super::manifest::Read::file(disk, number).expect("readable");
+    let read = super::super::manifest::Read::file(&disk.folder(), number).expect("readable");
     let kind = super::super::manifest::Kind::Commit;
     let record = read.records.iter().find(|record| record.kind == kind && record.commit == commit);
     record.expect("the manifest holds it").payload.start - 40
@@ -180,7 +180,7 @@ fn start_of_commit(disk: &MemoryDisk, commit: u64) -> usize {
 #[test]
 fn a_missing_manifest_is_damage_and_not_an_empty_index() {
     let (whole, _) = life(1, 12);
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     for name in whole.names().iter().filter(|name| !name.starts_with("manifest-")) {
         disk.set_contents(name, whole.contents(name));
     }
@@ -226,8 +226,9 @@ fn an_end_torn_at_any_byte_leaves_the_checkpoint_before() {
         let (whole, models) = life(2, commits);
         let name = newest(&whole, "manifest-");
         let bytes = whole.contents(&name);
-        let read = super::super::manifest::Read::file(&whole, u64::from_str_radix(&name[9..], 16).expect("a number"))
-            .expect("readable");
+        let read =
+            super::super::manifest::Read::file(&whole.folder(), u64::from_str_radix(&name[9..], 16).expect("a number"))
+                .expect("readable");
         let last = read.records.last().expect("a manifest has records");
         assert_eq!(last.kind, super::super::manifest::Kind::Commit, "no merge came after");
         let start = last.payload.start - 40;
@@ -251,7 +252,7 @@ fn an_end_torn_at_any_byte_leaves_the_checkpoint_before() {
 
 #[test]
 fn a_damaged_block_is_named_when_it_is_read_and_stops_only_merging() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     let changes: Vec<Change> =
@@ -312,7 +313,7 @@ proptest! {
     fn files_of_foreign_bytes_alone_do_not_panic(
         manifest in prop::collection::vec(any::<u8>(), 0..200), run in prop::collection::vec(any::<u8>(), 0..200),
     ) {
-        let disk = MemoryDisk::new();
+        let disk = TestDisk::new();
         disk.set_contents("manifest-0000000000000001", manifest);
         disk.set_contents("run-0000000000000001", run);
         prop_assert!(open(&disk).is_err());

@@ -4,12 +4,76 @@ mod crash;
 mod damage;
 mod model;
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use super::{
-    Changes, Index, Key, NewCheckpoint, Options, Rank,
-    memory_disk::{MemoryDisk, Random},
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use super::{Changes, Index, Key, NewCheckpoint, Options, Rank, folder::Folder};
+use crate::store::disk::{
+    Disk,
+    memory::{MemoryDisk, Plan, Random},
+};
+
+const DIR: &str = "/index";
+
+/// A disk with nothing but the index; clones are the same one.
+#[derive(Clone)]
+struct TestDisk(MemoryDisk);
+
+impl TestDisk {
+    fn new() -> TestDisk {
+        TestDisk(MemoryDisk::new(Plan::default()))
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.0.clone())
+    }
+
+    fn folder(&self) -> Folder {
+        Folder::open(self.disk(), Path::new(DIR)).expect("a folder")
+    }
+
+    /// From now on there is room for `bytes` more; `None` is no bound.
+    fn leave_room(&self, bytes: Option<u64>) {
+        let capacity = bytes.map(|bytes| self.0.used() + bytes);
+        self.0.set_plan(|plan| plan.capacity = capacity);
+    }
+
+    /// The sync that is `later` from now fails: 1 is the next.
+    fn fail_sync_in(&self, later: u64) {
+        let syncs = self.0.syncs();
+        self.0.set_plan(|plan| plan.fail_sync_at = Some(syncs + later));
+    }
+
+    /// The disk as it is found after a crash at this moment.
+    fn crash(&self, seed: u64) -> TestDisk {
+        TestDisk(self.0.power_cut(&mut Random(seed), Plan::default()))
+    }
+
+    /// Another disk with the same contents.
+    fn copy(&self) -> TestDisk {
+        TestDisk(self.0.copy(Plan::default()))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.list(Path::new(DIR)).expect("it has power").into_iter().map(|file| file.name).collect()
+    }
+
+    /// Sets the contents of a file, as rot or another program would.
+    fn set_contents(&self, name: &str, bytes: Vec<u8>) {
+        self.0.put(&path(name), bytes);
+    }
+
+    fn contents(&self, name: &str) -> Vec<u8> {
+        self.0.contents(&path(name))
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
+}
 
 /// Small sizes, so that few entries make many runs, levels and manifests.
 fn options() -> Options {
@@ -23,8 +87,12 @@ fn options() -> Options {
     }
 }
 
-fn open(disk: &MemoryDisk) -> Result<Index, super::Error> {
-    Index::open(Arc::new(disk.clone()), options())
+fn open(disk: &TestDisk) -> Result<Index, super::Error> {
+    open_with(disk, options())
+}
+
+fn open_with(disk: &TestDisk, options: Options) -> Result<Index, super::Error> {
+    Index::open(disk.disk(), Path::new(DIR), options)
 }
 
 #[derive(Clone, Debug)]

@@ -58,7 +58,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn run(operations: Vec<Operation>) {
-    let mut disk = MemoryDisk::new();
+    let mut disk = TestDisk::new();
     let mut index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     for operation in operations {
@@ -66,7 +66,7 @@ fn run(operations: Vec<Operation>) {
             Operation::Commit(changes) => model.commit(&index, &changes).expect("a commit"),
             Operation::CommitInPowerCut { changes, operation, seed } => {
                 let before = model.clone();
-                disk.end_power_at(operation);
+                disk.0.crash_in(operation);
                 let result = model.commit(&index, &changes);
                 disk = disk.crash(seed);
                 index = open(&disk).expect("a crash leaves a whole index");
@@ -78,18 +78,18 @@ fn run(operations: Vec<Operation>) {
             }
             Operation::CommitOnFullDisk(changes) => {
                 let before = model.clone();
-                disk.set_full(true);
+                disk.leave_room(Some(7));
                 let names = disk.names();
                 assert!(model.commit(&index, &changes).is_err());
                 assert_eq!(disk.names(), names, "nothing is left of the commit");
-                disk.set_full(false);
+                disk.leave_room(None);
                 model = before;
             }
             Operation::Merge => {
                 index.merge_once().expect("a merge");
             }
             Operation::MergeInPowerCut { operation, seed } => {
-                disk.end_power_at(operation);
+                disk.0.crash_in(operation);
                 let _ = index.merge_once();
                 disk = disk.crash(seed);
                 index = open(&disk).expect("a crash leaves a whole index");
@@ -119,7 +119,7 @@ proptest! {
 
 #[test]
 fn a_long_life_of_a_broker_ends_as_the_model_does() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let mut index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     let mut random = Random(7);
@@ -143,7 +143,7 @@ fn a_long_life_of_a_broker_ends_as_the_model_does() {
 
 #[test]
 fn a_snapshot_does_not_see_later_commits_and_merges() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     let put = |seq| Change::Put(Key::new(0, 1, 0, seq), vec![seq as u8]);
@@ -163,14 +163,13 @@ fn a_snapshot_does_not_see_later_commits_and_merges() {
 
 #[test]
 fn a_failed_sync_ends_all_commits_and_no_reading() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     model.commit(&index, &[Change::Put(Key::new(0, 1, 0, 1), vec![1])]).expect("a commit");
-    disk.set_sync_failing(true);
+    disk.fail_sync_in(1);
     let mut after = model.clone();
     assert!(after.commit(&index, &[Change::Delete(Key::new(0, 1, 0, 1))]).is_err());
-    disk.set_sync_failing(false);
     let again = after.commit(&index, &[]);
     assert!(matches!(again, Err(super::super::Error::Failed { .. })), "{again:?}");
     model.check(&index).expect("reading goes on");
@@ -178,7 +177,7 @@ fn a_failed_sync_ends_all_commits_and_no_reading() {
 
 #[test]
 fn a_dropped_owner_frees_its_files_after_two_checkpoints() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let index = open(&disk).expect("an empty disk");
     let mut model = Model::default();
     for commit in 0..4 {
@@ -196,7 +195,7 @@ fn a_dropped_owner_frees_its_files_after_two_checkpoints() {
 #[test]
 fn many_small_files_of_one_queue_become_fewer() {
     let options = Options { run_bytes_max: 128 << 10, ..options() };
-    let index = Index::open(Arc::new(MemoryDisk::new()), options.clone()).expect("an empty disk");
+    let index = open_with(&TestDisk::new(), options.clone()).expect("an empty disk");
     let mut model = Model::default();
     for commit in 0..60_u64 {
         let put = |seq: u64| Change::Put(Key::new(0, 1, 0, commit * 20 + seq), vec![seq as u8; 30]);
@@ -211,8 +210,8 @@ fn many_small_files_of_one_queue_become_fewer() {
 fn an_index_on_the_file_system_is_there_after_the_next_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let open = || {
-        let disk = super::super::OsDisk::open(&folder.path().join("index")).expect("a folder");
-        Index::open(Arc::new(disk), super::options()).expect("a whole index")
+        let disk = Arc::new(crate::store::disk::RealDisk);
+        Index::open(disk, &folder.path().join("index"), super::options()).expect("a whole index")
     };
     let mut model = Model::default();
     let mut random = Random(13);
@@ -231,9 +230,9 @@ fn an_index_on_the_file_system_is_there_after_the_next_start() {
 
 #[test]
 fn commits_and_readers_go_on_beside_the_merging_thread() {
-    let disk = MemoryDisk::new();
+    let disk = TestDisk::new();
     let options = Options { is_merging_in_background: true, merge_bytes_per_sec: 0, ..options() };
-    let index = Index::open(Arc::new(disk.clone()), options).expect("an empty disk");
+    let index = open_with(&disk, options).expect("an empty disk");
     let mut model = Model::default();
     let mut random = Random(11);
     std::thread::scope(|scope| {

@@ -17,7 +17,7 @@ use super::{
         Queue,
         machine::{Dead, Pushed, Reason},
     },
-    record::{Position, QueueId, Record},
+    record::{Position, Record},
     route::Queues,
     time::Time,
     turn::Turn,
@@ -45,10 +45,14 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
+    let from = from.map(|(_, seq)| (queue, seq));
     if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, turn)) {
         let is_waiting = has_target && !is_kept && queue.keep_dead(dead, turn).is_ok();
-        if !is_waiting && from.is_some() {
+        if !is_waiting && let Some((queue, seq)) = from {
+            let mut machine = queue.lock();
+            let from = Some((queue.id, seq));
             turn.record(Record::Move { from, to: Vec::new(), message: None, at: turn.now });
+            machine.leave(seq);
         }
     }
     if let Some(seen) = seen {
@@ -56,16 +60,20 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     }
 }
 
-/// Puts a message into all `queues` under all their locks, so that one record tells all of it.
-/// Returns whether one of them took it; if none did, nothing is recorded.
-fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, turn: &mut Turn<'_>) -> bool {
+/// Puts a message into all `queues` under all their locks and that of the queue that it leaves, so
+/// that one record tells all of it, and a checkpoint sees it in one place. Returns whether one of
+/// them took it; if none did, nothing is recorded.
+fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)>, turn: &mut Turn<'_>) -> bool {
+    let is_target = |queues: &Queues, queue: &Arc<Queue>| queues.iter().any(|target| target.id == queue.id);
+    let source = from.filter(|(queue, _)| !is_target(&queues, queue)).map(|(queue, _)| queue);
+    queues.extend(source.cloned());
     queues.sort_by_key(|queue| queue.id);
     let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
     let mut to = Vec::new();
     let mut is_taken = false;
     let mut admitted = Vec::new();
     for (index, (queue, machine, effects)) in locked.iter_mut().enumerate() {
-        if queue.is_deleted() {
+        if queue.is_deleted() || source.is_some_and(|source| source.id == queue.id) {
             continue;
         }
         let deadline = machine.deadline_of(&message, turn.now);
@@ -86,13 +94,22 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, t
     let mut place = Position::NONE;
     if is_taken && (from.is_some() || !to.is_empty()) {
         let message = (!to.is_empty()).then_some(message);
-        place = turn.record_now(&Record::Move { from, to, message, at: turn.now });
+        let left = from.map(|(queue, seq)| (queue.id, seq));
+        place = turn.record_now(&Record::Move { from: left, to, message, at: turn.now });
+        if let Some((id, seq)) = left
+            && let Some((_, machine, _)) = locked.iter_mut().find(|(queue, ..)| queue.id == id)
+        {
+            machine.leave(seq);
+        }
     }
     for (index, seq, message, is_recorded) in admitted {
         let (_, machine, effects) = &mut locked[index];
         machine.enter(seq, message, if is_recorded { place } else { Position::NONE }, turn.now, effects);
     }
     for (queue, machine, effects) in locked {
+        if source.is_some_and(|source| source.id == queue.id) {
+            continue;
+        }
         queue.after_push(machine, effects, turn);
     }
     is_taken

@@ -117,14 +117,17 @@ impl Broker {
 
     /// A broker as `records`, the whole of its log, say, which goes on recording to `journal`. The
     /// default vhost and user are made when there are no records at all, and never again: whoever
-    /// deletes them has them deleted.
+    /// deletes them has them deleted. With `cold`, the records begin where its index was written, and
+    /// definitions come before: its messages stay in it.
     pub fn open(
         options: Options,
         now: Time,
+        cold: Option<Arc<dyn ColdPages>>,
         records: impl Iterator<Item = (Position, Record)>,
         journal: Arc<dyn Journal>,
     ) -> Result<(Self, Replayed), OpenError> {
         let broker = Self::blank(options, now).map_err(OpenError::Defaults)?;
+        cold.into_iter().for_each(|pages| broker.attach_cold_pages(pages));
         let replayed = broker.replay(records, now)?;
         broker.begin(&replayed, journal)?;
         Ok((broker, replayed))

@@ -160,6 +160,15 @@ pub enum Record {
         /// When it moved.
         at: Time,
     },
+    /// A queue was emptied: what was in it and ready went.
+    Purged {
+        /// The queue.
+        queue: QueueId,
+        /// Messages from this one on came later.
+        below: u64,
+        /// Earlier ones that were not ready, and so stayed.
+        kept: Vec<u64>,
+    },
     /// A stream gave up its oldest messages.
     StreamTrimmed {
         /// The stream.

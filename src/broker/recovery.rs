@@ -7,7 +7,7 @@
 //!
 //! What comes back: everything that administration defined, durable exchanges with the messages they
 //! hold back and those they keep, their bindings to durable destinations, durable queues under their
-//! identity with their persistent messages, delivery counts and deadlines, and the names that
+//! identity with their persistent messages (those that a cold index has stay there), delivery counts and deadlines, and the names that
 //! deduplication remembers. What was delivered and not settled is ready again, in its place, and
 //! says that it was delivered; so do, after a crash, some that were about to be.
 
@@ -23,6 +23,7 @@ use super::{
     queue::{
         Queue, QueueDeclaration,
         arguments::{self, Declaration},
+        cold::ColdEntry,
         ready::Entry,
     },
     record::{Definition, DefinitionKey, Keeper, Position, QueueId, Record},
@@ -145,20 +146,22 @@ impl<'a> Replay<'a> {
             Record::Settle { queue, seqs } => {
                 if let Some(queue) = self.queue(queue)? {
                     let mut machine = queue.lock();
-                    seqs.iter().for_each(|&seq| drop(machine.restore_gone(seq)));
+                    let find = |level, seq| self.find(queue, level, seq);
+                    seqs.iter().for_each(|&seq| drop(machine.restore_gone(seq, &find)));
                 }
             }
             Record::Requeue { queue, seqs } => {
                 if let Some(queue) = self.queue(queue)? {
                     let mut machine = queue.lock();
-                    seqs.iter().for_each(|&(seq, count)| machine.restore_requeued(seq, count));
+                    let find = |level, seq| self.find(queue, level, seq);
+                    seqs.iter().for_each(|&(seq, count)| machine.restore_requeued(seq, count, &find));
                 }
             }
             Record::Move { from, to, message, at } => {
                 if let Some((queue, seq)) = from
                     && let Some(queue) = self.queue(queue)?
                 {
-                    queue.lock().restore_gone(seq);
+                    queue.lock().restore_gone(seq, &|level, seq| self.find(queue, level, seq));
                 }
                 for (queue, seq, deadline) in to {
                     if let Some(queue) = self.queue(queue)?
@@ -204,6 +207,11 @@ impl<'a> Replay<'a> {
             }
             Record::Defined(definition) => self.define(definition)?,
             Record::Removed(key) => self.remove(key),
+            Record::Purged { queue, below, kept } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_purged(below, &kept, &|level, seq| self.find(queue, level, seq));
+                }
+            }
             Record::StreamTrimmed { queue, first } => {
                 if let Some(queue) = self.queue(queue)? {
                     queue.lock().restore_trimmed(first);
@@ -355,6 +363,11 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    /// What the index has of a message.
+    fn find(&self, queue: &Queue, level: u8, seq: u64) -> Option<ColdEntry> {
+        self.turn.broker.cold_pages()?.find(queue.id, level, seq)
+    }
+
     /// The queue of that identity, unless it is gone.
     fn queue(&self, id: QueueId) -> Result<Option<&Arc<Queue>>, ReplayError> {
         self.queues.get(&id).map(Option::as_ref).ok_or(ReplayError::UnknownQueue(id.0))
@@ -385,7 +398,11 @@ impl<'a> Replay<'a> {
             arguments::parse(&declaration).map_err(|error| refused("queue", name, &vhost.name, error.to_string()))?;
         let declaration =
             QueueDeclaration { is_durable: true, is_auto_delete: auto_delete, owner: None, arguments, parsed };
-        Ok(Some(vhost.add_queue(id, name.clone(), declaration, &mut self.turn)))
+        let queue = vhost.add_queue(id, name.clone(), declaration, &mut self.turn);
+        if let Some(header) = self.turn.broker.cold_pages().and_then(|pages| pages.header(id)) {
+            queue.lock().restore_header(header);
+        }
+        Ok(Some(queue))
     }
 }
 

@@ -152,6 +152,9 @@ impl Vhost {
         let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
         *queue.policies.lock() = effective.names;
         queue.set_dead_letter(dead_letter);
+        if queue.survives_restart() && turn.broker.cold_pages().is_some() {
+            queue.lock().keep_cold();
+        }
         // Before anybody can find it: the log knows a queue before its first message.
         if queue.survives_restart() {
             turn.record(Record::QueueDeclared {

@@ -9,7 +9,11 @@ use std::sync::Weak;
 
 use parking_lot::Mutex;
 
-use super::{connections::ConnectionHandle, record::QueueId};
+use super::{
+    connections::ConnectionHandle,
+    queue::cold::{ColdEntry, Header, PageRequest},
+    record::QueueId,
+};
 
 /// What a verb came to.
 #[derive(Debug)]
@@ -24,11 +28,18 @@ pub enum Verb<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
-/// Who knows which messages are not in memory.
+/// Who reads messages that are not in memory.
 pub trait ColdPages: Send + Sync {
-    /// `None` when the message can be taken; otherwise it is being fetched, and whoever fetches it
-    /// calls [`Waiting::proceed`]. Called under the queue's lock: it reads no file.
-    fn fetch(&self, queue: QueueId, seq: u64) -> Option<Ticket>;
+    /// Has a page read. Asked under the queue's lock: neither blocks nor reads. The answer comes through
+    /// [`Queue::page_in`](super::queue::Queue::page_in), always, and whoever gives it then calls
+    /// [`Waiting::proceed`].
+    fn fetch(&self, request: PageRequest);
+
+    /// Reads the index, and may block: only while records are replayed.
+    fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry>;
+
+    /// The header of a queue, while records are replayed.
+    fn header(&self, queue: QueueId) -> Option<Header>;
 }
 
 /// Connections with replies or verbs that wait.

@@ -55,6 +55,11 @@ impl Handed {
         Some(self.reserved)
     }
 
+    /// The largest that was delivered, or may have been before a restart.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
     /// Messages up to this one may have been delivered.
     pub(super) fn reserved(&self) -> u64 {
         self.reserved

@@ -32,7 +32,7 @@ use crate::broker::{
     trace::Party,
     turn::Turn,
     value::Table,
-    verb::Verb,
+    verb::{Ticket, Verb},
     vhost::Vhost,
 };
 
@@ -128,7 +128,7 @@ const NO_TIMEOUT: u64 = u64::MAX;
 /// Milliseconds after which a dead message that nobody took is tried again.
 const DEAD_RETRY_MS: u64 = 30_000;
 /// Messages that one lock hold expires, purges or compacts.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 /// Messages that pass through an empty queue before they are handed over.
 const PASSED_MAX: usize = 128;
 /// Bytes of bodies that pass through an empty queue before they are handed over.
@@ -368,16 +368,12 @@ impl Queue {
     pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Verb<Option<Got>> {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
-        if let Some(pages) = turn.broker.cold_pages()
-            && let Some(front) = machine.ready.front()
-            && let Some(ticket) = pages.fetch(self.id, front.seq)
-        {
-            return Verb::Pending(ticket);
-        }
         let got = machine.get(no_ack, turn.now, &mut effects);
+        let is_cold = got.is_none() && machine.wait_for_front();
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
-        Verb::Done(got)
+        // What expired on the way to it has changed nothing for whoever asks.
+        if is_cold { Verb::Pending(Ticket(self.id.0)) } else { Verb::Done(got) }
     }
 
     /// Settles deliveries, in the order given.
@@ -596,6 +592,9 @@ impl Queue {
 
     /// Removes all ready messages; returns how many.
     pub fn purge(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
+        if let Some(count) = self.purge_at_once(turn) {
+            return count;
+        }
         let mut total = 0;
         loop {
             let mut effects = self.effects(turn);
@@ -711,21 +710,22 @@ impl Queue {
         }
     }
 
-    /// Its ready messages with their identity, in delivery order.
+    /// Those of its ready messages that are in memory, with their identity, in delivery order.
     pub fn snapshot(&self) -> Vec<(u64, Message, Time)> {
         let machine = self.machine.lock();
         machine.ready.iter().map(|entry| (entry.seq, entry.message.clone(), entry.deadline)).collect()
     }
 
-    /// The message that is delivered next.
+    /// The message that is delivered next, if it is in memory.
     pub fn head(&self) -> Option<Message> {
-        self.machine.lock().ready.front().map(|entry| entry.message.clone())
+        self.machine.lock().ready.front().entry().map(|entry| entry.message.clone())
     }
 
     /// Number of persistent messages that it holds, and the bytes of their bodies. Walks all messages
     /// and lets go of the lock in between, so that the answer is exact only while nothing changes.
     pub fn persistent(&self) -> (u64, u64) {
-        let (mut count, mut bytes) = (0, 0);
+        // Only what is in the log can be cold.
+        let (mut count, mut bytes) = self.machine.lock().ready.cold();
         let mut add = |entry: &super::ready::Entry| {
             if entry.message.traits.persistent {
                 count += 1;
@@ -759,7 +759,7 @@ impl Queue {
     }
 
     /// Dispatches and hands over until nobody can take more.
-    fn run(&self, machine: &mut Machine, turn: &mut Turn<'_>, effects: &mut Effects) {
+    pub(super) fn run(&self, machine: &mut Machine, turn: &mut Turn<'_>, effects: &mut Effects) {
         loop {
             machine.dispatch(turn.now, effects);
             if !machine.has_assigned() {
@@ -809,21 +809,30 @@ impl Queue {
         if !machine.limits.keeps_dead || dead.entry.seq == 0 || self.is_deleted() {
             return Err(dead);
         }
-        machine.retries.hold_dead(turn.now.after_ms(DEAD_RETRY_MS), dead);
+        machine.keep_dead(turn.now.after_ms(DEAD_RETRY_MS), dead);
         self.appoint_next(&machine, turn);
         Ok(())
     }
 
-    fn finish(self: &Arc<Self>, machine: MutexGuard<'_, Machine>, mut effects: Effects, turn: &mut Turn<'_>) {
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        mut machine: MutexGuard<'_, Machine>,
+        mut effects: Effects,
+        turn: &mut Turn<'_>,
+    ) {
         self.record_settled(&mut effects, turn);
+        if machine.cold.is_some() {
+            machine.prune_gone();
+            self.ask_for_pages(&mut machine, turn);
+        }
         drop(machine);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);
         }
     }
 
-    fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
-        let mut at = machine.ready.next_deadline().min(machine.retries.next_due());
+    pub(super) fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
+        let mut at = machine.ready.next_deadline().min(machine.retries.next_due()).min(machine.cold_due());
         if machine.needs_compaction() || machine.stream.is_some() {
             at = at.min(turn.now.after_ms(COMPACT_AFTER_MS));
         }
@@ -837,7 +846,7 @@ impl Queue {
         }
     }
 
-    fn appoint(self: &Arc<Self>, at: Time, turn: &Turn<'_>) {
+    pub(super) fn appoint(self: &Arc<Self>, at: Time, turn: &Turn<'_>) {
         // Lost races only mean one appointment too many.
         if at.0 < self.appointment.load(Ordering::Acquire) {
             self.appointment.store(at.0, Ordering::Release);

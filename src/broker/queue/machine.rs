@@ -11,10 +11,11 @@
 use super::{
     arguments::DedupArguments,
     behaviour::Overflow,
+    cold::Cold,
     consumers::{self, Consumers},
     dedup::{Observed, Seen, Window},
     handed::Handed,
-    ready::{Entry, Ready},
+    ready::{Entry, Front, Ready},
     retries::{Retries, Retry, RetryDelay},
     stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
@@ -217,8 +218,10 @@ pub struct Machine {
     pub used_at: Time,
     /// Somebody has consumed from it.
     pub had_consumer: bool,
-    next_seq: u64,
-    handed: Handed,
+    pub(super) next_seq: u64,
+    pub(super) handed: Handed,
+    /// What an index keeps of it, when one does.
+    pub(super) cold: Option<Box<Cold>>,
     dedup: Option<Box<Window>>,
     /// Consumers with assigned deliveries.
     assigned: Vec<u32>,
@@ -262,6 +265,7 @@ impl Machine {
             had_consumer: false,
             next_seq: 1,
             handed: Handed::default(),
+            cold: None,
             dedup: None,
             assigned: Vec::new(),
             has_more: false,
@@ -418,19 +422,7 @@ impl Machine {
             return;
         }
         self.next_seq = self.next_seq.max(entry.seq + 1);
-        self.ready.push(entry);
-    }
-
-    /// Forgets a message that a log says has left the queue.
-    pub fn restore_gone(&mut self, seq: u64) -> Option<Entry> {
-        (0..=self.ready.priority_max()).find_map(|level| self.ready.take(level, seq))
-    }
-
-    /// Repeats a failed delivery that a log tells of.
-    pub fn restore_requeued(&mut self, seq: u64, delivery_count: u32) {
-        if let Some(mut entry) = self.restore_gone(seq) {
-            entry.redelivered = true;
-            entry.delivery_count = delivery_count;
+        if !self.is_indexed(entry.seq) {
             self.ready.push(entry);
         }
     }
@@ -453,6 +445,9 @@ impl Machine {
         // What comes now has not been delivered.
         self.next_seq = self.next_seq.max(up_to.saturating_add(1));
         self.ready.iter_mut().filter(|entry| entry.seq <= up_to).for_each(|entry| entry.redelivered = true);
+        if let Some(cold) = &mut self.cold {
+            cold.was_handed(up_to);
+        }
     }
 
     /// No consumer is left: what was reserved beyond the last delivery has not been delivered.
@@ -481,6 +476,7 @@ impl Machine {
     /// Forgets all messages, as a deleted queue does.
     pub fn clear(&mut self) {
         self.retries.clear();
+        self.cold = None;
         self.ready = Ready::new(self.ready.priority_max());
         if let Some(stream) = &mut self.stream {
             stream.clear();
@@ -491,7 +487,7 @@ impl Machine {
         self.limits.max_length.is_some() || self.limits.max_length_bytes.is_some()
     }
 
-    fn is_too_long(&self, more: u64) -> bool {
+    pub(super) fn is_too_long(&self, more: u64) -> bool {
         self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + more > max)
             || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + more > max)
     }
@@ -510,9 +506,10 @@ impl Machine {
         }
         self.dispatch(now, effects);
         while self.is_too_long(0) {
+            // What is not here is dropped when it has been read.
             let Some(entry) = self.ready.pop() else { break };
             self.counters.dropped += 1;
-            effects.dead.push(Dead { entry, reason: Reason::MaxLen });
+            self.die(entry, Reason::MaxLen, effects);
         }
     }
 
@@ -524,9 +521,32 @@ impl Machine {
             }
             let Some(entry) = self.ready.pop() else { return false };
             self.counters.dropped += 1;
-            effects.dead.push(Dead { entry, reason: Reason::MaxLen });
+            self.die(entry, Reason::MaxLen, effects);
         }
         self.is_too_long(0)
+    }
+
+    /// Gives a message up.
+    fn die(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
+        if let Some(cold) = &mut self.cold {
+            cold.dies(&entry, self.ready.priority_max());
+        }
+        effects.dead.push(Dead { entry, reason });
+    }
+
+    /// A message that was given up is kept after all.
+    pub(super) fn keep_dead(&mut self, due: Time, dead: Dead) {
+        if let Some(cold) = &mut self.cold {
+            cold.stays(dead.entry.seq);
+        }
+        self.retries.hold_dead(due, dead);
+    }
+
+    /// A message that was given up leaves, and that is recorded before this lock is let go.
+    pub(in crate::broker) fn leave(&mut self, seq: u64) {
+        if let Some(cold) = &mut self.cold {
+            cold.died(seq);
+        }
     }
 
     /// Assigns ready messages to consumers that can take them, up to a bound; see [`Self::has_more`].
@@ -543,7 +563,7 @@ impl Machine {
         }
         let mut bytes = 0;
         for _ in 0..DISPATCH_MAX {
-            let Some(front) = self.ready.front() else { return };
+            let Front::Entry(front) = self.ready.front() else { return };
             // A message without time to live may still be taken in the moment in which it came.
             if front.deadline < now {
                 self.expire_one(now, effects);
@@ -563,7 +583,7 @@ impl Machine {
     fn expire_one(&mut self, now: Time, effects: &mut Effects) {
         if let Some(entry) = self.ready.pop_expired(now) {
             self.counters.expired += 1;
-            effects.dead.push(Dead { entry, reason: Reason::Expired });
+            self.die(entry, Reason::Expired, effects);
         }
     }
 
@@ -583,7 +603,7 @@ impl Machine {
         }
         if consumer.options.no_ack {
             self.counters.delivered_no_ack += 1;
-            effects.settle(&entry);
+            settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
             consumer.assigned.push(Assigned::Owned {
                 message: entry.message,
                 redelivered: entry.redelivered,
@@ -672,7 +692,7 @@ impl Machine {
     /// Takes one message for a single get.
     pub fn get(&mut self, no_ack: bool, now: Time, effects: &mut Effects) -> Option<Got> {
         self.used_at = now;
-        while self.ready.front()?.deadline <= now {
+        while self.ready.front().entry()?.deadline <= now {
             self.expire_one(now, effects);
         }
         let entry = self.ready.pop()?;
@@ -682,7 +702,7 @@ impl Machine {
         }
         let (message, redelivered, delivery_count) = (entry.message.clone(), entry.redelivered, entry.delivery_count);
         let held = if no_ack {
-            effects.settle(&entry);
+            settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
             None
         } else {
             if effects.wants_settled && entry.message.traits.persistent {
@@ -695,11 +715,14 @@ impl Machine {
 
     /// Settles deliveries as accepted: what [`Self::settle`] does for each, without moving the message.
     pub fn accept(&mut self, held: &[Held], effects: &mut Effects) {
+        let priority_max = self.ready.priority_max();
         for &one in held {
             let consumer = if self.stream.is_some() {
                 one.slot
             } else {
-                let Some((consumer, ())) = self.unsettled.end(one, |entry| effects.settle(entry)) else { continue };
+                let cold = &mut self.cold;
+                let ended = self.unsettled.end(one, |entry| settle(cold, entry, priority_max, effects));
+                let Some((consumer, ())) = ended else { continue };
                 consumer
             };
             if consumer != NO_CONSUMER {
@@ -723,16 +746,19 @@ impl Machine {
         match how {
             Settle::Accepted => {
                 self.counters.acked += 1;
-                effects.settle(&entry);
+                settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
             }
             Settle::Returned => self.ready.push(entry),
             Settle::Requeued => {
                 entry.redelivered = true;
                 entry.delivery_count += 1;
                 effects.requeue(&entry);
+                if let Some(cold) = &mut self.cold {
+                    cold.changes(&entry, self.ready.priority_max());
+                }
                 if self.limits.delivery_limit.is_some_and(|limit| u64::from(entry.delivery_count) > limit) {
                     self.counters.rejected += 1;
-                    effects.dead.push(Dead { entry, reason: Reason::DeliveryLimit });
+                    self.die(entry, Reason::DeliveryLimit, effects);
                 } else if let Some(delay) = self.limits.retry_delay {
                     self.retries.hold(now.after_ms(delay.after(entry.delivery_count)), entry);
                 } else {
@@ -741,7 +767,7 @@ impl Machine {
             }
             Settle::Rejected => {
                 self.counters.rejected += 1;
-                effects.dead.push(Dead { entry, reason: Reason::Rejected });
+                self.die(entry, Reason::Rejected, effects);
             }
         }
         true
@@ -754,7 +780,7 @@ impl Machine {
             match self.retries.pop_due(now) {
                 None => return false,
                 Some(Retry::Deliver(entry)) => self.ready.push(entry),
-                Some(Retry::DeadLetter(dead)) => effects.dead.push(dead),
+                Some(Retry::DeadLetter(Dead { entry, reason })) => self.die(entry, reason, effects),
             }
         }
         self.retries.next_due() <= now
@@ -765,7 +791,7 @@ impl Machine {
         for _ in 0..max {
             let Some(entry) = self.ready.pop_expired(now) else { return false };
             self.counters.expired += 1;
-            effects.dead.push(Dead { entry, reason: Reason::Expired });
+            self.die(entry, Reason::Expired, effects);
         }
         self.ready.next_deadline() <= now
     }
@@ -811,6 +837,15 @@ impl Machine {
     pub fn needs_compaction(&self) -> bool {
         (!self.ready.is_empty() || !self.unsettled.is_empty()) && self.compaction.done + 1 < self.next_seq
     }
+}
+
+/// A message leaves for good. Its record follows before the lock is let go.
+#[inline(always)]
+fn settle(cold: &mut Option<Box<Cold>>, entry: &Entry, priority_max: u8, effects: &mut Effects) {
+    if let Some(cold) = cold {
+        cold.left(entry, priority_max);
+    }
+    effects.settle(entry);
 }
 
 /// Whether the window knows that message; if not, it does from now on.

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod behaviour;
+pub mod cold;
 pub mod consumers;
 pub mod dedup;
 mod handed;

@@ -2,16 +2,23 @@
 //!
 //! Knows nothing of consumers or of the log. A requeued message returns to the place it left.
 //!
+//! A priority may have a [`Gap`]: a range of seqs whose messages wait in the cold index and are not
+//! here. What is here with a smaller seq is its head, what is here with a larger one its tail; what
+//! is here inside of the range (it is in no log, or came back) waits for the range to be read.
+//!
 //! Invariants:
 //! - inside a priority, entries are ordered by seq;
-//! - `len` and `bytes` count the entries that are present (not taken from the middle);
-//! - the first and last slot of a priority are present.
+//! - `len` and `bytes` count the entries that are present (not taken from the middle), `cold_len`
+//!   and `cold_bytes` those in gaps;
+//! - the first and last slot of a priority are present;
+//! - a gap has at least one message, and no two are of one priority.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque},
 };
 
+use super::cold::Window;
 use crate::broker::{message::Message, record::Position, time::Time};
 
 /// A waiting message.
@@ -42,6 +49,57 @@ pub struct Ready {
     holes: usize,
     /// Deadlines of messages that carry their own time to live. May name messages that have gone.
     deadlines: BinaryHeap<Reverse<(Time, u64, u8)>>,
+    gaps: Vec<Gap>,
+    cold_len: u64,
+    cold_bytes: u64,
+}
+
+/// Messages of one priority that only the cold index has.
+#[derive(Debug)]
+pub struct Gap {
+    /// The priority.
+    pub level: u8,
+    /// The first seq of the range.
+    pub from: u64,
+    /// The seq behind the range.
+    pub to: u64,
+    /// Messages.
+    pub len: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// The first message expires at this time or later. [`Self::UNKNOWN`] where nobody has looked.
+    pub deadline: Time,
+    /// Seqs in the range that the index may have and that are none of these messages: they have gone,
+    /// or are somewhere in memory.
+    pub out: BTreeSet<u64>,
+}
+
+impl Gap {
+    /// A deadline that is to be looked at.
+    pub const UNKNOWN: Time = Time(0);
+
+    /// Whether a message of the index is one of these.
+    pub fn has(&self, seq: u64) -> bool {
+        (self.from..self.to).contains(&seq) && !self.out.contains(&seq)
+    }
+}
+
+/// What is delivered next.
+#[derive(Debug)]
+pub enum Front<'a> {
+    /// This message.
+    Entry(&'a Entry),
+    /// The first message of a gap in this priority.
+    Cold(u8),
+    /// Nothing.
+    Empty,
+}
+
+impl<'a> Front<'a> {
+    /// The message, when it is here.
+    pub fn entry(self) -> Option<&'a Entry> {
+        if let Self::Entry(entry) = self { Some(entry) } else { None }
+    }
 }
 
 #[derive(Debug)]
@@ -54,22 +112,52 @@ impl Ready {
     /// An empty queue with priorities `0..=priority_max`.
     pub fn new(priority_max: u8) -> Self {
         let levels = (0..=priority_max).map(|_| VecDeque::new()).collect();
-        Self { levels, len: 0, bytes: 0, holes: 0, deadlines: BinaryHeap::new() }
+        Self {
+            levels,
+            len: 0,
+            bytes: 0,
+            holes: 0,
+            deadlines: BinaryHeap::new(),
+            gaps: Vec::new(),
+            cold_len: 0,
+            cold_bytes: 0,
+        }
     }
 
     /// Number of messages.
     pub fn len(&self) -> usize {
-        self.len
+        self.len + self.cold_len as usize
     }
 
     /// True without messages.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len == 0 && self.gaps.is_empty()
     }
 
     /// Bytes of the bodies.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.cold_bytes
+    }
+
+    /// Number of messages that are in memory, and the bytes of their bodies.
+    pub fn resident(&self) -> (usize, u64) {
+        (self.len, self.bytes)
+    }
+
+    /// Number of messages that only the index has, and the bytes of their bodies.
+    pub fn cold(&self) -> (u64, u64) {
+        (self.cold_len, self.cold_bytes)
+    }
+
+    /// What only the index has.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// What only the index has of a priority.
+    pub fn gap(&self, level: u8) -> Option<&Gap> {
+        self.gaps.iter().find(|gap| gap.level == level)
     }
 
     /// The largest priority that is told apart.
@@ -114,15 +202,50 @@ impl Ready {
         slots.flat_map(move |slots| slots.iter().skip(from).take(max)).filter_map(|slot| slot.entry.as_ref())
     }
 
-    /// The message that is delivered next.
-    pub fn front(&self) -> Option<&Entry> {
-        self.levels.iter().rev().find_map(|slots| slots.front()).and_then(|slot| slot.entry.as_ref())
+    /// What is delivered next.
+    #[inline]
+    pub fn front(&self) -> Front<'_> {
+        if !self.gaps.is_empty() {
+            return self.front_beside_gaps();
+        }
+        let first = self.levels.iter().rev().find_map(|slots| slots.front());
+        first.and_then(|slot| slot.entry.as_ref()).map_or(Front::Empty, Front::Entry)
     }
 
-    /// Takes the message that is delivered next.
+    fn front_beside_gaps(&self) -> Front<'_> {
+        for level in (0..self.levels.len()).rev() {
+            match self.head(level) {
+                Front::Empty => {}
+                front => return front,
+            }
+        }
+        Front::Empty
+    }
+
+    /// The first of a priority.
+    pub fn head(&self, level: usize) -> Front<'_> {
+        let first = self.levels[level].front();
+        match self.gap(level as u8) {
+            Some(gap) if first.is_none_or(|first| first.seq >= gap.from) => Front::Cold(level as u8),
+            _ => first.and_then(|slot| slot.entry.as_ref()).map_or(Front::Empty, Front::Entry),
+        }
+    }
+
+    /// Messages of a priority that come before its gap.
+    pub fn head_len(&self, gap: &Gap) -> usize {
+        self.levels[gap.level as usize].partition_point(|slot| slot.seq < gap.from)
+    }
+
+    /// Takes the message that is delivered next, if it is here.
     pub fn pop(&mut self) -> Option<Entry> {
         if self.len == 0 {
             return None;
+        }
+        if !self.gaps.is_empty() {
+            let seq = self.front_beside_gaps().entry()?.seq;
+            let is_first = |slots: &VecDeque<Slot>| slots.front().is_some_and(|slot| slot.seq == seq);
+            let level = self.levels.iter().position(is_first)?;
+            return self.pop_level(level);
         }
         let level = self.levels.iter().rposition(|slots| !slots.is_empty())?;
         self.pop_level(level)
@@ -184,25 +307,25 @@ impl Ready {
             }
         }
         // Messages without a time to live of their own expire in the order in which they came.
-        let level = self.levels.iter().position(|slots| {
-            slots.front().and_then(|slot| slot.entry.as_ref()).is_some_and(|entry| entry.deadline <= now)
-        })?;
+        let level = (0..self.levels.len())
+            .find(|&level| self.head(level).entry().is_some_and(|entry| entry.deadline <= now))?;
         self.pop_level(level)
     }
 
-    /// The earliest deadline, or [`Time::NEVER`]. May be early: of a message that has gone.
+    /// The earliest deadline of what is here, or [`Time::NEVER`]. May be early: of a message that has
+    /// gone.
     pub fn next_deadline(&self) -> Time {
-        let heads = self
-            .levels
-            .iter()
-            .filter_map(|slots| slots.front())
-            .filter_map(|slot| slot.entry.as_ref())
-            .map(|entry| entry.deadline);
+        let heads = (0..self.levels.len()).filter_map(|level| self.head(level).entry()).map(|entry| entry.deadline);
         let own = self.deadlines.peek().map(|Reverse((deadline, ..))| *deadline);
         heads.chain(own).min().unwrap_or(Time::NEVER)
     }
 
     fn note_deadline(&mut self, entry: &Entry, level: u8) {
+        self.prune_deadlines();
+        self.deadlines.push(Reverse((entry.deadline, entry.seq, level)));
+    }
+
+    fn prune_deadlines(&mut self) {
         if self.deadlines.len() > 64 && self.deadlines.len() > 2 * self.len {
             let levels = &self.levels;
             self.deadlines.retain(|Reverse((_, seq, level))| {
@@ -210,15 +333,196 @@ impl Ready {
                 slots.binary_search_by_key(seq, |slot| slot.seq).is_ok_and(|at| slots[at].entry.is_some())
             });
         }
-        self.deadlines.push(Reverse((entry.deadline, entry.seq, level)));
     }
 
-    /// All messages in delivery order.
+    /// Messages of a priority that are here with `from <= seq < to`.
+    pub fn range(&self, level: u8, from: u64, to: u64) -> impl DoubleEndedIterator<Item = &Entry> {
+        let slots = &self.levels[level as usize];
+        let start = slots.partition_point(|slot| slot.seq < from);
+        let end = slots.partition_point(|slot| slot.seq < to).max(start);
+        slots.range(start..end).filter_map(|slot| slot.entry.as_ref())
+    }
+
+    /// No message of a priority has a smaller seq, wherever it waits.
+    pub fn first_seq(&self, level: u8) -> Option<u64> {
+        let first = self.levels[level as usize].front().map(|slot| slot.seq);
+        first.into_iter().chain(self.gap(level).map(|gap| gap.from)).min()
+    }
+
+    /// Puts a gap in that the index is known to have.
+    pub fn restore_gap(&mut self, gap: Gap) {
+        if gap.len > 0 {
+            debug_assert!(self.gap(gap.level).is_none(), "a priority has one gap");
+            self.cold_len += gap.len;
+            self.cold_bytes += gap.bytes;
+            self.gaps.push(gap);
+        }
+    }
+
+    /// Takes the gap of a priority away.
+    pub fn remove_gap(&mut self, level: u8) -> Option<Gap> {
+        let at = self.gaps.iter().position(|gap| gap.level == level)?;
+        let gap = self.gaps.swap_remove(at);
+        self.cold_len -= gap.len;
+        self.cold_bytes -= gap.bytes;
+        Some(gap)
+    }
+
+    /// Takes one message out of a gap; false when it is not in it.
+    pub fn take_cold(&mut self, level: u8, seq: u64, body_bytes: u64) -> bool {
+        let Some(mut gap) = self.remove_gap(level) else { return false };
+        let has = gap.has(seq);
+        if has {
+            gap.out.insert(seq);
+            gap.len -= 1;
+            gap.bytes = gap.bytes.saturating_sub(body_bytes);
+        }
+        self.restore_gap(gap);
+        has
+    }
+
+    /// The index may have a message that is somewhere else, or gone.
+    pub fn note_out(&mut self, level: u8, seq: u64) {
+        if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.level == level && (gap.from..gap.to).contains(&seq)) {
+            gap.out.insert(seq);
+        }
+    }
+
+    /// The index no longer has a message that had gone.
+    pub fn forget_out(&mut self, level: u8, seq: u64) {
+        if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.level == level) {
+            gap.out.remove(&seq);
+        }
+    }
+
+    /// Fills the gap of a priority from its beginning up to `next`, and takes that part of it away.
+    /// `deadline` is the least that the rest may have. Returns how many messages it should still have
+    /// had when it is at its end: none, unless the index is wrong.
+    pub fn fill(&mut self, level: u8, page: Vec<Entry>, next: u64, deadline: Time) -> u64 {
+        let Some(mut gap) = self.remove_gap(level) else { return 0 };
+        let bytes = page.iter().map(|entry| entry.message.body_bytes()).sum::<u64>();
+        let (from, missing) = (gap.from, gap.len.saturating_sub(page.len() as u64));
+        gap.len = missing;
+        gap.bytes = gap.bytes.saturating_sub(bytes);
+        gap.from = next;
+        gap.deadline = deadline;
+        gap.out = gap.out.split_off(&next);
+        let is_over = gap.from >= gap.to;
+        if !is_over {
+            self.restore_gap(gap);
+        }
+        self.len += page.len();
+        self.bytes += bytes;
+        for entry in &page {
+            if entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER {
+                self.note_deadline(entry, level);
+            }
+        }
+        // What is behind stays where it is: it may be much, and what is before is not.
+        let slots = &mut self.levels[level as usize];
+        let before = slots.partition_point(|slot| slot.seq < from);
+        let inside = slots.partition_point(|slot| slot.seq < next).max(before);
+        let mut front: Vec<Slot> = slots.drain(..inside).collect();
+        front.extend(page.into_iter().map(|entry| Slot { seq: entry.seq, entry: Some(entry) }));
+        front[before..].sort_by_key(|slot| slot.seq);
+        slots.reserve(front.len());
+        front.into_iter().rev().for_each(|slot| slots.push_front(slot));
+        self.trim(level as usize);
+        if is_over { missing } else { 0 }
+    }
+
+    /// Leaves those messages to the index that it has (in the log, and with a seq below `limit`) and
+    /// that are behind the window, which is filled in delivery order. Returns them.
+    pub fn evict(&mut self, window: &Window, limit: u64) -> Vec<Entry> {
+        let mut evicted = Vec::new();
+        let (mut messages, mut bytes) = (window.messages, window.bytes);
+        for level in (0..self.levels.len()).rev() {
+            let gap = self.remove_gap(level as u8);
+            let slots = &mut self.levels[level];
+            let head = gap.as_ref().map_or(slots.len(), |gap| slots.partition_point(|slot| slot.seq < gap.from));
+            let tail = gap.as_ref().map_or(slots.len(), |gap| slots.partition_point(|slot| slot.seq < gap.to));
+            let mut kept = 0;
+            for entry in slots.range(..head).map(|slot| slot.entry.as_ref()) {
+                let body_bytes = entry.map_or(0, |entry| entry.message.body_bytes());
+                if messages == 0 || body_bytes > bytes {
+                    // Nothing of a lower priority comes before this.
+                    messages = 0;
+                    break;
+                }
+                messages -= usize::from(entry.is_some());
+                bytes -= body_bytes;
+                kept += 1;
+            }
+            if kept == slots.len() || kept == head && tail == slots.len() {
+                gap.into_iter().for_each(|gap| self.restore_gap(gap));
+                continue;
+            }
+            let start = evicted.len();
+            let behind = slots.split_off(tail);
+            let between = slots.split_off(head);
+            let over = slots.split_off(kept);
+            let mut leave = |slots: &mut VecDeque<Slot>, from: VecDeque<Slot>| {
+                for slot in from {
+                    match slot.entry {
+                        None => self.holes -= 1,
+                        Some(entry) if entry.seq < limit && entry.place != Position::NONE => evicted.push(entry),
+                        entry => slots.push_back(Slot { seq: slot.seq, entry }),
+                    }
+                }
+            };
+            leave(slots, over);
+            slots.extend(between);
+            leave(slots, behind);
+            let gone = &evicted[start..];
+            let body_bytes = gone.iter().map(|entry| entry.message.body_bytes()).sum::<u64>();
+            self.len -= gone.len();
+            self.bytes -= body_bytes;
+            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
+                let mut gap = gap.unwrap_or(Gap {
+                    level: level as u8,
+                    from: u64::MAX,
+                    to: 0,
+                    len: 0,
+                    bytes: 0,
+                    deadline: Time::NEVER,
+                    out: BTreeSet::new(),
+                });
+                if first.seq < gap.from {
+                    (gap.from, gap.deadline) = (first.seq, first.deadline);
+                }
+                gap.to = gap.to.max(last.seq + 1);
+                gap.len += gone.len() as u64;
+                gap.bytes += body_bytes;
+                self.restore_gap(gap);
+            } else if let Some(gap) = gap {
+                self.restore_gap(gap);
+            }
+            self.trim(level);
+            let slots = &mut self.levels[level];
+            if slots.capacity() > KEPT_CAPACITY.max(4 * slots.len()) {
+                slots.shrink_to(KEPT_CAPACITY.max(2 * slots.len()));
+            }
+        }
+        self.prune_deadlines();
+        evicted
+    }
+
+    fn trim(&mut self, level: usize) {
+        let slots = &mut self.levels[level];
+        while slots.pop_front_if(|slot| slot.entry.is_none()).is_some() {
+            self.holes -= 1;
+        }
+        while slots.pop_back_if(|slot| slot.entry.is_none()).is_some() {
+            self.holes -= 1;
+        }
+    }
+
+    /// All messages that are here, in delivery order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.levels.iter().rev().flatten().filter_map(|slot| slot.entry.as_ref())
     }
 
-    /// All messages, in no particular order; what decides about places and sums must stay.
+    /// All messages that are here, in no particular order; what decides about places and sums must stay.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.levels.iter_mut().flatten().filter_map(|slot| slot.entry.as_mut())
     }

@@ -87,6 +87,11 @@ impl Retries {
         self.waiting.peek().map_or(Time::NEVER, |Reverse(first)| first.due)
     }
 
+    /// The messages, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.waiting.iter().map(|Reverse(waiting)| &waiting.entry)
+    }
+
     /// Number of messages.
     pub fn len(&self) -> usize {
         self.waiting.len()

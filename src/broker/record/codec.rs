@@ -89,6 +89,7 @@ const BINDING: u8 = 18;
 const DEFINED: u8 = 19;
 const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
+const PURGED: u8 = 22;
 
 /// The only version of every kind so far.
 const VERSION: u8 = 1;
@@ -191,6 +192,12 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_bytes(vhost.as_bytes(), out);
             put_bytes(exchange.as_bytes(), out);
             put_message(message, out);
+        }
+        Record::Purged { queue, below, kept } => {
+            begin(PURGED);
+            put(queue.0, out);
+            put(*below, out);
+            put_seqs(kept.iter().copied(), out);
         }
         Record::StreamTrimmed { queue, first } => {
             begin(STREAM_TRIMMED);
@@ -303,7 +310,7 @@ impl Decoder {
     fn record(&mut self, reader: &mut Reader<'_>, at: Position, is_inside: bool) -> Result<Record, DecodeError> {
         let kind = reader.byte()?;
         let version = reader.byte()?;
-        if !(BODY..=TRANSACTION).contains(&kind) {
+        if !(BODY..=PURGED).contains(&kind) {
             return Err(DecodeError::UnknownKind(kind));
         }
         if version != VERSION {
@@ -700,6 +707,11 @@ impl<'a> Reader<'a> {
     fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
         Ok(match kind {
             SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
+            PURGED => Record::Purged {
+                queue: QueueId(self.number()?),
+                below: self.number()?,
+                kept: self.seqs(|seq| seq)?,
+            },
             REQUEUE => {
                 let (queue, mut seqs) = (QueueId(self.number()?), self.seqs(|seq| (seq, 0))?);
                 for (_, count) in &mut seqs {

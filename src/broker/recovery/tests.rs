@@ -189,7 +189,7 @@ struct Story {
 
 /// A broker as those records say, that records to `journal`.
 fn open(records: Vec<(Position, Record)>, journal: &Arc<VecJournal>, now: Time) -> Broker {
-    Broker::open(Options::default(), now, records.into_iter(), journal.clone()).unwrap().0
+    Broker::open(Options::default(), now, None, records.into_iter(), journal.clone()).unwrap().0
 }
 
 fn queue_name(name: u8) -> String {

@@ -131,6 +131,7 @@ fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         number().prop_map(|body| Record::BodyClosed { body: Position(body) }),
         (queue(), seqs()).prop_map(|(queue, seqs)| Record::Settle { queue, seqs }),
+        (queue(), any::<u64>(), seqs()).prop_map(|(queue, below, kept)| Record::Purged { queue, below, kept }),
         (queue(), prop::collection::vec((number(), any::<u32>()), 0..6))
             .prop_map(|(queue, seqs)| Record::Requeue { queue, seqs }),
         (prop::option::of((queue(), number())), to, time()).prop_map(|(from, to, at)| Record::Move {

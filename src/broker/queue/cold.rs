@@ -1,0 +1,401 @@
+//! What of a queue only the cold index has: the messages behind its resident window.
+//!
+//! The log has the bodies, the index one small [`ColdEntry`] for each message, and memory the head of
+//! the queue and what came since the last checkpoint. A checkpoint asks each queue what changed
+//! ([`Queue::look`](super::Queue::look)), writes that, and says so
+//! ([`Queue::looked`](super::Queue::looked)): then the queue forgets what it need not have here. What
+//! comes back does so in pages ([`Page`]), which somebody reads while nobody waits under a lock.
+//!
+//! Invariants:
+//! - every message that is alive, in the log, and has a seq below `indexed_below` is in the index or
+//!   among the puts of the look under way; below `committed_below` it is in the index;
+//! - a seq inside of a gap that the index may have is one of the gap's messages, or in the gap's
+//!   `out`, or excluded by a purge: so no page brings back what has gone or is here;
+//! - a page that was asked for before the last checkpoint was finished is dropped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Weak,
+};
+
+use super::{Queue, ready::Entry};
+use crate::broker::{
+    message::Message,
+    record::{Position, QueueId},
+    time::Time,
+};
+
+/// One message as the cold index has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdEntry {
+    /// Its priority, as far as the queue tells priorities apart.
+    pub level: u8,
+    /// Its identity in the queue.
+    pub seq: u64,
+    /// Where the log has it.
+    pub place: Position,
+    /// When it expires.
+    pub deadline: Time,
+    /// It brought its time to live along: it may expire before those in front of it.
+    pub has_own_ttl: bool,
+    /// Deliveries that failed.
+    pub delivery_count: u32,
+    /// It was delivered before.
+    pub redelivered: bool,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+}
+
+impl ColdEntry {
+    /// A message of a queue with priorities up to that one.
+    pub(super) fn of(entry: &Entry, priority_max: u8) -> Self {
+        Self {
+            level: entry.message.traits.priority.min(priority_max),
+            seq: entry.seq,
+            place: entry.place,
+            deadline: entry.deadline,
+            has_own_ttl: entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER,
+            delivery_count: entry.delivery_count,
+            redelivered: entry.redelivered,
+            body_bytes: entry.message.body_bytes(),
+        }
+    }
+
+    /// The message itself, as it waits in memory.
+    pub(super) fn with(self, message: Message) -> Entry {
+        let Self { seq, place, deadline, delivery_count, redelivered, .. } = self;
+        Entry { seq, message, deadline, delivery_count, redelivered, place }
+    }
+
+    fn own_deadline(&self) -> Option<Time> {
+        self.has_own_ttl.then_some(self.deadline)
+    }
+}
+
+/// What is kept of a queue beside its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// All live messages before this seq are in the index.
+    pub indexed_below: u64,
+    /// The seq of the next message.
+    pub next_seq: u64,
+    /// Messages up to this one may have been delivered.
+    pub handed: u64,
+    /// The earliest deadline in the index of a message with its own time to live; may be early.
+    pub next_deadline: Time,
+    /// The levels that have messages.
+    pub levels: Vec<LevelHeader>,
+}
+
+/// Live messages of one level in the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelHeader {
+    /// The level.
+    pub level: u8,
+    /// Messages.
+    pub len: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// A message that the index has no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its level.
+    pub level: u8,
+    /// Its identity.
+    pub seq: u64,
+    /// Its deadline, if it had its own time to live.
+    pub deadline: Option<Time>,
+}
+
+/// Changes of one queue since the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Everything that was indexed before is gone; the puts come after.
+    pub is_purged: bool,
+    /// New ones, and those whose value changed.
+    pub puts: Vec<ColdEntry>,
+    /// Those that have gone, from the heads on. Of what went below a head nothing more is told: what
+    /// is filed by deadline has to be looked up by its seq.
+    pub deletes: Vec<Gone>,
+    /// Level and the seq below which nothing of it is alive.
+    pub heads: Vec<(u8, u64)>,
+    /// The new header, if it is another one.
+    pub header: Option<Header>,
+}
+
+impl Look {
+    fn is_empty(&self) -> bool {
+        !self.is_purged
+            && self.puts.is_empty()
+            && self.deletes.is_empty()
+            && self.heads.is_empty()
+            && self.header.is_none()
+    }
+}
+
+/// What may stay resident at the head of a queue after a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Bytes of bodies.
+    pub bytes: u64,
+    /// Messages.
+    pub messages: usize,
+}
+
+impl Default for Window {
+    /// Until the first checkpoint says otherwise.
+    fn default() -> Self {
+        Self { bytes: 1 << 20, messages: 2_048 }
+    }
+}
+
+/// A page that a queue wants.
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    /// Who gets it.
+    pub queue: Weak<Queue>,
+    /// Its identity.
+    pub id: QueueId,
+    /// To be given back with the page. The index is to be looked at after the request was made: a later
+    /// look would do, too.
+    pub generation: u64,
+    /// What is wanted.
+    pub wanted: Wanted,
+}
+
+/// Which messages are wanted. At least one, however large, unless there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The next messages of a level in order, `from <= seq < to`.
+    Front {
+        /// The level.
+        level: u8,
+        /// The first seq.
+        from: u64,
+        /// The seq behind the last.
+        to: u64,
+        /// At most so many.
+        messages_max: usize,
+        /// At most so many bytes of bodies.
+        bytes_max: u64,
+    },
+    /// Messages with their own time to live that expired, in the order of their deadlines.
+    Expired {
+        /// Only those whose deadline and seq are larger.
+        after: (Time, u64),
+        /// At this time.
+        until: Time,
+        /// At most so many.
+        messages_max: usize,
+    },
+}
+
+/// A page that was asked for.
+#[derive(Debug)]
+pub struct Page {
+    /// As it was in the request.
+    pub generation: u64,
+    /// What was wanted.
+    pub wanted: Wanted,
+    /// The messages, or what is wrong with index, log or disk.
+    pub result: Result<Vec<(ColdEntry, Message)>, String>,
+    /// [`Wanted::Front`]: the seq from which more may follow; `None` when the range was read to its end.
+    pub next: Option<u64>,
+    /// [`Wanted::Expired`]: the earliest deadline of its own that a message behind this page has,
+    /// [`Time::NEVER`] without one. May be before `until` when the page is full.
+    pub next_deadline: Time,
+}
+
+/// What a queue keeps for its cold messages, beside the gaps in its ready ones.
+#[derive(Debug)]
+pub(super) struct Cold {
+    pub(super) window: Window,
+    /// Finished looks.
+    generation: u64,
+    pub(super) indexed_below: u64,
+    committed_below: u64,
+    /// Live messages in the index, as number and bytes.
+    levels: BTreeMap<u8, (u64, u64)>,
+    gone: Vec<Gone>,
+    /// Length of `gone` at which those below the heads are dropped.
+    prune_at: usize,
+    /// Levels whose head may have moved.
+    moved: BTreeSet<u8>,
+    /// Heads as the index has them.
+    heads: BTreeMap<u8, u64>,
+    /// Messages whose value in the index is old.
+    changed: BTreeMap<u64, ColdEntry>,
+    /// Messages that are leaving and whose leaving is not recorded.
+    dying: BTreeMap<u64, ColdEntry>,
+    /// The largest seq that has been in `dying`.
+    dying_max: u64,
+    purged: Option<Purged>,
+    given: Option<Given>,
+    /// As the index has it.
+    header: Option<Header>,
+    /// The earliest own deadline in the index, for its header and for the next page of expired ones.
+    index_deadline: Time,
+    own_deadline: Time,
+    /// Up to which deadline and seq expired messages were taken.
+    expired: (Time, u64),
+    /// Of what is cold, messages up to this one may have been delivered before the start.
+    redelivered_up_to: u64,
+    is_front_asked: bool,
+    is_expired_asked: bool,
+    /// Somebody waits to get a message.
+    has_get: bool,
+    is_damaged: bool,
+}
+
+/// What a look has told and nobody has confirmed.
+#[derive(Debug, Default)]
+struct Given {
+    below: u64,
+    deletes: Vec<Gone>,
+    heads: Vec<(u8, u64)>,
+    moved: BTreeSet<u8>,
+    changed: BTreeMap<u64, ColdEntry>,
+    purged: Option<Purged>,
+    header: Option<Header>,
+}
+
+/// A purge that the index has not seen.
+#[derive(Clone, Debug)]
+struct Purged {
+    below: u64,
+    /// Messages that were not ready, and so stayed.
+    kept: BTreeMap<u64, ColdEntry>,
+}
+
+/// Pending deletes that are not worth looking at.
+const GONE_MIN: usize = 4_096;
+/// Messages of one page of expired ones.
+const EXPIRED_MAX: usize = 256;
+
+impl Default for Cold {
+    fn default() -> Self {
+        Self {
+            window: Window::default(),
+            generation: 0,
+            indexed_below: 0,
+            committed_below: 0,
+            levels: BTreeMap::new(),
+            gone: Vec::new(),
+            prune_at: GONE_MIN,
+            moved: BTreeSet::new(),
+            heads: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            dying: BTreeMap::new(),
+            dying_max: 0,
+            purged: None,
+            given: None,
+            header: None,
+            index_deadline: Time::NEVER,
+            own_deadline: Time::NEVER,
+            expired: (Time(0), 0),
+            redelivered_up_to: 0,
+            is_front_asked: false,
+            is_expired_asked: false,
+            has_get: false,
+            is_damaged: false,
+        }
+    }
+}
+
+impl Cold {
+    /// A message has left for good, and that is recorded under the same lock.
+    #[inline]
+    pub(super) fn left(&mut self, entry: &Entry, priority_max: u8) {
+        if entry.seq < self.indexed_below && entry.place != Position::NONE {
+            self.count_out(&ColdEntry::of(entry, priority_max));
+        }
+    }
+
+    fn count_out(&mut self, entry: &ColdEntry) {
+        if entry.seq >= self.indexed_below {
+            return;
+        }
+        if let Some((len, bytes)) = self.levels.get_mut(&entry.level) {
+            *len = len.saturating_sub(1);
+            *bytes = bytes.saturating_sub(entry.body_bytes);
+        }
+        if !self.changed.is_empty() {
+            self.changed.remove(&entry.seq);
+        }
+        if let Some(given) = &mut self.given {
+            given.changed.remove(&entry.seq);
+        }
+        for purged in self.purged.iter_mut().chain(self.given.iter_mut().filter_map(|given| given.purged.as_mut())) {
+            purged.kept.remove(&entry.seq);
+        }
+        self.moved.insert(entry.level);
+        self.gone.push(Gone { level: entry.level, seq: entry.seq, deadline: entry.own_deadline() });
+    }
+
+    /// A message is leaving; until that is recorded it is alive.
+    pub(super) fn dies(&mut self, entry: &Entry, priority_max: u8) {
+        if entry.place != Position::NONE && entry.seq != 0 {
+            self.dying_max = self.dying_max.max(entry.seq);
+            self.dying.insert(entry.seq, ColdEntry::of(entry, priority_max));
+        }
+    }
+
+    /// It is not leaving after all.
+    pub(super) fn stays(&mut self, seq: u64) {
+        self.dying.remove(&seq);
+    }
+
+    /// Its leaving is being recorded.
+    pub(super) fn died(&mut self, seq: u64) {
+        if let Some(entry) = self.dying.remove(&seq) {
+            self.count_out(&entry);
+        }
+    }
+
+    /// A delivery of it failed.
+    pub(super) fn changes(&mut self, entry: &Entry, priority_max: u8) {
+        if entry.seq < self.indexed_below && entry.place != Position::NONE {
+            self.changed.insert(entry.seq, ColdEntry::of(entry, priority_max));
+        }
+    }
+
+    fn is_purged(&self, seq: u64) -> bool {
+        let given = self.given.as_ref().and_then(|given| given.purged.as_ref());
+        self.purged.iter().chain(given).any(|purged| seq < purged.below && !purged.kept.contains_key(&seq))
+    }
+
+    /// What the index has of a message with what it has not.
+    fn overlay(&self, entry: ColdEntry) -> ColdEntry {
+        let given = self.given.as_ref().and_then(|given| given.changed.get(&entry.seq));
+        let mut entry = self.changed.get(&entry.seq).or(given).cloned().unwrap_or(entry);
+        entry.redelivered |= entry.seq <= self.redelivered_up_to;
+        entry
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Somebody waits to get a message that is not here.
+    pub(super) fn wait(&mut self) {
+        self.has_get = true;
+    }
+
+    pub(super) fn was_handed(&mut self, up_to: u64) {
+        self.redelivered_up_to = up_to;
+    }
+}
+
+mod checkpoint;
+mod paging;
+mod replay;
+mod shared;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub mod access;
 pub mod block;
@@ -31,6 +31,7 @@ pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod route;
+pub mod snapshot;
 pub mod term;
 pub mod time;
 pub mod timers;
@@ -45,7 +46,7 @@ pub mod vhost;
 use access::{Permissions, Users};
 use connections::Connections;
 use consumer::ConsumerId;
-use exchange::Exchange;
+use exchange::{Exchange, Holds};
 use limits::AllVhostLimits;
 use options::MemoryShare;
 pub use options::Options;
@@ -77,6 +78,12 @@ pub struct Broker {
     /// Who wants to be looked at when.
     pub timers: Timers,
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
+    /// Held while a vhost, exchange, queue or binding changes, and alone while all of them are told.
+    pub(in crate::broker) snapshot_gate: RwLock<()>,
+    /// What delaying exchanges hold, as far as an index has to be told.
+    pub(in crate::broker) holds: Holds,
+    /// Queues that were deleted, as far as an index has not been told.
+    pub(in crate::broker) gone_queues: Mutex<Vec<(QueueId, u8)>>,
     queue_ids: AtomicU64,
     consumer_ids: AtomicU64,
     hold_ids: AtomicU64,
@@ -162,6 +169,9 @@ impl Broker {
             connections: Connections::default(),
             timers: Timers::default(),
             vhosts: DashMap::default(),
+            snapshot_gate: RwLock::new(()),
+            holds: Holds::default(),
+            gone_queues: Mutex::default(),
             queue_ids: AtomicU64::new(1),
             consumer_ids: AtomicU64::new(1),
             hold_ids: AtomicU64::new(1),
@@ -303,6 +313,7 @@ impl Broker {
             vhost.set_metadata(metadata);
             vhost
         };
+        let _gate = self.snapshot_gate.read_recursive();
         self.vhosts.entry(name.into()).or_insert_with(made).clone()
     }
 
@@ -319,6 +330,7 @@ impl Broker {
 
     /// Deletes a vhost with everything in it and closes its connections; false if there is none.
     pub fn delete_vhost(&self, name: &str, turn: &mut Turn<'_>) -> bool {
+        let _gate = self.snapshot_gate.read_recursive();
         // Recorded while nobody can make a new one of that name.
         let removed = self.vhosts.remove_if(name, |name, _| {
             turn.record(Record::Removed(DefinitionKey::Vhost(name.clone())));
@@ -349,6 +361,11 @@ impl Broker {
     /// Identities up to this one are taken.
     pub fn reserve_queue_id(&self, id: QueueId) {
         self.queue_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
+    }
+
+    /// The next identities of a queue and of a message that an exchange holds back.
+    pub fn next_ids(&self) -> (QueueId, HoldId) {
+        (QueueId(self.queue_ids.load(Ordering::Relaxed)), HoldId(self.hold_ids.load(Ordering::Relaxed)))
     }
 
     /// A new identity for a message that an exchange holds back.

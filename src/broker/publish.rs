@@ -117,12 +117,13 @@ impl Vhost {
                 && RecentHistory::<Message>::wants(message.headers())
             {
                 let mut recent = recent.lock();
-                recent.store(message.clone());
+                let mut place = Position::NONE;
                 // All of them: what is displaced depends on every one.
                 if self.records(&keeper, turn) {
                     let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-                    turn.record(Record::Kept { vhost, exchange, message: message.clone() });
+                    place = turn.record_now(&Record::Kept { vhost, exchange, message: message.clone() });
                 }
+                recent.store((place, message.clone()));
             }
             if released.is_none_or(|released| !Arc::ptr_eq(released, &keeper))
                 && let (Some(delayed), Some(delay_ms)) = (&keeper.delayed, exchange::delay_ms(message.headers()))
@@ -134,7 +135,8 @@ impl Vhost {
                 delayed.hold(due, hold, message.clone());
                 if message.traits.persistent && self.records(&keeper, turn) {
                     let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-                    turn.record(Record::Held { vhost, exchange, hold, due, message: message.clone() });
+                    let place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message: message.clone() });
+                    turn.broker.holds.hold(hold, due, place);
                 }
                 drop(delayed);
                 turn.broker.timers.schedule(due, super::timers::Owner::Exchange(Arc::downgrade(&keeper)));
@@ -154,9 +156,12 @@ impl Vhost {
             }
             let mut batch = Batch::default();
             let mut holds: Vec<HoldId> = Vec::new();
-            for (hold, message) in due {
-                if message.traits.persistent {
+            let is_recorded = self.records(exchange, turn);
+            let mut gone = Vec::new();
+            for (due, hold, message) in due {
+                if is_recorded && message.traits.persistent {
                     holds.push(hold);
+                    gone.push((hold, due));
                 }
                 let headers = exchange::released_headers(message.headers());
                 let message = message.with_view(View { headers: Some(headers), without_ttl: false });
@@ -164,13 +169,15 @@ impl Vhost {
                 let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
                 batch.push(message, &Arc::new(route));
             }
-            let released = (!holds.is_empty() && self.records(exchange, turn)).then(|| Record::Released {
+            let released = (!holds.is_empty()).then(|| Record::Released {
                 vhost: self.name.clone(),
                 exchange: exchange.name.clone(),
                 holds,
             });
             // In one record with what the queues take: neither lost nor published twice.
             commit_with(&mut batch, &[], released, turn, &mut Vec::new());
+            // Told to an index only now: before that a crash would have them published again.
+            gone.into_iter().for_each(|(hold, due)| turn.broker.holds.forget(hold, due));
             turn.drain();
         }
     }
@@ -374,7 +381,7 @@ impl Turn<'_> {
     /// Delivers what an exchange has kept to a new binding's destination.
     pub(in crate::broker) fn replay_recent(&mut self, vhost: &Vhost, exchange: &Arc<Exchange>, to: &Target) {
         let Some(recent) = exchange.recent.as_ref().filter(|_| !self.is_replay()) else { return };
-        let kept: Vec<Message> = recent.lock().replay().cloned().collect();
+        let kept: Vec<Message> = recent.lock().replay().map(|(_, message)| message.clone()).collect();
         let mut batch = Batch::default();
         for message in kept {
             let route = match to {

@@ -256,6 +256,15 @@ impl Record {
             _ => false,
         }
     }
+
+    /// It says something that a [`Snapshot`](super::snapshot::Snapshot) has.
+    pub fn is_of_snapshot(&self) -> bool {
+        match self {
+            Self::Kept { .. } | Self::Seen { .. } => true,
+            Self::Transaction(records) => records.iter().any(Self::is_of_snapshot),
+            other => other.is_definition(),
+        }
+    }
 }
 
 /// A message that enters a queue, borrowed: what most records are.

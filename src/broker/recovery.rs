@@ -12,7 +12,7 @@
 //! says that it was delivered; so do, after a crash, some that were about to be.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -26,7 +26,7 @@ use super::{
         cold::ColdEntry,
         ready::Entry,
     },
-    record::{Definition, DefinitionKey, Keeper, Position, QueueId, Record},
+    record::{Definition, DefinitionKey, HoldId, Keeper, Position, QueueId, Record},
     time::Time,
     timers::Owner,
     topology::DeclareExchange,
@@ -103,6 +103,17 @@ pub struct Replay<'a> {
     count: u64,
     /// Vhosts whose policies have changed and are not yet in force.
     changed: BTreeSet<String>,
+    /// Definitions recorded before this are repeated already.
+    defined_before: Position,
+    /// Where the record is that is repeated now.
+    place: Position,
+    /// Messages that the records say an exchange holds, or holds no more.
+    held: HashSet<HoldId, foldhash::fast::RandomState>,
+    released: HashSet<HoldId, foldhash::fast::RandomState>,
+    /// Exchanges that were deleted, with the place of that: a later one may have the name.
+    deleted_exchanges: HashMap<(Arc<str>, Arc<str>), Position>,
+    /// The same of vhosts.
+    deleted_vhosts: HashMap<Arc<str>, Position>,
 }
 
 impl<'a> Replay<'a> {
@@ -113,7 +124,59 @@ impl<'a> Replay<'a> {
     pub fn new(broker: &'a Broker, now: Time) -> Self {
         assert!(!broker.is_logged(), "records are replayed before a journal is attached");
         let turn = Turn::replay(broker, now);
-        Self { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() }
+        Self {
+            turn,
+            queues: Queues::default(),
+            count: 0,
+            changed: BTreeSet::new(),
+            defined_before: Position::NONE,
+            place: Position::NONE,
+            held: HashSet::default(),
+            released: HashSet::default(),
+            deleted_exchanges: HashMap::default(),
+            deleted_vhosts: HashMap::default(),
+        }
+    }
+
+    /// Begins with what [`Broker::snapshot`] told at `at`.
+    pub fn begin(&mut self, at: Position, records: impl Iterator<Item = (Position, Record)>) -> Result<(), ReplayError> {
+        for (place, record) in records {
+            self.apply(record, place)?;
+        }
+        self.defined_before = at;
+        Ok(())
+    }
+
+    /// Identities before these are taken, though nothing may have them any more.
+    pub fn reserve_ids(&self, queue: QueueId, hold: HoldId) {
+        self.turn.broker.reserve_queue_id(QueueId(queue.0.saturating_sub(1)));
+        self.turn.broker.reserve_hold_id(HoldId(hold.0.saturating_sub(1)));
+    }
+
+    /// Has an exchange hold a message that an index names, unless a record has said what became of it. To
+    /// be called when all records have been repeated; `record` is the one at `place`.
+    pub fn hold(&mut self, hold: HoldId, due: Time, place: Position, record: impl FnOnce() -> Option<Record>) -> bool {
+        if self.held.contains(&hold) {
+            return true;
+        }
+        if self.released.contains(&hold) {
+            self.turn.broker.holds.forget(hold, due);
+            return true;
+        }
+        let Some(Record::Held { vhost, exchange, message, .. }) = record() else { return false };
+        let deleted = self.deleted_vhosts.get(&vhost).copied().unwrap_or_default();
+        let of_exchange = self.deleted_exchanges.get(&(vhost.clone(), exchange.clone()));
+        let is_gone = place < deleted.max(of_exchange.copied().unwrap_or_default());
+        match self.exchange(&vhost, &exchange).filter(|of| !is_gone && of.delayed.is_some()) {
+            Some(exchange) => {
+                if let Some(delayed) = &exchange.delayed {
+                    delayed.lock().hold(due, hold, message);
+                }
+                self.turn.broker.timers.schedule(due, Owner::Exchange(Arc::downgrade(&exchange)));
+            }
+            None => self.turn.broker.holds.forget(hold, due),
+        }
+        true
     }
 
     /// All records have been repeated. It is `now`, which may be later than the records say.
@@ -133,6 +196,7 @@ impl<'a> Replay<'a> {
     /// Repeats a record, which is at `place`.
     pub fn apply(&mut self, record: Record, place: Position) -> Result<(), ReplayError> {
         self.count += 1;
+        self.place = place;
         if !matches!(record, Record::Defined(Definition::Policy(..)) | Record::Removed(DefinitionKey::Policy { .. })) {
             self.apply_policies();
         }
@@ -191,20 +255,29 @@ impl<'a> Replay<'a> {
                 if let Some(exchange) = self.exchange(&vhost, &exchange)
                     && let Some(delayed) = &exchange.delayed
                 {
+                    self.turn.broker.holds.hold(hold, due, place);
+                    self.held.insert(hold);
                     delayed.lock().hold(due, hold, message);
                     self.turn.broker.timers.schedule(due, Owner::Exchange(Arc::downgrade(&exchange)));
                 }
             }
             Record::Released { vhost, exchange, holds } => {
                 if let Some(delayed) = self.exchange(&vhost, &exchange).as_ref().and_then(|of| of.delayed.as_ref()) {
-                    delayed.lock().forget(&holds);
+                    let gone = delayed.lock().forget(&holds);
+                    gone.into_iter().for_each(|(due, hold)| self.turn.broker.holds.forget(hold, due));
+                    self.released.extend(holds);
                 }
             }
             Record::Kept { vhost, exchange, message } => {
                 if let Some(recent) = self.exchange(&vhost, &exchange).as_ref().and_then(|of| of.recent.as_ref()) {
-                    recent.lock().store(message);
+                    let mut recent = recent.lock();
+                    // What a snapshot has already is not kept twice.
+                    if recent.replay().last().is_none_or(|(last, _)| *last < place) {
+                        recent.store((place, message));
+                    }
                 }
             }
+            Record::Defined(_) | Record::Removed(_) if place < self.defined_before => {}
             Record::Defined(definition) => self.define(definition)?,
             Record::Removed(key) => self.remove(key),
             Record::Purged { queue, below, kept } => {
@@ -223,6 +296,8 @@ impl<'a> Replay<'a> {
                     self.apply(record, place)?;
                 }
             }
+            // The snapshot has it, or what became of it.
+            topology if place < self.defined_before => drop(topology),
             topology => self.apply_topology(topology)?,
         }
         Ok(())
@@ -274,6 +349,7 @@ impl<'a> Replay<'a> {
         match key {
             DefinitionKey::Vhost(name) => {
                 broker.delete_vhost(&name, &mut self.turn);
+                self.deleted_vhosts.insert(name, self.place);
                 for queue in self.queues.values_mut() {
                     queue.take_if(|queue| queue.is_deleted());
                 }
@@ -336,6 +412,7 @@ impl<'a> Replay<'a> {
                 added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
             }
             Record::ExchangeDeleted { vhost, name } => {
+                self.deleted_exchanges.insert((vhost.clone(), name.clone()), self.place);
                 if let Some(vhost) = broker.vhost(&vhost)
                     && let Some(exchange) = vhost.exchange(&name)
                 {
@@ -370,7 +447,12 @@ impl<'a> Replay<'a> {
 
     /// The queue of that identity, unless it is gone.
     fn queue(&self, id: QueueId) -> Result<Option<&Arc<Queue>>, ReplayError> {
-        self.queues.get(&id).map(Option::as_ref).ok_or(ReplayError::UnknownQueue(id.0))
+        match self.queues.get(&id) {
+            Some(queue) => Ok(queue.as_ref()),
+            // It was gone when the snapshot was taken.
+            None if self.place < self.defined_before => Ok(None),
+            None => Err(ReplayError::UnknownQueue(id.0)),
+        }
     }
 
     /// `None` when its vhost was removed while it was being declared.

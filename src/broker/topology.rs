@@ -6,6 +6,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use base64::Engine as _;
+use parking_lot::{MutexGuard, RwLockReadGuard};
 
 use super::{
     Broker,
@@ -86,6 +87,12 @@ impl Vhost {
         self.exchange(name).ok_or_else(|| self.not_found(Kind::Exchange, name))
     }
 
+    /// Takes the topology lock. Snapshots of all definitions are taken between two changes.
+    fn change_topology<'a>(&'a self, turn: &Turn<'a>) -> (RwLockReadGuard<'a, ()>, MutexGuard<'a, ()>) {
+        // A deleted vhost removes its queues while it holds the gate itself.
+        (turn.broker.snapshot_gate.read_recursive(), self.topology.lock())
+    }
+
     fn not_found(&self, kind: Kind, name: &str) -> Error {
         Error::NotFound { kind, name: name.to_owned(), vhost: self.name.clone() }
     }
@@ -117,7 +124,7 @@ impl Vhost {
             return self.redeclare(&existing, &declaration, owner, turn);
         }
         let parsed = arguments::parse(&declaration)?;
-        let _topology = self.topology.lock();
+        let _topology = self.change_topology(turn);
         if !server_named && let Some(existing) = self.queue(wanted.name) {
             return self.redeclare(&existing, &declaration, owner, turn);
         }
@@ -263,7 +270,7 @@ impl Vhost {
 
     /// Deletes exactly this queue; returns the number of ready messages that went with it.
     pub fn remove_queue(self: &Arc<Self>, queue: &Arc<Queue>, turn: &mut Turn<'_>) -> u64 {
-        let _topology = self.topology.lock();
+        let _topology = self.change_topology(turn);
         if self.queues.remove_if(&queue.name, |_, current| Arc::ptr_eq(current, queue)).is_none() {
             return 0;
         }
@@ -271,6 +278,8 @@ impl Vhost {
         let sources = unbind_from_all(&Target::Queue(queue.clone()));
         if queue.survives_restart() {
             turn.record(Record::QueueDeleted { queue: queue.id });
+            let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
+            turn.broker.gone_queues.lock().push((queue.id, priority_max));
         }
         let ready = queue.close(turn);
         for source in sources {
@@ -289,7 +298,7 @@ impl Vhost {
             return Err(Error::DefaultExchange);
         }
         let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
-        let _topology = self.topology.lock();
+        let _topology = self.change_topology(turn);
         if let Some(existing) = self.exchange(wanted.name) {
             turn.wait_for(existing.declared_at());
             return self.redeclare_exchange(existing, wanted, &kind);
@@ -393,7 +402,7 @@ impl Vhost {
         if name.starts_with("amq.") && self.exchange(name).is_some() {
             return Err(Error::SystemExchange { name: name.to_owned(), vhost: self.name.clone() });
         }
-        let _topology = self.topology.lock();
+        let _topology = self.change_topology(turn);
         let Some(exchange) = self.exchange(name) else { return Ok(()) };
         if if_unused && exchange.bindings_count() > 0 {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.to_owned(), vhost: self.name.clone() });
@@ -412,7 +421,7 @@ impl Vhost {
             // Or a queue that lives long would keep every exchange that was ever bound to it.
             binding.target.inbound().lock().retain(|source| !Arc::ptr_eq(source, exchange));
         }
-        exchange.mark_deleted();
+        exchange.mark_deleted(&turn.broker.holds);
         if exchange.declaration.is_durable {
             turn.record(Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
         }
@@ -436,7 +445,7 @@ impl Vhost {
         arguments: &Table,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        let topology = self.topology.lock();
+        let topology = self.change_topology(turn);
         let exchange = self.binding_source(source, destination)?;
         if destination.is_deleted() {
             return Err(self.not_found(destination.kind(), destination.name()));
@@ -464,7 +473,7 @@ impl Vhost {
         arguments: &Table,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        let _topology = self.topology.lock();
+        let _topology = self.change_topology(turn);
         let exchange = self.binding_source(source, destination)?;
         if exchange.unbind(destination, key, arguments) {
             self.record_binding(false, &exchange, destination, key, arguments, turn);

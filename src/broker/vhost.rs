@@ -99,6 +99,11 @@ impl Vhost {
         })
     }
 
+    /// Every vhost has an exchange of that name from its beginning.
+    pub(in crate::broker) fn is_predeclared(name: &str) -> bool {
+        PREDECLARED.iter().any(|(predeclared, ..)| *predeclared == name)
+    }
+
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
         self.queues.get(name).map(|queue| queue.clone())

@@ -66,8 +66,8 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         .map_err(|error| StartError::Other(error.to_string()))?;
     let stop = Arc::new(Notify::new());
     let watcher = Arc::new(Watcher::new(stop.clone()));
-    let persistence::Opened { broker, log } =
-        persistence::open(data_dir, settings.broker.clone(), &settings.persistence, &watcher)?;
+    let opened = persistence::open(data_dir, settings.broker.clone(), &settings.persistence, &watcher)?;
+    let (broker, log) = (opened.broker.clone(), opened.log.clone());
     broker.show_properties_by(amqp::properties::show);
     broker.access.digest_aside(aside::run);
     if let Some(path) = &settings.server.definitions_file {
@@ -101,7 +101,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     process.close().await;
     drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
     // Its threads tell the watcher, which may wake tasks of this runtime: not from one of them.
-    let closed = tokio::task::spawn_blocking(move || log.close()).await;
+    let closed = tokio::task::spawn_blocking(move || opened.close()).await;
     if let Err(error) = closed {
         tracing::error!(%error, "the log could not be closed");
     }

@@ -49,10 +49,18 @@ impl<M> Delayed<M> {
         self.heap.push(Held { due, hold, message });
     }
 
-    /// Lets go of messages wherever they are, as a log says it was done.
-    pub fn forget(&mut self, holds: &[HoldId]) {
+    /// Lets go of messages wherever they are, as a log says it was done. Returns those that were here.
+    pub fn forget(&mut self, holds: &[HoldId]) -> Vec<(Time, HoldId)> {
         let holds: HashSet<_, foldhash::fast::FixedState> = holds.iter().collect();
-        self.heap.retain(|held| !holds.contains(&held.hold));
+        let mut gone = Vec::new();
+        self.heap.retain(|held| {
+            let is_gone = holds.contains(&held.hold);
+            if is_gone {
+                gone.push((held.due, held.hold));
+            }
+            !is_gone
+        });
+        gone
     }
 
     /// Lets go of everything.
@@ -61,13 +69,13 @@ impl<M> Delayed<M> {
     }
 
     /// Takes out at most `max` messages that are due at `now`, as far as the iterator is driven.
-    pub fn pop_due(&mut self, now: Time, max: usize) -> impl Iterator<Item = (HoldId, M)> {
+    pub fn pop_due(&mut self, now: Time, max: usize) -> impl Iterator<Item = (Time, HoldId, M)> {
         if self.heap.capacity() > CAPACITY_KEPT && self.heap.len() < self.heap.capacity() / 4 {
             self.heap.shrink_to(self.heap.len() * 2);
         }
         std::iter::from_fn(move || {
             self.next_due().filter(|due| *due <= now)?;
-            self.heap.pop().map(|held| (held.hold, held.message))
+            self.heap.pop().map(|held| (held.due, held.hold, held.message))
         })
         .take(max)
     }
@@ -180,8 +188,8 @@ mod tests {
         }
         assert_eq!(delayed.next_due(), Some(Time(10)));
         assert_eq!(delayed.pop_due(Time(9), 10).next(), None);
-        assert_eq!(delayed.pop_due(Time(20), 3).map(|(_, name)| name).collect::<Vec<_>>(), ["a", "b1", "b2"]);
-        assert_eq!(delayed.pop_due(Time(20), 3).map(|(_, name)| name).collect::<Vec<_>>(), ["b3"]);
+        assert_eq!(delayed.pop_due(Time(20), 3).map(|(.., name)| name).collect::<Vec<_>>(), ["a", "b1", "b2"]);
+        assert_eq!(delayed.pop_due(Time(20), 3).map(|(.., name)| name).collect::<Vec<_>>(), ["b3"]);
         assert_eq!(delayed.next_due(), Some(Time(30)));
         assert_eq!(delayed.len(), 1);
     }
@@ -190,7 +198,7 @@ mod tests {
     fn an_iterator_that_is_dropped_early_leaves_the_rest() {
         let mut delayed = Delayed::new();
         (0..3).for_each(|n| delayed.hold(Time(n), HoldId(n), n));
-        assert_eq!(delayed.pop_due(Time(9), 3).next(), Some((HoldId(0), 0)));
+        assert_eq!(delayed.pop_due(Time(9), 3).next(), Some((Time(0), HoldId(0), 0)));
         assert_eq!(delayed.len(), 2);
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{BindError, Binding, Delayed, Kind, KindError, RecentHistory, Router, Routing};
+use super::{BindError, Binding, Delayed, Holds, Kind, KindError, RecentHistory, Router, Routing};
 use crate::broker::{
     error,
     message::Message,
@@ -130,8 +130,8 @@ pub struct Exchange {
     alternate: RwLock<Option<Arc<str>>>,
     /// Messages that are held back, in an exchange that does so.
     pub delayed: Option<Mutex<Delayed<Message>>>,
-    /// The last messages, in an exchange that keeps them.
-    pub recent: Option<Mutex<RecentHistory<Message>>>,
+    /// The last messages with their places in the log, in an exchange that keeps them.
+    pub recent: Option<Mutex<RecentHistory<(Position, Message)>>>,
     /// Names of messages that it has seen, in an exchange that was asked to tell.
     pub dedup: Option<Mutex<Window>>,
     /// Exchanges that have, or had, bindings to it.
@@ -197,12 +197,14 @@ impl Exchange {
         self.is_deleted.load(Ordering::Acquire)
     }
 
-    pub(in crate::broker) fn mark_deleted(&self) {
+    pub(in crate::broker) fn mark_deleted(&self, holds: &Holds) {
         // Whoever keeps a message here looks under these locks whether the exchange is still there:
         // none can be recorded once its deletion is.
         let mut delayed = self.delayed.as_ref().map(Mutex::lock);
         let _recent = self.recent.as_ref().map(Mutex::lock);
         if let Some(delayed) = &mut delayed {
+            let persistent = delayed.iter().filter(|(.., message)| message.traits.persistent);
+            persistent.for_each(|(due, hold, _)| holds.forget(hold, due));
             delayed.clear();
         }
         self.is_deleted.store(true, Ordering::Release);

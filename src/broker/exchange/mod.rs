@@ -12,6 +12,7 @@ mod direct;
 mod fanout;
 mod handle;
 mod headers;
+mod holds;
 mod modulus_hash;
 mod random;
 pub mod recent_history;
@@ -27,6 +28,7 @@ use bindings::{Bindings, dedup_from, sorted};
 pub use consistent_hash::WEIGHT_MAX;
 pub use delayed::{Delayed, delay_ms, released_headers};
 pub use handle::{Declaration, Exchange, Target};
+pub use holds::{Changes as HoldChanges, Holds};
 pub use recent_history::RecentHistory;
 
 use crate::broker::value::{Headers, Table, Value};

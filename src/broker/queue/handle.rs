@@ -353,6 +353,13 @@ impl Queue {
         self.survives_restart() && turn.broker.is_logged()
     }
 
+    /// The place in the log of the oldest message of a stream; [`None`] for other queues.
+    pub fn first_kept(&self) -> Option<Position> {
+        let machine = self.machine.lock();
+        let stream = machine.stream.as_ref()?;
+        Some(stream.first_place().unwrap_or(Position(u64::MAX)))
+    }
+
     /// Whether it is in the log: durable, and not to go with its connection.
     pub(in crate::broker) fn survives_restart(&self) -> bool {
         self.is_durable && self.declaration.owner.is_none()

@@ -346,7 +346,7 @@ impl Machine {
         self.counters.published += 1;
         if let Some(stream) = &mut self.stream {
             debug_assert_eq!(stream.next_offset(), seq, "what was admitted enters at once");
-            stream.append(message, now);
+            stream.append(message, now, place);
             return;
         }
         debug_assert_eq!(self.next_seq, seq, "what was admitted enters at once");
@@ -418,7 +418,7 @@ impl Machine {
                 stream.start_at(entry.seq);
             }
             debug_assert_eq!(stream.next_offset(), entry.seq, "a stream's records have no gaps");
-            stream.append(entry.message, at);
+            stream.append(entry.message, at, entry.place);
             return;
         }
         self.next_seq = self.next_seq.max(entry.seq + 1);

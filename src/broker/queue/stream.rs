@@ -22,6 +22,7 @@ pub use self::offset::{OffsetError, OffsetSpec};
 use super::arguments::QueueArguments;
 use crate::broker::{
     message::Message,
+    record::Position,
     time::Time,
     value::{Table, Value},
 };
@@ -85,6 +86,8 @@ pub struct Stream {
 #[derive(Debug)]
 struct Segment {
     base: u64,
+    /// Where the log has the oldest message.
+    place: Position,
     entries: Vec<Entry>,
     held_bytes: u64,
     body_bytes: u64,
@@ -130,7 +133,7 @@ impl Stream {
     /// Adds a message and returns its offset.
     ///
     /// Drops nothing: call [`Stream::retain`] afterwards.
-    pub fn append(&mut self, message: Message, now: Time) -> u64 {
+    pub fn append(&mut self, message: Message, now: Time, place: Position) -> u64 {
         let offset = self.next_offset;
         let last_time = self.segments.back().and_then(Segment::last_time);
         // The clock never runs backwards, but searching by time must not depend on it.
@@ -140,10 +143,13 @@ impl Stream {
         }
         let (held_bytes, body_bytes) = (message.held_bytes(), message.body_bytes());
         if self.starts_segment(held_bytes, now) {
-            self.segments.push_back(Segment { base: offset, entries: Vec::new(), held_bytes: 0, body_bytes: 0 });
+            let entries = Vec::new();
+            self.segments.push_back(Segment { base: offset, place, entries, held_bytes: 0, body_bytes: 0 });
         }
         let segment = self.segments.back_mut().expect("a first append starts a segment");
         segment.entries.push(Entry { time: now, message });
+        // A message that several queues took is in the log earlier than in its queue.
+        segment.place = segment.place.min(place);
         segment.held_bytes += held_bytes;
         segment.body_bytes += body_bytes;
         self.held_bytes += held_bytes;
@@ -166,6 +172,11 @@ impl Stream {
         {
             self.segments[segment_index].entries[entry_index].message.compact();
         }
+    }
+
+    /// Where the log has the oldest message.
+    pub fn first_place(&self) -> Option<Position> {
+        self.segments.front().map(|segment| segment.place)
     }
 
     /// The offset of the oldest message; the next offset when there is none.

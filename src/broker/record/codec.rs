@@ -307,9 +307,25 @@ impl Decoder {
         self.bodies.len()
     }
 
+    /// Reads one record of that kind and version, of which `bytes` are the fields.
+    pub fn decode_fields(&mut self, head: (u8, u8), bytes: &[u8], at: Position) -> Result<Record, DecodeError> {
+        let mut reader = Reader(bytes);
+        let record = self.fields(head, &mut reader, at, false)?;
+        if reader.0.is_empty() { Ok(record) } else { Err(DecodeError::Trailing(reader.0.len())) }
+    }
+
     fn record(&mut self, reader: &mut Reader<'_>, at: Position, is_inside: bool) -> Result<Record, DecodeError> {
-        let kind = reader.byte()?;
-        let version = reader.byte()?;
+        let head = (reader.byte()?, reader.byte()?);
+        self.fields(head, reader, at, is_inside)
+    }
+
+    fn fields(
+        &mut self,
+        (kind, version): (u8, u8),
+        reader: &mut Reader<'_>,
+        at: Position,
+        is_inside: bool,
+    ) -> Result<Record, DecodeError> {
         if !(BODY..=PURGED).contains(&kind) {
             return Err(DecodeError::UnknownKind(kind));
         }

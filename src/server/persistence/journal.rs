@@ -11,7 +11,13 @@
 //! Nothing is ever refused here: sessions ask [`Journal::has_room`] before they read, and what they
 //! read then fits. When the log has failed, everything waits for a position that never comes.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use smallvec::SmallVec;
 
@@ -31,6 +37,9 @@ pub(super) const CHAIN_VERSION: u8 = 1;
 pub struct LogJournal {
     log: Arc<Log>,
     pins: Arc<Pins>,
+    /// After the last record that a snapshot of the definitions has to have.
+    defined_at: AtomicU64,
+    chain_bytes_max: AtomicU64,
 }
 
 thread_local! {
@@ -42,8 +51,20 @@ const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 impl LogJournal {
     /// A journal that writes to `log`.
-    pub fn new(log: Arc<Log>) -> Self {
-        Self { log, pins: Arc::default() }
+    /// `chain_bytes_max` is what its records so far need.
+    pub fn new(log: Arc<Log>, chain_bytes_max: u64) -> Self {
+        let (defined_at, chain_bytes_max) = (AtomicU64::new(0), AtomicU64::new(chain_bytes_max));
+        Self { log, pins: Arc::default(), defined_at, chain_bytes_max }
+    }
+
+    /// After the last record that a snapshot of the definitions has to have.
+    pub fn defined_at(&self) -> Position {
+        Position(self.defined_at.load(Ordering::Acquire))
+    }
+
+    /// Bytes of the log from the first part of a long record to its end, at most.
+    pub fn chain_bytes_max(&self) -> u64 {
+        self.chain_bytes_max.load(Ordering::Relaxed)
     }
 
     fn append_pieces(&self, head: Head, pieces: &[&[u8]]) -> Appended {
@@ -68,7 +89,10 @@ impl LogJournal {
             let appended = self.append_pieces(Head::new(PART, CHAIN_VERSION), &[part]);
             chain.extend(appended.at.0.to_le_bytes());
         }
-        self.append_pieces(Head::new(CHAINED, CHAIN_VERSION), &[&chain])
+        let first = chain.get(2..10).and_then(|first| first.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let appended = self.append_pieces(Head::new(CHAINED, CHAIN_VERSION), &[&chain]);
+        self.chain_bytes_max.fetch_max(appended.at.0.saturating_sub(first), Ordering::Relaxed);
+        appended
     }
 }
 
@@ -91,10 +115,17 @@ fn with_scratch<T>(take: impl FnOnce(&mut Vec<u8>) -> T) -> T {
 
 impl Journal for LogJournal {
     fn append(&self, record: &Record) -> Appended {
-        with_scratch(|scratch| {
+        let is_of_snapshot = record.is_of_snapshot();
+        // No checkpoint begins between such a record and its being noted.
+        let _pin = is_of_snapshot.then(|| self.pins.pin(|| self.end()));
+        let appended = with_scratch(|scratch| {
             encode(record, scratch);
             self.append_whole(scratch)
-        })
+        });
+        if is_of_snapshot {
+            self.defined_at.fetch_max(appended.end.0, Ordering::AcqRel);
+        }
+        appended
     }
 
     fn append_enqueued(&self, enqueued: Enqueued<'_>) -> Appended {

@@ -3,14 +3,20 @@
 //! ```text
 //! data directory
 //!   log/      the segments of the log ([`crate::store`])
+//!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
 //! ```
 
+mod checkpoint;
+mod entries;
 mod journal;
+mod messages;
+mod pages;
 mod replay;
 
 use std::{
     path::Path,
     sync::{Arc, OnceLock, Weak},
+    thread::JoinHandle,
 };
 
 use tokio::sync::Notify;
@@ -19,42 +25,65 @@ pub use journal::LogJournal;
 
 use super::{clock, listen::StartError, options::Persistence};
 use crate::{
-    broker::{self, Broker, recovery::Replay, time::Time},
-    store::{self, Log, Owner, Space, Store, disk::RealDisk},
+    broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
+    store::{
+        self, Log, Owner, Space, Store,
+        disk::RealDisk,
+        index::{Index, Rank},
+    },
 };
+use checkpoint::{Checkpointer, note_of, snapshot_of};
+use pages::Pages;
 use replay::Reader;
 
 /// Folder of the log in the data directory.
 const LOG_FOLDER: &str = "log";
 
-/// A broker and the log that it records to.
+/// Folder of the index in the data directory.
+const INDEX_FOLDER: &str = "index";
+
+/// A broker that is kept on the disk.
 pub struct Opened {
     /// The broker.
     pub broker: Arc<Broker>,
     /// Its log.
     pub log: Arc<Log>,
+    checkpointer: Arc<Checkpointer>,
+    pages: Arc<Pages>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// Opens the log of a data directory, and the broker as it says. `watcher` is told what happens to the
-/// log from then on.
+/// Opens the log and the index of a data directory, and the broker as they say. `watcher` is told what
+/// happens to the log from then on.
 pub fn open(
     data_dir: &Path,
     options: broker::Options,
     persistence: &Persistence,
     watcher: &Arc<Watcher>,
 ) -> Result<Opened, StartError> {
-    let other = |error: &dyn std::fmt::Display| StartError::Other(error.to_string());
-    let started_at = std::time::Instant::now();
-    let store = Store::open(Arc::new(RealDisk), &data_dir.join(LOG_FOLDER), persistence.log.clone())
-        .map_err(|error| other(&error))?;
-    let broker = Arc::new(Broker::blank(options, clock::wall()).map_err(StartError::Other)?);
-    let mut replay = Replay::new(&broker, clock::wall());
+    let started_at = clock::wall();
+    let disk = Arc::new(RealDisk);
+    let store = Store::open(disk.clone(), &data_dir.join(LOG_FOLDER), persistence.log.clone()).map_err(other)?;
+    let index = Index::open(disk, &data_dir.join(INDEX_FOLDER), persistence.index.clone()).map_err(other)?;
+    let index = Arc::new(index);
+    let checkpoint = index.checkpoint();
+    let note = checkpoint.as_ref().and_then(|checkpoint| note_of(&checkpoint.note));
+    let broker = Arc::new(Broker::blank(options, started_at).map_err(StartError::Other)?);
+    let pages = Pages::new(index.clone());
+    broker.attach_cold_pages(pages.clone());
+    let mut replay = Replay::new(&broker, started_at);
+    if let Some(attachment) = index.attachment().map_err(other)? {
+        let snapshot = snapshot_of(&attachment);
+        let (at, records) = snapshot.ok_or_else(|| other("the checkpoint's definitions cannot be read"))?;
+        replay.begin(at, records.into_iter()).map_err(other)?;
+    }
+    if let Some(note) = &note {
+        replay.reserve_ids(note.queue, note.hold);
+    }
     let mut reader = Reader::default();
-    let recovered = store
-        .replay(store::Position(0), |record, _| reader.read(record, &mut replay))
-        .map_err(|error| other(&error))?;
+    let covered = store::Position(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covered));
+    let recovered = store.replay(covered, |record, _| reader.read(record, &mut replay)).map_err(other)?;
     clock::start_after(Time(recovered.time_ms()));
-    let replayed = replay.finish(clock::now());
     if let Some(torn) = recovered.torn() {
         tracing::warn!(
             file = %torn.file.display(), position = %torn.position, what = torn.what,
@@ -62,20 +91,69 @@ pub fn open(
         );
     }
     let epoch = recovered.epoch().max(1);
-    let log = Arc::new(recovered.start(epoch, watcher.clone()).map_err(|error| other(&error))?);
+    let log = Arc::new(recovered.start(epoch, watcher.clone()).map_err(other)?);
     log.set_time(clock::now().0);
-    broker.begin(&replayed, Arc::new(LogJournal::new(log.clone()))).map_err(|error| other(&error))?;
+    hold(&index, &log, &mut replay)?;
+    let replayed = replay.finish(clock::now());
+    let chain_bytes_max = reader.chain_bytes_max.max(note.map_or(0, |note| note.chain_bytes_max));
+    let journal = Arc::new(LogJournal::new(log.clone(), chain_bytes_max));
+    broker.begin(&replayed, journal.clone()).map_err(other)?;
     // What a first start defined must be there before anybody is told that the broker runs.
-    log.flush().map_err(|error| other(&error))?;
+    log.flush().map_err(other)?;
     watcher.watch(&broker);
+    let checkpointer = Checkpointer::new(broker.clone(), log.clone(), journal, index, persistence.clone());
+    let checkpointer = checkpointer.map_err(other)?;
+    let mut threads = pages.start(&log, &broker).map_err(other)?;
+    threads.push(checkpointer.start().map_err(other)?);
     tracing::info!(
         records = replayed.records,
         queues = replayed.queues,
         messages = replayed.messages,
-        ms = started_at.elapsed().as_millis() as u64,
+        ms = clock::wall().ms_since(started_at),
         "the log was replayed"
     );
-    Ok(Opened { broker, log })
+    Ok(Opened { broker, log, checkpointer, pages, threads })
+}
+
+fn other(error: impl std::fmt::Display) -> StartError {
+    StartError::Other(error.to_string())
+}
+
+/// Has exchanges hold again what the index says they do.
+fn hold(index: &Index, log: &Log, replay: &mut Replay<'_>) -> Result<(), StartError> {
+    let mut scan = index.scan(entries::HOLDS, 0, Rank::MIN);
+    while let Some((rank, value)) = scan.next_entry().map_err(other)? {
+        let place = entries::place(value).ok_or_else(|| other("the index has a message held back without a place"))?;
+        let mut failure = None;
+        let is_known = replay.hold(HoldId(rank.seq), Time(rank.order), place, || {
+            messages::read_record(log, place).map_err(|error| failure = Some(error)).ok()
+        });
+        if !is_known {
+            return Err(other(failure.unwrap_or_else(|| format!("position {} has no message held back", place.0))));
+        }
+    }
+    Ok(())
+}
+
+impl Opened {
+    /// Ends everything in good order. May block.
+    pub fn close(self) {
+        self.checkpointer.stop();
+        self.pages.stop();
+        for thread in self.threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+        // The second covers what the first began with: the next start has nothing to replay.
+        for _ in 0..2 {
+            if self.log.failure().is_none()
+                && let Err(error) = self.checkpointer.make()
+            {
+                tracing::warn!(%error, "no last checkpoint could be made; the next start replays the log");
+            }
+        }
+        self.log.close();
+    }
 }
 
 /// Is told what happens to the log, and has the broker act on it.

@@ -44,45 +44,35 @@ pub(super) struct Reader {
     decoder: Decoder,
     /// Pieces of records whose end has not come. Those that stay here were cut off by a crash.
     parts: HashMap<store::Position, Vec<u8>, foldhash::fast::RandomState>,
-    whole: Vec<u8>,
+    /// The longest way from the first part of a record to its end, in bytes of the log.
+    pub(super) chain_bytes_max: u64,
 }
 
 impl Reader {
     /// Repeats one record of the log.
     pub(super) fn read(&mut self, record: store::Record<'_>, replay: &mut Replay<'_>) -> Result<(), Error> {
         let position = record.position;
-        let unreadable = |error| Error::Record { position, error };
+        let place = Position(position.0);
         let head = (record.head.kind, record.head.version);
-        self.whole.clear();
-        match head {
+        let decoded = match head {
             (PART, CHAIN_VERSION) => {
                 self.parts.insert(position, record.body.to_vec());
                 return Ok(());
             }
             (CHAINED, CHAIN_VERSION) => {
                 let (kind, version, parts) = chain_of(record.body).ok_or(Error::PartMissing(position))?;
-                self.whole.extend([kind, version]);
+                let mut whole = Vec::new();
                 for part in parts {
+                    self.chain_bytes_max = self.chain_bytes_max.max(position.0.saturating_sub(part.0));
                     let part = self.parts.remove(&part).ok_or(Error::PartMissing(position))?;
-                    self.whole.extend(part);
+                    whole.extend(part);
                 }
+                self.decoder.decode_fields((kind, version), &whole, place)
             }
-            (PART | CHAINED, version) => {
-                return Err(unreadable(DecodeError::UnknownVersion { kind: head.0, version }));
-            }
-            (kind, version) => {
-                self.whole.extend([kind, version]);
-                self.whole.extend_from_slice(record.body);
-            }
-        }
-        let place = Position(position.0);
-        let decoded = self.decoder.decode(&self.whole, place).map_err(unreadable)?;
-        if self.whole.capacity() > WHOLE_BYTES_KEPT {
-            self.whole = Vec::new();
-        }
+            (PART | CHAINED, version) => Err(DecodeError::UnknownVersion { kind: head.0, version }),
+            head => self.decoder.decode_fields(head, record.body, place),
+        };
+        let decoded = decoded.map_err(|error| Error::Record { position, error })?;
         replay.apply(decoded, place).map_err(|error| Error::Replay { position, error })
     }
 }
-
-/// Memory that is kept from one record to the next.
-const WHOLE_BYTES_KEPT: usize = 1 << 20;

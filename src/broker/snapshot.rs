@@ -1,0 +1,117 @@
+//! All definitions at one place of the log, so that records before it need not be kept for them.
+//!
+//! Vhosts, exchanges, queues and bindings do not change while they are told; users, permissions,
+//! policies, limits and parameters may, and so may what exchanges keep and remember. Records of those
+//! say how the thing is from then on, so repeating them once more comes to the same.
+
+use super::{
+    Broker,
+    exchange::Target,
+    record::{HoldId, Keeper, Position, QueueId, Record},
+    vhost::Vhost,
+};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Definitions recorded before this are in `records`.
+    pub at: Position,
+    /// In an order in which they can be repeated; with those whose own place matters that place.
+    pub records: Vec<(Position, Record)>,
+}
+
+impl Broker {
+    /// Tells everything but messages in queues and messages that are held back.
+    pub fn snapshot(&self) -> Snapshot {
+        let _gate = self.snapshot_gate.write();
+        let at = self.journal().map_or(Position::NONE, |journal| journal.end());
+        let mut records: Vec<_> = self.definitions().into_iter().map(|record| (at, record)).collect();
+        for vhost in self.vhosts() {
+            tell(&vhost, at, &mut records);
+        }
+        Snapshot { at, records }
+    }
+
+    /// Identities that have not been given yet: of queues and of messages held back.
+    pub fn unused_ids(&self) -> (QueueId, HoldId) {
+        self.next_ids()
+    }
+
+    /// All queues whose messages an index may have.
+    pub fn durable_queues(&self) -> Vec<std::sync::Arc<super::queue::Queue>> {
+        let all = self.vhosts().into_iter().flat_map(|vhost| vhost.queues());
+        all.filter(|queue| queue.survives_restart()).collect()
+    }
+
+    /// Queues that were deleted since this was last asked, each with its largest priority.
+    pub fn take_gone_queues(&self) -> Vec<(QueueId, u8)> {
+        std::mem::take(&mut self.gone_queues.lock())
+    }
+
+    /// Nobody could be told of those; the next look has them again.
+    pub fn give_back_gone_queues(&self, queues: Vec<(QueueId, u8)>) {
+        self.gone_queues.lock().extend(queues);
+    }
+
+    /// What delaying exchanges hold, as far as it has changed.
+    pub fn holds(&self) -> &super::exchange::Holds {
+        &self.holds
+    }
+}
+
+fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
+    let is_told = |target: &Target| target.is_durable() && !target.is_deleted();
+    let exchanges: Vec<_> = vhost.exchanges().into_iter().filter(|of| of.declaration.is_durable).collect();
+    for exchange in exchanges.iter().filter(|exchange| !Vhost::is_predeclared(&exchange.name)) {
+        let declaration = &exchange.declaration;
+        let declared = Record::ExchangeDeclared {
+            vhost: vhost.name.clone(),
+            name: exchange.name.clone(),
+            kind: declaration.kind.name().to_owned(),
+            auto_delete: declaration.is_auto_delete,
+            internal: declaration.is_internal,
+            arguments: declaration.arguments.clone(),
+        };
+        records.push((at, declared));
+    }
+    for queue in vhost.queues().into_iter().filter(|queue| queue.survives_restart()) {
+        let declared = Record::QueueDeclared {
+            queue: queue.id,
+            vhost: vhost.name.clone(),
+            name: queue.name.clone(),
+            auto_delete: queue.declaration.is_auto_delete,
+            arguments: queue.declaration.arguments.clone(),
+        };
+        records.push((at, declared));
+        if let Some(window) = queue.lock().dedup() {
+            let seen = window.iter().map(|seen| Record::Seen { keeper: Keeper::Queue(queue.id), seen });
+            records.extend(seen.map(|record| (at, record)));
+        }
+    }
+    for exchange in &exchanges {
+        for binding in exchange.bindings().into_iter().filter(|binding| is_told(&binding.target)) {
+            let bound = Record::Binding {
+                is_bound: true,
+                vhost: vhost.name.clone(),
+                source: exchange.name.clone(),
+                destination: binding.target.name().clone(),
+                to_queue: matches!(binding.target, Target::Queue(_)),
+                key: binding.key.into_vec(),
+                arguments: binding.arguments,
+            };
+            records.push((at, bound));
+        }
+        if let Some(recent) = &exchange.recent {
+            let kept = |(place, message): &(Position, super::message::Message)| {
+                let (vhost, exchange, message) = (vhost.name.clone(), exchange.name.clone(), message.clone());
+                (*place, Record::Kept { vhost, exchange, message })
+            };
+            records.extend(recent.lock().replay().map(kept));
+        }
+        if let Some(window) = &exchange.dedup {
+            let keeper = Keeper::Exchange { vhost: vhost.name.clone(), name: exchange.name.clone() };
+            let seen = window.lock().iter().map(|seen| Record::Seen { keeper: keeper.clone(), seen }).collect::<Vec<_>>();
+            records.extend(seen.into_iter().map(|record| (at, record)));
+        }
+    }
+}

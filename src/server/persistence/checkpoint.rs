@@ -1,0 +1,378 @@
+//! Checkpoints: what the log says goes into the index, so that the log before need not be kept nor
+//! replayed.
+//!
+//! A checkpoint covers the place at which the one before it began. So a queue that flows has nothing
+//! to tell: what came since is replayed, what was there before has gone. What is told is what outlived
+//! that time, and all of a queue that is longer than its window, which then leaves memory.
+//!
+//! ```text
+//!  ─ released ─┬──── kept for messages ────┬─── replayed ───┬── flushed ──▶ log
+//!              oldest message in the index  covered          boundary: the next checkpoint covers this
+//! ```
+//!
+//! A record between `covered` and the moment of a look is repeated at start, though the index knows it
+//! already. That comes to the same: a message that the index has is not entered twice, one that it has
+//! not cannot leave, and counts are told as they are. Definitions are told at a place of their own
+//! ([`Broker::snapshot`]), and records of them before it are passed over.
+//!
+//! The log is kept from what the checkpoint *before* the last one covers, since a damaged index falls
+//! back to that, and from the oldest message that either of them names.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{entries, journal::LogJournal};
+use crate::{
+    broker::{
+        Broker,
+        queue::{
+            Queue,
+            cold::{Look, Window},
+        },
+        record::{Decoder, HoldId, Journal as _, Position, QueueId, Record, encode},
+    },
+    server::options::Persistence,
+    store::{
+        self, Log,
+        index::{self, Changes, Index, Key, NewCheckpoint, Rank},
+    },
+};
+
+/// Why no checkpoint was made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The log has failed.
+    #[error(transparent)]
+    Log(#[from] store::Failure),
+    /// The index could not be written.
+    #[error(transparent)]
+    Index(#[from] index::Error),
+}
+
+/// Makes checkpoints when enough has been logged, on a thread of its own.
+pub(super) struct Checkpointer {
+    broker: Arc<Broker>,
+    log: Arc<Log>,
+    journal: Arc<LogJournal>,
+    index: Arc<Index>,
+    options: Persistence,
+    state: Mutex<State>,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+}
+
+#[derive(Default)]
+struct Signal {
+    is_over: bool,
+}
+
+/// What one checkpoint leaves to the next.
+struct State {
+    /// What the next one covers.
+    boundary: Position,
+    /// The place of the definitions that the index has.
+    defined_at: Option<Position>,
+    /// The first place that each queue has in the index.
+    first_places: HashMap<QueueId, Position, foldhash::fast::RandomState>,
+    /// The first place of a message that is held back.
+    first_hold: Option<Position>,
+    /// The log was kept from here after the last checkpoint.
+    kept_from: Position,
+    /// The largest place that each queue told.
+    largest: HashMap<QueueId, Position, foldhash::fast::RandomState>,
+    /// By how much a place was ever smaller than that of a message before it, in bytes: a message that
+    /// several queues take is in the log before it is in any of them.
+    skew: u64,
+}
+
+/// How often the thread looks whether there is something to do.
+const LOOK: Duration = Duration::from_millis(50);
+/// Attempts after a failure follow each other no faster than this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Messages of a queue that stay in memory, whatever their size.
+const WINDOW_MESSAGES: usize = 16_384;
+
+impl Checkpointer {
+    /// A checkpointer for a broker that was replayed from `covered` on.
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        log: Arc<Log>,
+        journal: Arc<LogJournal>,
+        index: Arc<Index>,
+        options: Persistence,
+    ) -> Result<Arc<Self>, Error> {
+        let (mut first_places, mut largest) = (HashMap::default(), HashMap::default());
+        let skew = index.checkpoint().and_then(|checkpoint| note_of(&checkpoint.note)).map_or(0, |note| note.skew);
+        for queue in broker.durable_queues() {
+            if let Some(place) = first_place(&index, &queue)? {
+                first_places.insert(queue.id, place);
+                // Whatever it was.
+                largest.insert(queue.id, journal.end());
+            }
+        }
+        let state = State {
+            boundary: journal.end(),
+            defined_at: None,
+            first_places,
+            first_hold: first_hold(&index)?,
+            kept_from: Position::NONE,
+            largest,
+            skew,
+        };
+        let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { broker, log, journal, index, options, state, signal, signalled }))
+    }
+
+    /// Begins to make checkpoints.
+    pub(super) fn start(self: &Arc<Self>) -> std::io::Result<thread::JoinHandle<()>> {
+        let checkpointer = self.clone();
+        thread::Builder::new().name("checkpoint".into()).spawn(move || checkpointer.run())
+    }
+
+    /// Has the thread end.
+    pub(super) fn stop(&self) {
+        self.signal.lock().is_over = true;
+        self.signalled.notify_all();
+    }
+
+    /// Waits; false when it is over.
+    fn pause(&self, duration: Duration) -> bool {
+        let mut signal = self.signal.lock();
+        if !signal.is_over {
+            self.signalled.wait_for(&mut signal, duration);
+        }
+        !signal.is_over
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "paces a thread of its own; the broker sees none of it")]
+    fn run(&self) {
+        let mut last = Instant::now();
+        let mut made_at = self.journal.end();
+        while self.pause(LOOK) {
+            let end = self.journal.end();
+            let has_grown = end.0.saturating_sub(made_at.0) >= self.options.checkpoint_bytes;
+            // Until everything is covered: then a start replays nothing.
+            let is_behind = self.state.lock().boundary < end || made_at < end;
+            let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
+            if !has_grown && !(is_time && is_behind) {
+                continue;
+            }
+            made_at = end;
+            if let Err(error) = self.make() {
+                tracing::error!(%error, "no checkpoint could be made; trying again");
+                if !self.pause(RETRY) {
+                    return;
+                }
+            }
+            last = Instant::now();
+        }
+    }
+
+    /// Makes a checkpoint.
+    pub(super) fn make(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let mut covered = state.boundary;
+        let boundary = self.journal.pins().boundary(|| self.journal.end());
+        let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
+        let snapshot = is_new.then(|| self.broker.snapshot());
+        let gone = self.broker.take_gone_queues();
+        let holds = self.broker.holds().look();
+        let mut changes = Changes::new();
+        for &(queue, priority_max) in &gone {
+            (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(queue, level)));
+            changes.drop_owner(entries::header_owner(queue));
+        }
+        for (&hold, &(due, place)) in &holds.puts {
+            changes.put(entries::hold_key(hold, due), &entries::put_place(place));
+        }
+        for &(due, hold) in &holds.deletes {
+            changes.delete(entries::hold_key(hold, due));
+        }
+        let window = Window { bytes: self.options.queue_window_bytes, messages: WINDOW_MESSAGES };
+        let mut looked = Vec::new();
+        let mut skew = state.skew;
+        for queue in self.broker.durable_queues() {
+            if let Some(first) = queue.first_kept() {
+                covered = covered.min(first);
+            } else if let Some(look) = queue.look(state.boundary, &window) {
+                let largest = state.largest.entry(queue.id).or_default();
+                for put in &look.puts {
+                    skew = skew.max(largest.0.saturating_sub(put.place.0));
+                    *largest = put.place.max(*largest);
+                }
+                file(&queue, &look, &mut changes);
+                looked.push(queue);
+            }
+        }
+        state.skew = skew;
+        let committed = self.commit(covered, skew, snapshot.as_ref(), &mut changes);
+        let is_committed = committed.is_ok();
+        looked.iter().for_each(|queue| queue.looked(is_committed, &window));
+        if let Err(error) = committed {
+            self.broker.give_back_gone_queues(gone);
+            self.broker.holds().give_back(holds);
+            return Err(error);
+        }
+        if let Some(snapshot) = snapshot {
+            state.defined_at = Some(snapshot.at);
+        }
+        state.boundary = boundary;
+        for (queue, _) in gone {
+            state.first_places.remove(&queue);
+            state.largest.remove(&queue);
+        }
+        for queue in looked {
+            match first_place(&self.index, &queue)? {
+                Some(place) => _ = state.first_places.insert(queue.id, place),
+                None => _ = state.first_places.remove(&queue.id),
+            }
+        }
+        if holds != Default::default() {
+            state.first_hold = first_hold(&self.index)?;
+        }
+        self.release(&mut state);
+        Ok(())
+    }
+
+    fn commit(
+        &self,
+        covered: Position,
+        skew: u64,
+        snapshot: Option<&crate::broker::snapshot::Snapshot>,
+        changes: &mut Changes,
+    ) -> Result<(), Error> {
+        // The index is not to know what the log forgets in a crash.
+        self.log.flush()?;
+        let attachment = snapshot.map(put_snapshot);
+        let (queue, hold) = self.broker.unused_ids();
+        let note = [queue.0, hold.0, skew, self.journal.chain_bytes_max()];
+        let note: Vec<u8> = note.into_iter().flat_map(u64::to_le_bytes).collect();
+        let checkpoint = NewCheckpoint { covered: covered.0, note: &note, attachment: attachment.as_deref() };
+        self.index.commit(changes, checkpoint)?;
+        Ok(())
+    }
+
+    /// Gives up what of the log nobody needs.
+    fn release(&self, state: &mut State) {
+        let Some(checkpoint) = self.index.checkpoint() else { return };
+        let named = state.first_places.values().copied().chain(state.first_hold).min();
+        let reach = self.journal.chain_bytes_max() + state.skew;
+        let named = named.map_or(u64::MAX, |place| place.0.saturating_sub(reach));
+        let kept_from = Position(named.min(checkpoint.covered));
+        let earlier = std::mem::replace(&mut state.kept_from, kept_from);
+        let until = kept_from.min(earlier).0.min(checkpoint.previous_covered.unwrap_or(0));
+        let released = self.log.release_before(store::Position(until));
+        if released > 0 {
+            tracing::debug!(segments = released, until, "released what the log need not keep");
+        }
+    }
+}
+
+/// What a queue has told, as changes of the index.
+fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
+    let id = queue.id;
+    if look.is_purged {
+        let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
+        (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(id, level)));
+    }
+    for gone in &look.deletes {
+        changes.delete(entries::message_key(id, gone.level, gone.seq));
+        if let Some(deadline) = gone.deadline {
+            changes.delete(entries::deadline_key(id, deadline, gone.seq));
+        }
+    }
+    for &(level, seq) in &look.heads {
+        changes.advance_head(entries::MESSAGES, entries::owner(id, level), Rank::new(0, seq));
+    }
+    if let Some(header) = &look.header {
+        changes.advance_head(entries::DEADLINES, entries::owner(id, 0), Rank::new(header.next_deadline.0, 0));
+        let owner = entries::header_owner(id);
+        changes.put(Key::new(entries::HEADERS, owner, 0, 0), &entries::put_header(header));
+        changes.advance_head(entries::LEVELS, owner, Rank::MAX);
+        for level in &header.levels {
+            changes.put(Key::new(entries::LEVELS, owner, level.level.into(), 0), &entries::put_level(level));
+        }
+    }
+    for entry in &look.puts {
+        changes.put(entries::message_key(id, entry.level, entry.seq), &entries::put_message(entry));
+        if entry.has_own_ttl {
+            changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
+        }
+    }
+}
+
+/// The smallest place in the log that the index has of a queue: of the first message of each level,
+/// since places grow with seqs but for the few messages that several queues took at once.
+fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
+    let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
+    let mut first = None;
+    for level in 0..=priority_max {
+        for entry in index.page(entries::MESSAGES, entries::owner(queue.id, level), Rank::MIN, 1)? {
+            let found = entries::message(level, entry.rank.seq, entry.value.as_bytes()).map(|found| found.place);
+            first = [first, found].into_iter().flatten().min();
+        }
+    }
+    Ok(first)
+}
+
+fn first_hold(index: &Index) -> Result<Option<Position>, index::Error> {
+    let mut scan = index.scan(entries::HOLDS, 0, Rank::MIN);
+    let mut first = None;
+    while let Some((_, value)) = scan.next_entry()? {
+        first = [first, entries::place(value)].into_iter().flatten().min();
+    }
+    Ok(first)
+}
+
+/// A snapshot as an attachment: its place, then for each record its place, its length and its bytes.
+fn put_snapshot(snapshot: &crate::broker::snapshot::Snapshot) -> Vec<u8> {
+    let mut out = snapshot.at.0.to_le_bytes().to_vec();
+    let mut encoded = Vec::new();
+    for (place, record) in &snapshot.records {
+        encoded.clear();
+        encode(record, &mut encoded);
+        out.extend(place.0.to_le_bytes());
+        out.extend((encoded.len() as u32).to_le_bytes());
+        out.extend_from_slice(&encoded);
+    }
+    out
+}
+
+/// The snapshot in an attachment; `None` if it is none.
+pub(super) fn snapshot_of(attachment: &[u8]) -> Option<(Position, Vec<(Position, Record)>)> {
+    let (at, mut rest) = attachment.split_first_chunk::<8>()?;
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (place, after) = rest.split_first_chunk::<8>()?;
+        let (length, after) = after.split_first_chunk::<4>()?;
+        let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let place = Position(u64::from_le_bytes(*place));
+        records.push((place, Decoder::default().decode(bytes, place).ok()?));
+        rest = after;
+    }
+    Some((Position(u64::from_le_bytes(*at)), records))
+}
+
+/// What a checkpoint's note says.
+pub(super) struct Note {
+    /// The first identity that no queue has had.
+    pub(super) queue: QueueId,
+    /// The same of messages held back.
+    pub(super) hold: HoldId,
+    /// See [`State::skew`].
+    skew: u64,
+    /// Bytes of the log from the first part of a long record to its end, at most.
+    pub(super) chain_bytes_max: u64,
+}
+
+pub(super) fn note_of(note: &[u8]) -> Option<Note> {
+    let (numbers, []) = note.as_chunks::<8>() else { return None };
+    let [queue, hold, skew, chain_bytes_max] = <[_; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
+    Some(Note { queue: QueueId(queue), hold: HoldId(hold), skew, chain_bytes_max })
+}

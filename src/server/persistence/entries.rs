@@ -1,0 +1,186 @@
+//! What the index has of the broker: its keys and values.
+//!
+//! | tree | owner | order | seq | value |
+//! |---|---|---|---|---|
+//! | 0, messages | queue and level | 0 | seq of the message | flags, place, deadline, failed deliveries, bytes of the body |
+//! | 1, deadlines | queue | deadline | seq | level |
+//! | 2, headers | header of the queue | 0 | 0 | [`Header`] without its levels |
+//! | 3, levels | header of the queue | level | 0 | number of messages, bytes of their bodies |
+//! | 4, holds | 0 | when it is due | identity | place |
+//!
+//! Flags: 1 own time to live, 2 redelivered. Numbers are LEB128; a deadline is one more, so that never
+//! is 0.
+
+use crate::{
+    broker::{
+        queue::cold::{ColdEntry, Header, LevelHeader},
+        record::{HoldId, Position, QueueId},
+        time::Time,
+    },
+    store::index::Key,
+};
+
+pub(super) const MESSAGES: u8 = 0;
+pub(super) const DEADLINES: u8 = 1;
+pub(super) const HEADERS: u8 = 2;
+pub(super) const LEVELS: u8 = 3;
+pub(super) const HOLDS: u8 = 4;
+
+const HAS_OWN_TTL: u64 = 1;
+const REDELIVERED: u64 = 2;
+
+/// The messages of one level of a queue.
+pub(super) fn owner(queue: QueueId, level: u8) -> u64 {
+    queue.0 << 8 | u64::from(level)
+}
+
+/// The header of a queue. Its own owner: it outlives a purge of the messages.
+pub(super) fn header_owner(queue: QueueId) -> u64 {
+    1 << 63 | queue.0
+}
+
+/// Where a message is filed.
+pub(super) fn message_key(queue: QueueId, level: u8, seq: u64) -> Key {
+    Key::new(MESSAGES, owner(queue, level), 0, seq)
+}
+
+/// Where a message is filed by its deadline.
+pub(super) fn deadline_key(queue: QueueId, deadline: Time, seq: u64) -> Key {
+    Key::new(DEADLINES, owner(queue, 0), deadline.0, seq)
+}
+
+/// Where a message is filed that an exchange holds.
+pub(super) fn hold_key(hold: HoldId, due: Time) -> Key {
+    Key::new(HOLDS, 0, due.0, hold.0)
+}
+
+fn put(numbers: &[u64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(VALUE_BYTES);
+    for &number in numbers {
+        let mut number = number;
+        while number >= 0x80 {
+            out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        out.push(number as u8);
+    }
+    out
+}
+
+const VALUE_BYTES: usize = 32;
+
+fn numbers<const N: usize>(mut bytes: &[u8]) -> Option<[u64; N]> {
+    let mut all = [0; N];
+    for number in &mut all {
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = bytes.split_first()?;
+            bytes = rest;
+            *number |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            if shift == 63 {
+                return None;
+            }
+        }
+    }
+    bytes.is_empty().then_some(all)
+}
+
+/// The value of a message.
+pub(super) fn put_message(entry: &ColdEntry) -> Vec<u8> {
+    let flags = if entry.has_own_ttl { HAS_OWN_TTL } else { 0 } | if entry.redelivered { REDELIVERED } else { 0 };
+    let deadline = entry.deadline.0.wrapping_add(1);
+    put(&[flags, entry.place.0, deadline, entry.delivery_count.into(), entry.body_bytes])
+}
+
+/// A message of that level and seq.
+pub(super) fn message(level: u8, seq: u64, value: &[u8]) -> Option<ColdEntry> {
+    let [flags, place, deadline, delivery_count, body_bytes] = numbers(value)?;
+    Some(ColdEntry {
+        level,
+        seq,
+        place: Position(place),
+        deadline: Time(deadline.wrapping_sub(1)),
+        has_own_ttl: flags & HAS_OWN_TTL != 0,
+        delivery_count: u32::try_from(delivery_count).ok()?,
+        redelivered: flags & REDELIVERED != 0,
+        body_bytes,
+    })
+}
+
+/// The value of a place.
+pub(super) fn put_place(place: Position) -> Vec<u8> {
+    put(&[place.0])
+}
+
+/// A place.
+pub(super) fn place(value: &[u8]) -> Option<Position> {
+    let [place] = numbers(value)?;
+    Some(Position(place))
+}
+
+/// The value of a header.
+pub(super) fn put_header(header: &Header) -> Vec<u8> {
+    put(&[header.indexed_below, header.next_seq, header.handed, header.next_deadline.0.wrapping_add(1)])
+}
+
+/// A header without its levels.
+pub(super) fn header(value: &[u8]) -> Option<Header> {
+    let [indexed_below, next_seq, handed, next_deadline] = numbers(value)?;
+    let next_deadline = Time(next_deadline.wrapping_sub(1));
+    Some(Header { indexed_below, next_seq, handed, next_deadline, levels: Vec::new() })
+}
+
+/// The value of a level.
+pub(super) fn put_level(level: &LevelHeader) -> Vec<u8> {
+    put(&[level.len, level.bytes])
+}
+
+/// A level.
+pub(super) fn level(level: u8, value: &[u8]) -> Option<LevelHeader> {
+    let [len, bytes] = numbers(value)?;
+    Some(LevelHeader { level, len, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::index::VALUE_BYTES_MAX;
+
+    proptest! {
+        #[test]
+        fn messages_and_headers_are_read_as_they_were_written(
+            (place, deadline, bytes) in any::<(u64, u64, u64)>(),
+            (count, has_own_ttl, redelivered) in any::<(u32, bool, bool)>(),
+        ) {
+            let entry = ColdEntry {
+                level: 3,
+                seq: 7,
+                place: Position(place),
+                deadline: Time(deadline),
+                has_own_ttl,
+                delivery_count: count,
+                redelivered,
+                body_bytes: bytes,
+            };
+            let value = put_message(&entry);
+            prop_assert!(value.len() <= VALUE_BYTES_MAX);
+            prop_assert_eq!(message(3, 7, &value), Some(entry));
+            let written =
+                Header { indexed_below: place, next_seq: bytes, handed: 1, next_deadline: Time(deadline), levels: vec![] };
+            let value = put_header(&written);
+            prop_assert!(value.len() <= VALUE_BYTES_MAX);
+            prop_assert_eq!(header(&value), Some(written));
+        }
+
+        #[test]
+        fn other_bytes_are_no_message(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(read) = message(0, 0, &bytes) {
+                prop_assert_eq!(message(0, 0, &put_message(&read)), Some(read));
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Reads the pages that queues ask for: their place in the index, then the messages from the log, on
+//! threads of its own.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Weak},
+    thread,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{entries, messages};
+use crate::{
+    broker::{
+        Broker,
+        message::Message,
+        queue::cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+        record::QueueId,
+        time::Time,
+        turn::Turn,
+        verb::ColdPages,
+    },
+    server::clock,
+    store::{
+        self, Log,
+        index::{self, Index, Rank, Snapshot},
+    },
+};
+
+/// Threads that read: one reads while the other hands over.
+const THREADS: usize = 2;
+
+/// See the module's text.
+pub(super) struct Pages {
+    index: Arc<Index>,
+    /// At most one request of each kind for each queue.
+    requests: Mutex<Requests>,
+    asked: Condvar,
+}
+
+#[derive(Default)]
+struct Requests {
+    waiting: VecDeque<PageRequest>,
+    is_over: bool,
+}
+
+impl Pages {
+    /// Pages of that index. Nothing is read before [`Self::start`].
+    pub(super) fn new(index: Arc<Index>) -> Arc<Self> {
+        Arc::new(Self { index, requests: Mutex::default(), asked: Condvar::new() })
+    }
+
+    /// Begins to read, from `log` and for `broker`.
+    pub(super) fn start(self: &Arc<Self>, log: &Arc<Log>, broker: &Arc<Broker>) -> io::Result<Vec<thread::JoinHandle<()>>> {
+        let start_one = |number| {
+            let (pages, log, broker) = (self.clone(), log.clone(), Arc::downgrade(broker));
+            let thread = thread::Builder::new().name(format!("cold-read-{number}"));
+            thread.spawn(move || pages.run(&log, &broker))
+        };
+        (0..THREADS).map(start_one).collect()
+    }
+
+    /// Has the threads end.
+    pub(super) fn stop(&self) {
+        self.requests.lock().is_over = true;
+        self.asked.notify_all();
+    }
+
+    fn run(&self, log: &Log, broker: &Weak<Broker>) {
+        let mut buffer = Vec::new();
+        loop {
+            let mut requests = self.requests.lock();
+            let request = loop {
+                if requests.is_over {
+                    return;
+                }
+                match requests.waiting.pop_front() {
+                    Some(request) => break request,
+                    None => self.asked.wait(&mut requests),
+                }
+            };
+            drop(requests);
+            let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
+            let page = self.read(&request, log, &mut buffer);
+            let mut turn = Turn::new(&broker, clock::now());
+            queue.page_in(page, &mut turn);
+            turn.end();
+            broker.waiting.proceed();
+        }
+    }
+
+    fn read(&self, request: &PageRequest, log: &Log, buffer: &mut Vec<u8>) -> Page {
+        let snapshot = self.index.snapshot();
+        let found = match request.wanted {
+            Wanted::Front { level, from, to, messages_max, bytes_max } => {
+                let found = front(&snapshot, request.id, (level, from, to), messages_max, bytes_max);
+                found.map(|(entries, next)| (entries, next, Time::NEVER))
+            }
+            Wanted::Expired { after, until, messages_max } => {
+                let found = expired(&snapshot, request.id, after, until, messages_max);
+                found.map(|(entries, next_deadline)| (entries, None, next_deadline))
+            }
+        };
+        let (result, next, next_deadline) = match found {
+            Ok((entries, next, next_deadline)) => (with_messages(log, entries, buffer), next, next_deadline),
+            Err(error) => (Err(error.to_string()), None, Time::NEVER),
+        };
+        Page { generation: request.generation, wanted: request.wanted, result, next, next_deadline }
+    }
+}
+
+impl ColdPages for Pages {
+    fn fetch(&self, request: PageRequest) {
+        self.requests.lock().waiting.push_back(request);
+        self.asked.notify_one();
+    }
+
+    fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
+        let value = read_at_start(self.index.get(entries::message_key(queue, level, seq)))?;
+        entries::message(level, seq, value.as_bytes())
+    }
+
+    fn header(&self, queue: QueueId) -> Option<Header> {
+        let owner = entries::header_owner(queue);
+        let value = read_at_start(self.index.get(index::Key::new(entries::HEADERS, owner, 0, 0)))?;
+        let mut header = entries::header(value.as_bytes())?;
+        for level in read_at_start(self.index.page(entries::LEVELS, owner, Rank::MIN, 256).map(Some))? {
+            header.levels.extend(entries::level(level.rank.order as u8, level.value.as_bytes()));
+        }
+        Some(header)
+    }
+}
+
+/// A broker that began without what it cannot read would lose messages and say nothing.
+fn read_at_start<T>(read: Result<Option<T>, index::Error>) -> Option<T> {
+    match read {
+        Ok(found) => found,
+        Err(error) => panic!("the index cannot be read: {error}"),
+    }
+}
+
+type Found = Vec<ColdEntry>;
+
+fn front(
+    snapshot: &Arc<Snapshot>,
+    queue: QueueId,
+    (level, from, to): (u8, u64, u64),
+    messages_max: usize,
+    bytes_max: u64,
+) -> Result<(Found, Option<u64>), index::Error> {
+    let mut scan = snapshot.scan(entries::MESSAGES, entries::owner(queue, level), Rank::new(0, from));
+    let (mut found, mut bytes) = (Vec::new(), 0_u64);
+    while let Some((rank, value)) = scan.next_entry()? {
+        if rank.seq >= to {
+            return Ok((found, None));
+        }
+        if found.len() >= messages_max || !found.is_empty() && bytes >= bytes_max {
+            return Ok((found, Some(rank.seq)));
+        }
+        if let Some(entry) = entries::message(level, rank.seq, value) {
+            bytes += entry.body_bytes;
+            found.push(entry);
+        }
+    }
+    Ok((found, None))
+}
+
+fn expired(
+    snapshot: &Arc<Snapshot>,
+    queue: QueueId,
+    after: (Time, u64),
+    until: Time,
+    messages_max: usize,
+) -> Result<(Found, Time), index::Error> {
+    let Some(from) = Rank::new(after.0.0, after.1).next() else { return Ok((Vec::new(), Time::NEVER)) };
+    let mut scan = snapshot.scan(entries::DEADLINES, entries::owner(queue, 0), from);
+    let mut found = Vec::new();
+    while let Some((rank, value)) = scan.next_entry()? {
+        if rank.order > until.0 || found.len() >= messages_max {
+            return Ok((found, Time(rank.order)));
+        }
+        let Some(&level) = value.first() else { continue };
+        // Of what went in its turn only the entry by seq is gone.
+        let Some(value) = snapshot.get(entries::message_key(queue, level, rank.seq))? else { continue };
+        let entry = entries::message(level, rank.seq, value.as_bytes());
+        found.extend(entry.filter(|entry| entry.has_own_ttl && entry.deadline.0 == rank.order));
+    }
+    Ok((found, Time::NEVER))
+}
+
+fn with_messages(log: &Log, found: Found, buffer: &mut Vec<u8>) -> Result<Vec<(ColdEntry, Message)>, String> {
+    let places: Vec<_> = found.iter().map(|entry| store::Position(entry.place.0)).collect();
+    let mut read: Vec<Option<Message>> = Vec::new();
+    read.resize_with(found.len(), || None);
+    let mut failure = None;
+    messages::read_messages(log, &places, buffer, |index, message| match message {
+        Ok(message) => read[index] = Some(message),
+        Err(error) => failure = failure.take().or(Some(error)),
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(found.into_iter().zip(read).filter_map(|(entry, message)| Some((entry, message?))).collect()),
+    }
+}

@@ -473,13 +473,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         persistence.log.zero_bytes_per_sec = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
     ),
-    row!(
-        "store.scrub_bytes_per_sec",
-        Rule::Number { min: 1 << 10, max: 1 << 40, unit: Unit::Bytes, off: Off::Word },
-        "How fast old data is verified in the background; finds damage while there still is a backup.",
-        persistence.log.scrub_bytes_per_sec = |parsed| parsed.optional().unwrap_or(0),
-        |bytes| bytes_or(*bytes, Off::Word)
-    ),
+    Setting {
+        key: "store.scrub_bytes_per_sec",
+        rule: Rule::Number { min: 1 << 10, max: 1 << 40, unit: Unit::Bytes, off: Off::Word },
+        reason: "How fast the log, and as fast the index, are verified; finds damage while there still is a backup.",
+        write: |settings, parsed| {
+            let rate = parsed.optional().unwrap_or(0);
+            settings.persistence.log.scrub_bytes_per_sec = rate;
+            settings.persistence.index.scrub_bytes_per_sec = rate;
+            Ok(())
+        },
+        show: |settings| bytes_or(settings.persistence.log.scrub_bytes_per_sec, Off::Word),
+    },
     row!(
         "store.merge_bytes_per_sec",
         Rule::Number { min: 1 << 20, max: 1 << 40, unit: Unit::Bytes, off: Off::Unlimited },

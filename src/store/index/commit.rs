@@ -5,6 +5,7 @@
 //! operation). Readers take `current` alone.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -29,17 +30,18 @@ use super::{
     options::Options,
     run::{Finish, Run, RunWriter, run_name},
     scan::{Scan, Snapshot},
+    scrub,
     state::{CommitEdit, MergeEdit, State, checkpoint_after},
 };
 use crate::store::disk::Disk;
 
 /// The cold index. Readers, one committer and the merging thread work beside each other.
 ///
-/// Dropping it stops the merging thread; a merge that was under way is forgotten.
+/// Dropping it stops its threads, which merge and verify; a merge that was under way is forgotten.
 pub struct Index {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     recovery: Recovery,
-    merger: Option<thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 /// Figures for operators and measurements.
@@ -61,8 +63,8 @@ pub struct Stats {
     pub commit_bytes: u64,
     /// Bytes written by merges since the start.
     pub merge_bytes: u64,
-    /// Whether merging has stopped because a run is damaged.
-    pub is_merging_stopped: bool,
+    /// Runs that were found to be damaged. Merging leaves them alone and goes on around them.
+    pub damaged_runs_count: usize,
 }
 
 impl Index {
@@ -88,6 +90,7 @@ impl Index {
             merging: Mutex::new(()),
             next_number: AtomicU64::new(opened.next_number),
             work: Mutex::new(Work::default()),
+            reports: Mutex::new(Reports::default()),
             is_work: Condvar::new(),
             is_progress: Condvar::new(),
             heads_kept: AtomicUsize::new(0),
@@ -95,15 +98,37 @@ impl Index {
             commit_bytes: AtomicU64::new(0),
             merge_bytes: AtomicU64::new(0),
         });
-        let merger = if shared.options.is_merging_in_background {
-            let of_thread = shared.clone();
-            let thread = thread::Builder::new().name("index-merge".into()).spawn(move || merge::run_thread(&of_thread));
-            Some(thread.map_err(|source| Error::io("start", "the merging thread", source))?)
-        } else {
-            None
-        };
-        shared.wake();
-        Ok(Index { shared, recovery: opened.recovery, merger })
+        let mut index = Index { shared, recovery: opened.recovery, threads: Vec::new() };
+        if index.shared.options.is_merging_in_background {
+            index.spawn("index-merge", merge::run_thread)?;
+        }
+        if index.shared.options.scrub_bytes_per_sec > 0 {
+            index.spawn("index-scrub", scrub::run_thread)?;
+        }
+        index.shared.wake();
+        Ok(index)
+    }
+
+    fn spawn(&mut self, name: &'static str, run: fn(&Shared)) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let thread = thread::Builder::new().name(name.into()).spawn(move || run(&shared));
+        self.threads.push(thread.map_err(|source| Error::io("start", name, source))?);
+        Ok(())
+    }
+
+    /// Has `told` called, by a thread of the index, with damage that is found in the background: once for
+    /// each place, what was found before at once. What a reader finds it is told itself. The first call
+    /// counts.
+    pub fn on_damage(&self, told: impl Fn(&Error) + Send + Sync + 'static) {
+        let mut reports = self.shared.reports.lock();
+        if reports.told.is_some() {
+            return;
+        }
+        let told: Told = Arc::new(told);
+        reports.told = Some(told.clone());
+        let early = std::mem::take(&mut reports.early);
+        drop(reports);
+        early.iter().for_each(|error| told(error));
     }
 
     /// What was found when opening.
@@ -186,7 +211,7 @@ impl Index {
     /// tools, and for callers that have no background thread.
     ///
     /// # Errors
-    /// What reading or writing says; a damaged run stops merging for good, reading goes on.
+    /// What reading or writing says. A damaged run is left alone from then on.
     pub fn merge_once(&self) -> Result<bool, Error> {
         merge::merge_once(&self.shared)
     }
@@ -207,7 +232,7 @@ impl Index {
             heads_count: snapshot.heads.count(),
             commit_bytes: self.shared.commit_bytes.load(Ordering::Relaxed),
             merge_bytes: self.shared.merge_bytes.load(Ordering::Relaxed),
-            is_merging_stopped: self.shared.work.lock().is_stopped_by_damage,
+            damaged_runs_count: self.shared.work.lock().damaged.len(),
         }
     }
 }
@@ -216,10 +241,10 @@ impl Drop for Index {
     fn drop(&mut self) {
         self.shared.work.lock().is_ending = true;
         self.shared.is_work.notify_all();
-        if let Some(merger) = self.merger.take() {
+        for thread in self.threads.drain(..) {
             // It holds nothing that a panic could have left half done but files, which the next
             // start removes.
-            let _ = merger.join();
+            let _ = thread.join();
         }
     }
 }
@@ -233,6 +258,8 @@ pub(super) struct Shared {
     pub(super) merging: Mutex<()>,
     next_number: AtomicU64,
     pub(super) work: Mutex<Work>,
+    /// Taken alone; nobody is called under it.
+    reports: Mutex<Reports>,
     pub(super) is_work: Condvar,
     /// A merge is done, or will not be.
     pub(super) is_progress: Condvar,
@@ -250,9 +277,21 @@ pub(super) struct Work {
     /// Something changed since it last looked.
     pub(super) is_pending: bool,
     pub(super) is_ending: bool,
-    /// A run cannot be read, so merging has stopped until the next start.
-    pub(super) is_stopped_by_damage: bool,
+    /// Numbers of runs that cannot be read. They are found again after a restart.
+    pub(super) damaged: BTreeSet<u64>,
 }
+
+/// Whom to tell of damage, and of which it was told.
+#[derive(Default)]
+struct Reports {
+    told: Option<Told>,
+    /// File and byte.
+    known: BTreeSet<(String, u64)>,
+    /// Found before there was anybody to tell.
+    early: Vec<Error>,
+}
+
+type Told = Arc<dyn Fn(&Error) + Send + Sync>;
 
 /// What is written behind the manifest's lock.
 pub(super) struct Writer {
@@ -296,6 +335,44 @@ impl Shared {
         self.is_work.notify_all();
     }
 
+    /// Waits, shorter if the index is being closed; then it is false.
+    pub(super) fn rest(&self, pause: Duration) -> bool {
+        let mut work = self.work.lock();
+        self.is_work.wait_while_for(&mut work, |work| !work.is_ending, pause);
+        !work.is_ending
+    }
+
+    /// Has merging keep away from the run that an error of reading names.
+    pub(super) fn note_damage(&self, error: &Error) {
+        let Error::Corrupt { file, .. } = error else { return };
+        let current = self.current.read().clone();
+        let numbers = || current.runs.iter().map(|run| run.meta.number);
+        let named: Vec<u64> = numbers().filter(|number| run_name(*number) == *file).collect();
+        let mut work = self.work.lock();
+        if named.is_empty() {
+            // No run of now, so a merge that met it would meet it again: better none than that.
+            work.damaged.extend(numbers());
+        } else {
+            work.damaged.extend(named);
+        }
+    }
+
+    /// Tells of damage, once for each place.
+    pub(super) fn report(&self, error: &Error) {
+        let Error::Corrupt { file, offset, what } = error else { return };
+        let mut reports = self.reports.lock();
+        if !reports.known.insert((file.clone(), *offset)) {
+            return;
+        }
+        match reports.told.clone() {
+            Some(told) => {
+                drop(reports);
+                told(error);
+            }
+            None => reports.early.push(Error::corrupt(file, *offset, what)),
+        }
+    }
+
     /// After a sync has failed in a merge, too, nothing more is committed.
     pub(super) fn fail(&self, error: Error) -> Error {
         self.writer.lock().fail(error)
@@ -310,9 +387,7 @@ impl Shared {
             return;
         }
         let mut work = self.work.lock();
-        if !work.is_stopped_by_damage {
-            self.is_progress.wait_for(&mut work, Duration::from_millis(self.options.commit_wait_ms_max));
-        }
+        self.is_progress.wait_for(&mut work, Duration::from_millis(self.options.commit_wait_ms_max));
     }
 
     /// Whether so many runs wait that merging goes before everything else.

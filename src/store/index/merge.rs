@@ -7,10 +7,13 @@
 //! A group whose runs have no key in common and hold a block or more of each owner is not written
 //! again: its runs move to the next level as they are. That is the common case of few deep queues.
 //!
+//! A damaged run is left alone, with its group, until nothing in it lives. Merging goes on at both sides
+//! of it, never across: what is older must not become newer than what it holds.
+//!
 //! What is dead goes at the next merge; where merges are rare, a run that is mostly dead is written
 //! anew alone, and when a quarter of all entries are deletes, everything is merged.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use super::{
     commit::Shared,
@@ -46,10 +49,8 @@ pub(super) fn run_thread(shared: &Shared) {
                 Ok(true) if shared.work.lock().is_ending => return,
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error @ Error::Corrupt { .. }) => {
-                    tracing::error!(%error, "the index is no longer merged; it grows until it is repaired");
-                    break;
-                }
+                // That run is not tried again; others are.
+                Err(error @ Error::Corrupt { .. }) => shared.report(&error),
                 // The next commit tries again.
                 Err(error) => {
                     tracing::warn!(%error, "a merge of the index failed");
@@ -62,12 +63,14 @@ pub(super) fn run_thread(shared: &Shared) {
 
 pub(super) fn merge_once(shared: &Shared) -> Result<bool, Error> {
     let _merging = shared.merging.lock();
-    if shared.work.lock().is_stopped_by_damage {
-        return Ok(false);
+    {
+        let current = shared.current.read().clone();
+        let is_there = |number: &u64| current.runs.iter().any(|run| run.meta.number == *number);
+        shared.work.lock().damaged.retain(is_there);
     }
     let result = merge_most_urgent(shared);
-    if matches!(result, Err(Error::Corrupt { .. })) {
-        shared.work.lock().is_stopped_by_damage = true;
+    if let Err(error) = &result {
+        shared.note_damage(error);
     }
     let heads_count = shared.current.read().heads.count();
     if heads_count > 2 * shared.heads_kept.load(Ordering::Relaxed) + 1024 {
@@ -114,14 +117,22 @@ struct Group<'a> {
 }
 
 fn pick(shared: &Shared, snapshot: &Snapshot) -> Option<Job> {
+    let damaged = shared.work.lock().damaged.clone();
     let groups = groups(snapshot);
-    pick_level(&groups, &shared.options)
-        .or_else(|| pick_deletes(snapshot))
-        .or_else(|| pick_small_files(&groups, snapshot, &shared.options))
+    // What stands between two damaged groups, oldest first.
+    let is_damaged = |group: &Group<'_>| group.runs.iter().any(|run| damaged.contains(&run.meta.number));
+    let mut stretches = groups.split(is_damaged).peekable();
+    let oldest = stretches.peek().copied().unwrap_or_default();
+    let stretches: Vec<&[Group<'_>]> = stretches.collect();
+    stretches
+        .iter()
+        .find_map(|groups| pick_level(groups, &shared.options))
+        .or_else(|| pick_deletes(oldest))
+        .or_else(|| pick_small_files(stretches.iter().copied().flatten(), snapshot, &shared.options))
         .or_else(|| {
             let commit = snapshot.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.number);
             let is_time = commit >= shared.garbage_sought.load(Ordering::Relaxed) + GARBAGE_COMMITS;
-            let job = is_time.then(|| pick_garbage(snapshot)).flatten();
+            let job = is_time.then(|| pick_garbage(snapshot, &damaged)).flatten();
             if is_time && job.is_none() {
                 shared.garbage_sought.store(commit, Ordering::Relaxed);
             }
@@ -142,15 +153,14 @@ fn groups(snapshot: &Snapshot) -> Vec<Group<'_>> {
     groups
 }
 
-/// A level that is full: its oldest groups.
+/// A level that is full: its oldest groups. Only neighbours: levels fall from the oldest group to the
+/// newest, but for where a damaged one once stood in the way.
 fn pick_level(groups: &[Group<'_>], options: &Options) -> Option<Job> {
     let fan_out = options.fan_out.max(2);
-    let mut counts: BTreeMap<u8, usize> = BTreeMap::new();
-    groups.iter().for_each(|group| *counts.entry(group.level).or_default() += 1);
-    let (level, _) = counts.into_iter().find(|(_, count)| *count >= fan_out)?;
-    let oldest = groups.iter().filter(|group| group.level == level).take(fan_out);
-    let runs: Vec<Run> = oldest.flat_map(|group| group.runs.iter().copied().cloned()).collect();
-    let level = level.saturating_add(1);
+    let levels = groups.chunk_by(|one, next| one.level == next.level);
+    let full = levels.filter(|level| level.len() >= fan_out).min_by_key(|level| level[0].level)?;
+    let runs: Vec<Run> = full[..fan_out].iter().flat_map(|group| group.runs.iter().copied().cloned()).collect();
+    let level = full[0].level.saturating_add(1);
     Some(if is_good_as_it_is(&runs) { Job::Move { runs, level } } else { Job::Merge { runs, level, group: None } })
 }
 
@@ -169,23 +179,29 @@ fn is_good_as_it_is(runs: &[Run]) -> bool {
     !has_deletes && !sections.windows(2).any(is_overlapping)
 }
 
-/// Everything, when so much of it are deletes that cannot go in another way.
-fn pick_deletes(snapshot: &Snapshot) -> Option<Job> {
-    let entries: u64 = snapshot.runs.iter().map(|run| run.file.entries()).sum();
-    let deleted: u64 = snapshot.runs.iter().map(|run| run.file.deleted()).sum();
+/// Everything, when so much of it are deletes that cannot go in another way. Where a damaged run is in the
+/// way, only what is older: behind it deletes could not go.
+fn pick_deletes(groups: &[Group<'_>]) -> Option<Job> {
+    let runs = || groups.iter().flat_map(|group| group.runs.iter().copied());
+    let entries: u64 = runs().map(|run| run.file.entries()).sum();
+    let deleted: u64 = runs().map(|run| run.file.deleted()).sum();
     if deleted < DELETED_COUNT_MIN || deleted * 4 < entries {
         return None;
     }
-    let level = snapshot.runs.iter().map(|run| run.meta.level).max()?;
-    Some(Job::Merge { runs: snapshot.runs.clone(), level, group: None })
+    let level = runs().map(|run| run.meta.level).max()?;
+    Some(Job::Merge { runs: runs().cloned().collect(), level, group: None })
 }
 
 /// A group of many small files, when there are too many files.
-fn pick_small_files(groups: &[Group<'_>], snapshot: &Snapshot, options: &Options) -> Option<Job> {
+fn pick_small_files<'a>(
+    groups: impl Iterator<Item = &'a Group<'a>>,
+    snapshot: &Snapshot,
+    options: &Options,
+) -> Option<Job> {
     if snapshot.runs.len() <= options.files_count_max {
         return None;
     }
-    let most = groups.iter().max_by_key(|group| group.runs.len())?;
+    let most = groups.max_by_key(|group| group.runs.len())?;
     let bytes: u64 = most.runs.iter().map(|run| run.meta.file_bytes).sum();
     let is_worth_it =
         most.runs.len() >= options.fan_out && bytes / (most.runs.len() as u64) < options.run_bytes_max / 4;
@@ -197,8 +213,8 @@ fn pick_small_files(groups: &[Group<'_>], snapshot: &Snapshot, options: &Options
 }
 
 /// A run of which more than half is dead.
-fn pick_garbage(snapshot: &Snapshot) -> Option<Job> {
-    let run = snapshot.runs.iter().find(|run| {
+fn pick_garbage(snapshot: &Snapshot, damaged: &BTreeSet<u64>) -> Option<Job> {
+    let run = snapshot.runs.iter().filter(|run| !damaged.contains(&run.meta.number)).find(|run| {
         let sections = run.file.sections.iter();
         let dead = sections.filter(|section| snapshot.heads.is_dead(section, run.meta.last_commit));
         dead.map(|section| u64::from(section.entries)).sum::<u64>() * 2 > run.file.entries()

@@ -58,6 +58,7 @@ mod open;
 mod options;
 mod run;
 mod scan;
+mod scrub;
 mod state;
 
 #[cfg(test)]

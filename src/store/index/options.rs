@@ -7,6 +7,8 @@ pub struct Options {
     /// the list of runs grow longer. Ignored while there are more than `runs_count_soft` runs to
     /// merge. 0 is without limit. Default 32 MiB.
     pub merge_bytes_per_sec: u64,
+    /// How fast runs are verified in the background; 0 is never. Default 4 MiB/s.
+    pub scrub_bytes_per_sec: u64,
     /// Runs of one level that are merged into one of the next. More writes less and reads more.
     /// Default 8, bounds 2 to 32.
     pub fan_out: usize,
@@ -34,6 +36,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             merge_bytes_per_sec: 32 << 20,
+            scrub_bytes_per_sec: 4 << 20,
             fan_out: 8,
             runs_count_soft: 32,
             commit_wait_ms_max: 20,

@@ -635,6 +635,11 @@ impl RunCursor {
         }
     }
 
+    /// The block in which it stands.
+    pub(super) fn block_index(&self) -> usize {
+        self.block_index
+    }
+
     fn load(&mut self, index: usize) -> Result<(), Error> {
         if index >= self.file.footer.blocks as usize {
             self.state = CursorState::Behind;

@@ -82,6 +82,7 @@ fn options() -> Options {
         run_bytes_max: 16 << 10,
         files_count_max: 12,
         manifest_bytes_max: 600,
+        scrub_bytes_per_sec: 0,
         is_merging_in_background: false,
         ..Options::default()
     }

@@ -1,10 +1,7 @@
 //! Random operations on a broker with an index of its own, and on one that has everything in memory:
 //! the same deliveries in the same order, the same counts, also after restarts.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -12,6 +9,7 @@ use proptest::prelude::*;
 use super::{ColdEntry, Header, Look, Page, PageRequest, Wanted, Window};
 use crate::broker::{
     Broker, Options,
+    connections::ConnectionId,
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
     message::Message,
     queue::Queue,
@@ -91,7 +89,6 @@ impl Index {
     }
 
     fn read(&self, id: QueueId, wanted: Wanted, journal: &VecJournal) -> Page {
-        let own = |deadline: &Time, entry: &ColdEntry| entry.has_own_ttl && entry.deadline > *deadline;
         let (entries, next, next_deadline): (Vec<ColdEntry>, _, _) = match wanted {
             Wanted::Front { level, from, to, messages_max, bytes_max } => {
                 let mut range = self.tree.range((id, level, from)..(id, level, to)).map(|(_, entry)| entry);
@@ -118,7 +115,6 @@ impl Index {
                 (all, None, next_deadline)
             }
         };
-        let _ = own;
         let result = Ok(entries.into_iter().map(|entry| (entry.clone(), journal.message(entry.place))).collect());
         Page { generation: 0, wanted, result, next, next_deadline }
     }
@@ -367,10 +363,18 @@ impl Story {
                     let id = side.broker.next_consumer_id();
                     side.consumers.push(id);
                     let options = ConsumerOptions {
-                        key: side.consumers.len() as u64,
+                        tag: "c".into(),
                         no_ack,
+                        exclusive: false,
+                        priority: 0,
                         prefetch: prefetch.into(),
-                        ..ConsumerOptions::new(side.client.clone())
+                        declared_prefetch: prefetch.into(),
+                        shared_credit: None,
+                        arguments: Table::new(),
+                        outlet: side.client.clone(),
+                        key: side.consumers.len() as u64,
+                        connection: ConnectionId(1),
+                        channel: 1,
                     };
                     side.queue("q").consume(id, options, &mut Turn::new(&side.broker, self.now)).unwrap();
                 }
@@ -457,6 +461,9 @@ impl Story {
                 store.asked.lock().clear();
                 self.cold = Side::open(self.cold.journal.clone(), Some(store), self.now);
                 self.model = Side::open(self.model.journal.clone(), None, self.now);
+                for side in [&self.model, &self.cold] {
+                    side.queue("q").serve(&mut Turn::new(&side.broker, self.now));
+                }
                 self.run(&Op::Advance(0));
             }
         }

@@ -324,6 +324,8 @@ struct Story {
     cold: Side,
     now: Time,
     published: u32,
+    is_dropping_by_priority: bool,
+    has_length_limit: bool,
     /// The look under way: what the index will be, and the window.
     given: Option<(Index, Window)>,
 }
@@ -337,7 +339,15 @@ impl Story {
             side.declare("q", arguments(kind), now);
             side.declare("dead", Table::new(), now);
         }
-        Self { model, cold, now, published: 0, given: None }
+        Self {
+            model,
+            cold,
+            now,
+            published: 0,
+            is_dropping_by_priority: kind == 5,
+            has_length_limit: [3, 5].contains(&kind),
+            given: None,
+        }
     }
 
     fn run(&mut self, op: &Op) {
@@ -350,12 +360,22 @@ impl Story {
                     let mut message = Message::build("", b"q", b"", (0, 0), body.as_bytes());
                     message.traits.persistent = one.is_persistent;
                     message.traits.priority = one.priority;
-                    message.traits.ttl = one.ttl.map(u64::from).into();
+                    // Whether a full queue drops one first or another expires may differ.
+                    let ttl = one.ttl.filter(|_| !self.has_length_limit);
+                    message.traits.ttl = ttl.map(u64::from).into();
                     messages.push(message);
                 }
-                for side in [&self.model, &self.cold] {
-                    let mut turn = Turn::new(&side.broker, self.now);
-                    side.queue("q").publish(messages.iter().cloned(), &mut turn, &mut Vec::new());
+                // What is dropped for its length once it has been read is what is first then: with
+                // priorities that may be another one than at the moment in which the queue was full.
+                let at_once = if self.is_dropping_by_priority { 1 } else { messages.len() };
+                for messages in messages.chunks(at_once) {
+                    for side in [&self.model, &self.cold] {
+                        let mut turn = Turn::new(&side.broker, self.now);
+                        side.queue("q").publish(messages.iter().cloned(), &mut turn, &mut Vec::new());
+                    }
+                    if self.is_dropping_by_priority {
+                        self.cold.answer(self.now);
+                    }
                 }
             }
             &Op::Consume { no_ack, prefetch } => {

@@ -190,6 +190,19 @@ impl Consumers {
         None
     }
 
+    /// Whether somebody could take a message, for one that has to be fetched first. Like
+    /// [`Self::choose`] it notes that nobody can.
+    pub fn could_choose(&mut self) -> bool {
+        if self.is_blocked || self.order.is_empty() {
+            return false;
+        }
+        let Self { slots, order, active, .. } = self;
+        let served = active.as_ref().map_or(&order[..], std::slice::from_ref);
+        let could = served.iter().any(|&slot| slots[slot as usize].as_mut().is_some_and(Consumer::could_take));
+        self.is_blocked = !could;
+        could
+    }
+
     fn priority_at(&self, at: usize) -> i32 {
         self.priority_of(self.order[at])
     }
@@ -200,6 +213,17 @@ impl Consumers {
 }
 
 impl Consumer {
+    fn could_take(&mut self) -> bool {
+        let could = self.take_credit();
+        if could && !self.options.no_ack {
+            self.unsettled -= 1;
+            if let Some(shared) = &self.options.shared_credit {
+                shared.release(1);
+            }
+        }
+        could
+    }
+
     /// Takes credit for one delivery, if the consumer can have one.
     pub fn take_credit(&mut self) -> bool {
         if self.is_parked {

@@ -39,13 +39,14 @@ impl Machine {
         [front, expired]
     }
 
-    fn wanted_level(&self, now: Time) -> Option<u8> {
+    fn wanted_level(&mut self, now: Time) -> Option<u8> {
         let cold = self.cold.as_deref()?;
+        let has_get = cold.has_get;
         let front = match self.ready.front() {
             Front::Cold(level) => {
-                let is_consumed = !self.consumers.is_empty() && !self.consumers.is_blocked();
+                let is_consumed = self.consumers.could_choose();
                 let is_too_long = self.limits.overflow == Overflow::DropHead && self.is_too_long(0);
-                (cold.has_get || is_consumed || is_too_long).then_some(level)
+                (has_get || is_consumed || is_too_long).then_some(level)
             }
             Front::Entry(entry) if !self.consumers.is_empty() => {
                 let level = entry.message.traits.priority.min(self.ready.priority_max());

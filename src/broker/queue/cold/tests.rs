@@ -1,1 +1,537 @@
-//! Tests of cold messages.
+//! Random operations on a broker with an index of its own, and on one that has everything in memory:
+//! the same deliveries in the same order, the same counts, also after restarts.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::{ColdEntry, Header, Look, Page, PageRequest, Wanted, Window};
+use crate::broker::{
+    Broker, Options,
+    connections::ConnectionId,
+    consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
+    message::Message,
+    queue::Queue,
+    record::{Appended, Decoder, Journal, Position, QueueId, Record, encode, message_in},
+    time::Time,
+    topology::DeclareQueue,
+    turn::Turn,
+    value::{Table, Value},
+    verb::{ColdPages, Verb},
+};
+
+#[derive(Default)]
+struct VecJournal(Mutex<Vec<Vec<u8>>>);
+
+impl VecJournal {
+    fn all(&self) -> Vec<(Position, Record)> {
+        let mut decoder = Decoder::default();
+        let records = self.0.lock();
+        (1..).map(Position).zip(records.iter()).map(|(at, bytes)| (at, decoder.decode(bytes, at).unwrap())).collect()
+    }
+
+    fn message(&self, place: Position) -> Message {
+        let record = Decoder::default().decode(&self.0.lock()[place.0 as usize - 1], place).unwrap();
+        message_in(record).unwrap()
+    }
+
+    fn end(&self) -> u64 {
+        self.0.lock().len() as u64 + 1
+    }
+}
+
+impl Journal for VecJournal {
+    fn append(&self, record: &Record) -> Appended {
+        let mut encoded = Vec::new();
+        encode(record, &mut encoded);
+        let mut records = self.0.lock();
+        records.push(encoded);
+        let at = Position(records.len() as u64);
+        Appended { at, end: at }
+    }
+
+    fn flushed(&self) -> Position {
+        Position(0)
+    }
+}
+
+type Tree = BTreeMap<(QueueId, u8, u64), ColdEntry>;
+
+/// An index that is as durable as the test says.
+#[derive(Clone, Default)]
+struct Index {
+    tree: Tree,
+    headers: BTreeMap<QueueId, Header>,
+    covered: u64,
+}
+
+impl Index {
+    fn apply(&mut self, id: QueueId, look: &Look) {
+        if look.is_purged {
+            self.tree.retain(|(queue, ..), _| *queue != id);
+        }
+        for put in &look.puts {
+            self.tree.insert((id, put.level, put.seq), put.clone());
+        }
+        for gone in &look.deletes {
+            let was = self.tree.remove(&(id, gone.level, gone.seq));
+            if let Some(was) = was {
+                assert_eq!(was.has_own_ttl.then_some(was.deadline), gone.deadline);
+            }
+        }
+        for &(level, head) in &look.heads {
+            self.tree.retain(|&(queue, of, seq), _| queue != id || of != level || seq >= head);
+        }
+        if let Some(header) = &look.header {
+            self.headers.insert(id, header.clone());
+        }
+    }
+
+    fn read(&self, id: QueueId, wanted: Wanted, journal: &VecJournal) -> Page {
+        let (entries, next, next_deadline): (Vec<ColdEntry>, _, _) = match wanted {
+            Wanted::Front { level, from, to, messages_max, bytes_max } => {
+                let mut range = self.tree.range((id, level, from)..(id, level, to)).map(|(_, entry)| entry);
+                let (mut entries, mut bytes) = (Vec::new(), 0);
+                let mut next = None;
+                for entry in &mut range {
+                    bytes += entry.body_bytes;
+                    if entries.len() == messages_max || !entries.is_empty() && bytes > bytes_max {
+                        next = Some(entry.seq);
+                        break;
+                    }
+                    entries.push(entry.clone());
+                }
+                (entries, next, Time::NEVER)
+            }
+            Wanted::Expired { after, until, messages_max } => {
+                let of = self.tree.iter().filter(|((queue, ..), entry)| *queue == id && entry.has_own_ttl);
+                let mut all: Vec<_> = of.map(|(_, entry)| entry.clone()).collect();
+                all.sort_by_key(|entry| (entry.deadline, entry.seq));
+                all.retain(|entry| (entry.deadline, entry.seq) > after);
+                let due = all.iter().take_while(|entry| entry.deadline <= until).count().min(messages_max.min(2));
+                let next_deadline = all.get(due).map_or(Time::NEVER, |entry| entry.deadline);
+                all.truncate(due);
+                (all, None, next_deadline)
+            }
+        };
+        let result = Ok(entries.into_iter().map(|entry| (entry.clone(), journal.message(entry.place))).collect());
+        Page { generation: 0, wanted, result, next, next_deadline }
+    }
+}
+
+#[derive(Default)]
+struct Store {
+    index: Mutex<Index>,
+    asked: Mutex<Vec<(PageRequest, Option<Page>)>>,
+}
+
+impl ColdPages for Store {
+    fn fetch(&self, request: PageRequest) {
+        self.asked.lock().push((request, None));
+    }
+
+    fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
+        self.index.lock().tree.get(&(queue, level, seq)).cloned()
+    }
+
+    fn header(&self, queue: QueueId) -> Option<Header> {
+        self.index.lock().headers.get(&queue).cloned()
+    }
+}
+
+/// A delivery as its consumer saw it.
+type Seen = (u64, Vec<u8>, bool, u32);
+
+#[derive(Default)]
+struct Client {
+    seen: Mutex<Vec<Seen>>,
+    held: Mutex<Vec<(u64, Held)>>,
+}
+
+impl Outlet for Client {
+    fn deliver(&self, key: u64, batch: &Batch<'_>) -> Handed {
+        batch.for_each(|one| {
+            self.seen.lock().push((key, one.message.body_to_vec(), one.redelivered, one.delivery_count.unwrap_or(0)));
+            self.held.lock().extend(one.held.map(|held| (key, held)));
+        });
+        Handed::default()
+    }
+
+    fn cancelled(&self, _: u64) {}
+
+    fn flush(&self) {}
+}
+
+/// One of the two brokers.
+struct Side {
+    broker: Arc<Broker>,
+    journal: Arc<VecJournal>,
+    store: Option<Arc<Store>>,
+    client: Arc<Client>,
+    consumers: Vec<ConsumerId>,
+}
+
+#[derive(Clone, Debug)]
+struct Publish {
+    is_persistent: bool,
+    priority: u8,
+    ttl: Option<u8>,
+    size: u8,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Publish(Vec<Publish>),
+    Consume { no_ack: bool, prefetch: u8 },
+    Leave,
+    Get { no_ack: bool },
+    Settle { nth: u8, count: u8, how: u8 },
+    Purge,
+    Advance(u8),
+    Look { lag: u8, window: u8 },
+    Looked { is_committed: bool },
+    Load,
+    Answer,
+    Restart { is_committed: bool },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let publish = (prop::bool::weighted(0.8), 0..4u8, prop::option::weighted(0.3, 1..60u8), 0..9u8)
+        .prop_map(|(is_persistent, priority, ttl, size)| Publish { is_persistent, priority, ttl, size });
+    prop_oneof![
+        10 => prop::collection::vec(publish, 1..8).prop_map(Op::Publish),
+        2 => (any::<bool>(), 0..4u8).prop_map(|(no_ack, prefetch)| Op::Consume { no_ack, prefetch }),
+        2 => Just(Op::Leave),
+        4 => any::<bool>().prop_map(|no_ack| Op::Get { no_ack }),
+        6 => (any::<u8>(), 1..4u8, 0..4u8).prop_map(|(nth, count, how)| Op::Settle { nth, count, how }),
+        1 => Just(Op::Purge),
+        3 => (0..40u8).prop_map(Op::Advance),
+        6 => (0..4u8, 0..6u8).prop_map(|(lag, window)| Op::Look { lag, window }),
+        6 => prop::bool::weighted(0.8).prop_map(|is_committed| Op::Looked { is_committed }),
+        3 => Just(Op::Load),
+        2 => Just(Op::Answer),
+        2 => any::<bool>().prop_map(|is_committed| Op::Restart { is_committed }),
+    ]
+}
+
+fn arguments(kind: u8) -> Table {
+    let mut table = Table::new();
+    let mut set = |name: &str, value: Value| table.push(name, value);
+    if kind != 0 {
+        set("x-dead-letter-exchange", Value::text(""));
+        set("x-dead-letter-routing-key", Value::text("dead"));
+    }
+    match kind {
+        1 => set("x-max-priority", Value::I64(3)),
+        2 => set("x-message-ttl", Value::I64(30)),
+        3 => set("x-max-length", Value::I64(5)),
+        4 => {
+            set("x-queue-type", Value::text("quorum"));
+            set("x-delivery-limit", Value::I64(2));
+        }
+        5 => {
+            set("x-max-priority", Value::I64(2));
+            set("x-max-length-bytes", Value::I64(30));
+        }
+        6 => {
+            set("x-max-priority", Value::I64(2));
+            set("x-message-ttl", Value::I64(30));
+        }
+        _ => {}
+    }
+    table
+}
+
+impl Side {
+    fn open(journal: Arc<VecJournal>, store: Option<Arc<Store>>, now: Time) -> Self {
+        let covered = store.as_ref().map_or(0, |store| store.index.lock().covered);
+        let is_needed = |(at, record): &(Position, Record)| {
+            at.0 >= covered || !matches!(record, Record::Enqueue { .. }) && is_definition(record)
+        };
+        let records: Vec<_> = journal.all().into_iter().filter(is_needed).collect();
+        let pages = store.clone().map(|store| store as Arc<dyn ColdPages>);
+        let broker = Broker::open(Options::default(), now, pages, records.into_iter(), journal.clone()).unwrap().0;
+        Self { broker: Arc::new(broker), journal, store, client: Arc::default(), consumers: Vec::new() }
+    }
+
+    fn declare(&self, name: &str, arguments: Table, now: Time) {
+        let mut turn = Turn::new(&self.broker, now);
+        let wanted = DeclareQueue { name, durable: true, arguments, ..DeclareQueue::default() };
+        self.broker.vhost("/").unwrap().declare_queue(&wanted, None, &mut turn).unwrap();
+    }
+
+    fn queue(&self, name: &str) -> Arc<Queue> {
+        self.broker.vhost("/").unwrap().queue(name).unwrap()
+    }
+
+    fn load(&self) {
+        let Some(store) = &self.store else { return };
+        let index = store.index.lock();
+        for (request, page) in store.asked.lock().iter_mut().filter(|(_, page)| page.is_none()) {
+            let read = index.read(request.id, request.wanted, &self.journal);
+            *page = Some(Page { generation: request.generation, ..read });
+        }
+    }
+
+    /// Answers until nothing is asked.
+    fn answer(&self, now: Time) {
+        let Some(store) = &self.store else { return };
+        for round in 0.. {
+            assert!(round < 10_000, "pages are asked for without end");
+            self.load();
+            let Some((request, page)) = store.asked.lock().pop() else { return };
+            if let Some(queue) = request.queue.upgrade() {
+                queue.page_in(page.unwrap(), &mut Turn::new(&self.broker, now));
+                assert!(!queue.is_damaged());
+            }
+        }
+    }
+
+    fn get(&self, name: &str, no_ack: bool, now: Time) -> Option<Seen> {
+        for _ in 0..10_000 {
+            let queue = self.queue(name);
+            let got = queue.get(no_ack, &mut Turn::new(&self.broker, now));
+            match got {
+                Verb::Done(got) => {
+                    let got = got?;
+                    self.client.held.lock().extend(got.held.map(|held| (0, held)));
+                    return Some((0, got.message.body_to_vec(), got.redelivered, got.delivery_count));
+                }
+                Verb::Pending(_) => self.answer(now),
+            }
+        }
+        panic!("a get waits without end");
+    }
+
+    fn status(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let (of, dead) = (self.queue("q").status(), self.queue("dead").status());
+        let seen = self.client.seen.lock().len();
+        (of.ready, of.unsettled, of.ready_bytes, of.unsettled_bytes, of.counters, dead.ready, dead.ready_bytes, seen)
+    }
+}
+
+fn is_definition(record: &Record) -> bool {
+    match record {
+        Record::QueueDeclared { .. } | Record::Defined(_) => true,
+        Record::Transaction(records) => records.iter().all(is_definition),
+        _ => false,
+    }
+}
+
+struct Story {
+    model: Side,
+    cold: Side,
+    now: Time,
+    published: u32,
+    is_dropping_by_priority: bool,
+    has_length_limit: bool,
+    /// The look under way: what the index will be, and the window.
+    given: Option<(Index, Window)>,
+}
+
+impl Story {
+    fn new(kind: u8) -> Self {
+        let now = Time(1_000_000);
+        let model = Side::open(Arc::default(), None, now);
+        let cold = Side::open(Arc::default(), Some(Arc::default()), now);
+        for side in [&model, &cold] {
+            side.declare("q", arguments(kind), now);
+            side.declare("dead", Table::new(), now);
+        }
+        Self {
+            model,
+            cold,
+            now,
+            published: 0,
+            is_dropping_by_priority: kind == 5,
+            has_length_limit: [3, 5].contains(&kind),
+            given: None,
+        }
+    }
+
+    fn run(&mut self, op: &Op) {
+        match op {
+            Op::Publish(publishes) => {
+                let mut messages = Vec::new();
+                for one in publishes {
+                    self.published += 1;
+                    let body = format!("{:04}{}", self.published, "x".repeat(one.size.into()));
+                    let mut message = Message::build("", b"q", b"", (0, 0), body.as_bytes());
+                    message.traits.persistent = one.is_persistent;
+                    message.traits.priority = one.priority;
+                    // Whether a full queue drops one first or another expires may differ.
+                    let ttl = one.ttl.filter(|_| !self.has_length_limit);
+                    message.traits.ttl = ttl.map(u64::from).into();
+                    messages.push(message);
+                }
+                // What is dropped for its length once it has been read is what is first then: with
+                // priorities that may be another one than at the moment in which the queue was full.
+                let at_once = if self.is_dropping_by_priority { 1 } else { messages.len() };
+                for messages in messages.chunks(at_once) {
+                    for side in [&self.model, &self.cold] {
+                        let mut turn = Turn::new(&side.broker, self.now);
+                        side.queue("q").publish(messages.iter().cloned(), &mut turn, &mut Vec::new());
+                    }
+                    if self.is_dropping_by_priority {
+                        self.cold.answer(self.now);
+                    }
+                }
+            }
+            &Op::Consume { no_ack, prefetch } => {
+                for side in [&mut self.model, &mut self.cold] {
+                    let id = side.broker.next_consumer_id();
+                    side.consumers.push(id);
+                    let options = ConsumerOptions {
+                        tag: "c".into(),
+                        no_ack,
+                        exclusive: false,
+                        priority: 0,
+                        prefetch: prefetch.into(),
+                        declared_prefetch: prefetch.into(),
+                        shared_credit: None,
+                        arguments: Table::new(),
+                        outlet: side.client.clone(),
+                        key: side.consumers.len() as u64,
+                        connection: ConnectionId(1),
+                        channel: 1,
+                    };
+                    side.queue("q").consume(id, options, &mut Turn::new(&side.broker, self.now)).unwrap();
+                }
+            }
+            Op::Leave => {
+                for side in [&mut self.model, &mut self.cold] {
+                    let key = side.consumers.len() as u64;
+                    let Some(id) = side.consumers.pop() else { continue };
+                    let mut held = Vec::new();
+                    side.client.held.lock().retain(|(of, one)| {
+                        if *of == key {
+                            held.push(*one);
+                        }
+                        *of != key
+                    });
+                    side.queue("q").leave(&[id], &held, &[], &mut Turn::new(&side.broker, self.now));
+                }
+            }
+            &Op::Get { no_ack } => {
+                let got = self.model.get("q", no_ack, self.now);
+                assert_eq!(self.cold.get("q", no_ack, self.now), got);
+            }
+            &Op::Settle { nth, count, how } => {
+                let how = [Settle::Accepted, Settle::Requeued, Settle::Rejected, Settle::Returned][how as usize];
+                for side in [&self.model, &self.cold] {
+                    let mut all = side.client.held.lock();
+                    if all.is_empty() {
+                        continue;
+                    }
+                    let from = nth as usize % all.len();
+                    let to = (from + count as usize).min(all.len());
+                    let held: Vec<Held> = all.drain(from..to).map(|(_, held)| held).collect();
+                    drop(all);
+                    side.queue("q").settle(&held, how, &mut Turn::new(&side.broker, self.now));
+                }
+            }
+            Op::Purge => {
+                let [model, cold] =
+                    [&self.model, &self.cold].map(|side| side.queue("q").purge(&mut Turn::new(&side.broker, self.now)));
+                assert_eq!(model, cold);
+            }
+            &Op::Advance(ms) => {
+                self.now = self.now.after_ms(ms.into());
+                for _ in 0..4 {
+                    self.model.broker.tick(self.now);
+                    self.cold.broker.tick(self.now);
+                    self.cold.answer(self.now);
+                }
+            }
+            &Op::Look { lag, window } => {
+                let window = Window { messages: window.into(), bytes: 8 * u64::from(window) };
+                if self.given.is_some() {
+                    return;
+                }
+                let mut index = self.cold.store.as_ref().unwrap().index.lock().clone();
+                index.covered = index.covered.max(self.cold.journal.end().saturating_sub(lag.into()));
+                for name in ["q", "dead"] {
+                    let queue = self.cold.queue(name);
+                    if let Some(look) = queue.look(Position(index.covered), &window) {
+                        index.apply(queue.id, &look);
+                    }
+                }
+                self.given = Some((index, window));
+            }
+            &Op::Looked { is_committed } => {
+                let Some((index, window)) = self.given.take() else { return };
+                if is_committed {
+                    *self.cold.store.as_ref().unwrap().index.lock() = index;
+                }
+                for name in ["q", "dead"] {
+                    self.cold.queue(name).looked(is_committed, &window);
+                }
+            }
+            Op::Load => self.cold.load(),
+            Op::Answer => self.cold.answer(self.now),
+            &Op::Restart { is_committed } => {
+                self.cold.answer(self.now);
+                let store = self.cold.store.clone().unwrap();
+                if let Some((index, _)) = self.given.take()
+                    && is_committed
+                {
+                    *store.index.lock() = index;
+                }
+                store.asked.lock().clear();
+                self.cold = Side::open(self.cold.journal.clone(), Some(store), self.now);
+                self.model = Side::open(self.model.journal.clone(), None, self.now);
+                for side in [&self.model, &self.cold] {
+                    side.queue("q").serve(&mut Turn::new(&side.broker, self.now));
+                }
+                self.run(&Op::Advance(0));
+            }
+        }
+        if self.cold.status() != self.model.status() {
+            self.cold.answer(self.now);
+        }
+        assert_eq!(self.cold.status(), self.model.status(), "after {op:?}");
+        assert_eq!(*self.cold.client.seen.lock(), *self.model.client.seen.lock());
+    }
+
+    /// Everything that is left, in order.
+    fn drain(&mut self) {
+        self.run(&Op::Leave);
+        self.run(&Op::Leave);
+        while !self.model.consumers.is_empty() {
+            self.run(&Op::Leave);
+        }
+        loop {
+            let left = self.model.queue("q").status().ready;
+            self.run(&Op::Get { no_ack: true });
+            if left == 0 {
+                break;
+            }
+        }
+        let dead = |side: &Side| {
+            let mut all: Vec<_> = std::iter::from_fn(|| side.get("dead", true, self.now)).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(dead(&self.cold), dead(&self.model));
+    }
+}
+
+fn check(kind: u8, ops: &[Op]) {
+    let mut story = Story::new(kind);
+    for op in ops {
+        story.run(op);
+    }
+    story.drain();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_queue_with_an_index_does_what_one_in_memory_does(
+        kind in 0..7u8, ops in prop::collection::vec(op(), 1..60)
+    ) {
+        check(kind, &ops);
+    }
+}

@@ -301,8 +301,8 @@ fn records_of_a_newer_broker_are_refused_by_name() {
     let mut bytes = bytes_of(&Record::Handed { queue: QueueId(1), up_to: 2 });
     bytes[1] = 2;
     assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownVersion { kind: HANDED, version: 2 });
-    bytes[0] = TRANSACTION + 1;
-    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(TRANSACTION + 1));
+    bytes[0] = PURGED + 1;
+    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(PURGED + 1));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{
     driver::{Common, Scenario, Target},
     failure::Failure,
     load::{Load, Moment},
+    null_log::zero_and_overwrite_bytes_per_sec,
     process::{Usage, directory_bytes},
     report::Sample,
     throughput::{LoadOptions, merge, mib, per_million},
@@ -24,6 +25,10 @@ pub(super) struct Backlog {
     /// The broker's data directory, to report its size
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A directory on the broker's disk: report what that takes, written with zeros and then again,
+    /// and which share of it the filling reached
+    #[arg(long, value_name = "DIR")]
+    disk: Option<PathBuf>,
 }
 
 /// The confirm window where none is asked for: only a confirm tells that a message is in the queue.
@@ -63,6 +68,7 @@ impl Scenario for Backlog {
         }
         publishing.limit = Some(limit);
         let data_bytes = || self.data.as_deref().map(directory_bytes).transpose();
+        let disk = self.disk.as_deref().map(zero_and_overwrite_bytes_per_sec).transpose()?;
         let mut load = Load::declare(self.load.plan(target, publishing)?)?;
         let before = load.moment(target.pid)?;
         load.start_publishers()?;
@@ -91,6 +97,9 @@ impl Scenario for Backlog {
         sample.put_some("rss_bytes_per_message", rss_bytes_per_message(&before, &filled));
         // A broker that keeps a part of a queue in memory has filled that by now.
         sample.put_some("rss_bytes_per_further_message", rss_bytes_per_message(&half, &filled));
+        let filled_bytes_per_sec = filling.sent as f64 * self.load.messages.size as f64 / filling.secs;
+        sample.put_some("disk_mib_per_sec", disk.map(|bytes_per_sec| bytes_per_sec / f64::from(1 << 20)));
+        sample.put_some("filled_share_of_disk", disk.map(|bytes_per_sec| filled_bytes_per_sec / bytes_per_sec));
         sample.put_some("data_mib_filled", data_filled.map(mib));
         sample.put_some("data_mib_drained", data_drained.map(mib));
         Ok(sample)

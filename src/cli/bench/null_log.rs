@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// The bytes of a segment, as a broker's log has them.
@@ -255,6 +256,23 @@ impl LogFile {
         }
         Ok(())
     }
+}
+
+/// What the disk of `dir` takes of a log that is zeroed ahead and then written, each once, synced
+/// every mebibyte: bytes of log a second.
+pub(super) fn zero_and_overwrite_bytes_per_sec(dir: &Path) -> Result<f64, Failure> {
+    let measure = || -> io::Result<f64> {
+        let bytes = SEGMENTS_COUNT * SEGMENT_BYTES;
+        let mut ones = Batch::default();
+        ones.push(&vec![1; ZEROS_BYTES]);
+        let start = Instant::now();
+        let mut file = LogFile::create(dir, bytes)?;
+        for _ in 0..bytes / ZEROS_BYTES {
+            file.write(ones.blocks())?;
+        }
+        Ok(bytes as f64 / start.elapsed().as_secs_f64())
+    };
+    measure().map_err(Failure::io(format!("measuring the disk of {}", dir.display())))
 }
 
 fn is_invalid(error: &io::Error) -> bool {

@@ -10,7 +10,7 @@ use ternmq::{
         self, Broker,
         definitions::Definitions,
         message::Message,
-        record::{self, BodyId, Decoder, Record},
+        record::{self, Decoder, Position, Record},
         time::Time,
         value::{Headers, Table},
     },
@@ -271,10 +271,10 @@ pub(crate) fn records(input: &[u8]) {
     let read = |bytes: &[u8]| {
         let body = Message::build("x", b"k", b"", (0, 0), b"body");
         let mut first = Vec::new();
-        record::encode(&Record::Body { body: BodyId(1), targets: 9, message: body }, &mut first);
+        record::encode(&Record::Body { targets: 9, message: body }, &mut first);
         let mut decoder = Decoder::default();
-        decoder.decode(&first).expect("our own records are sound");
-        decoder.decode(bytes)
+        decoder.decode(&first, Position(1)).expect("our own records are sound");
+        decoder.decode(bytes, Position(2))
     };
     let Ok(found) = read(input) else { return };
     let mut out = Vec::new();

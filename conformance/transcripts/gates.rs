@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ternmq::{
     broker::{
         Options as BrokerOptions,
-        record::{Journal, Position, QueueId, Record},
+        record::{Appended, Journal, Pins, Position, QueueId, Record},
         verb::{ColdPages, Ticket},
     },
     protocol::amqp::Options,
@@ -22,6 +22,7 @@ use super::{lines, peer::World};
 #[derive(Default)]
 struct SlowJournal {
     records: Mutex<Vec<Record>>,
+    pins: Arc<Pins>,
     flushed: AtomicU64,
 }
 
@@ -43,10 +44,19 @@ impl SlowJournal {
 }
 
 impl Journal for SlowJournal {
-    fn append(&self, record: &Record) -> Position {
+    fn append(&self, record: &Record) -> Appended {
         let mut records = self.records.lock();
         records.push(record.clone());
-        Position(records.len() as u64)
+        let at = Position(records.len() as u64);
+        Appended { at, end: at }
+    }
+
+    fn end(&self) -> Position {
+        Position(self.records.lock().len() as u64)
+    }
+
+    fn pins(&self) -> &Arc<Pins> {
+        &self.pins
     }
 
     fn flushed(&self) -> Position {
@@ -177,7 +187,7 @@ fn channels_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn tx_commit_ok_waits_for_the_log_and_is_one_record() {
+fn tx_commit_ok_waits_for_the_log_and_for_the_one_record_that_commits() {
     let (mut world, journal, peer) = slow_world();
     declare(&mut world, &journal, peer, "q");
     declare(&mut world, &journal, peer, "r");
@@ -187,8 +197,12 @@ fn tx_commit_ok_waits_for_the_log_and_is_one_record() {
     let before = journal.written();
     world.tell(peer, 1, "tx.commit", "");
     assert!(world.heard(peer).is_empty());
-    assert_eq!(journal.written(), before + 1);
-    assert!(matches!(journal.records.lock().last(), Some(Record::Transaction(records)) if records.len() == 2));
+    // The messages come first and say nothing by themselves.
+    assert_eq!(journal.written(), before + 3);
+    let records = journal.records.lock().split_off(before as usize);
+    assert!(matches!(&records[..2], [Record::Body { targets: 1, .. }, Record::Body { targets: 1, .. }]));
+    assert!(matches!(&records[2], Record::Transaction(records) if records.len() == 2));
+    journal.records.lock().extend(records);
     journal.flush(&mut world);
     assert_eq!(world.heard(peer), ["1 tx.commit-ok"]);
 }

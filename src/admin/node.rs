@@ -7,7 +7,7 @@ use std::{future::Future, path::PathBuf, pin::Pin};
 use serde_json::Value as Json;
 
 use super::wire::Listener;
-use crate::broker::{message::Message, options::MemoryShare, time::Time};
+use crate::broker::{message::Message, options::MemoryShare, record::Position, time::Time};
 
 /// What a change of the node's state ends with: nothing, or why it failed.
 pub type Change = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -22,6 +22,9 @@ pub trait Node: Send + Sync {
 
     /// How it stands. Asked for with each status, never on the way of a message.
     fn environment(&self) -> Environment;
+
+    /// Returns when everything before that place of the log is safe. May block.
+    fn wait_until_safe(&self, position: Position);
 
     /// When the publisher says that it published a message, in seconds since the epoch. Only a
     /// protocol can read that.

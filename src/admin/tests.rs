@@ -20,6 +20,7 @@ use crate::broker::{
     consumer::{Batch, ConsumerOptions, Handed, Outlet},
     message::Message,
     options::{MemoryShare, Options},
+    record::Position,
     time::Time,
     topology::{DeclareExchange, DeclareQueue},
     turn::Turn,
@@ -57,6 +58,8 @@ impl FakeNode {
 }
 
 impl Node for FakeNode {
+    fn wait_until_safe(&self, _: Position) {}
+
     fn now(&self) -> Time {
         Time(10_000)
     }

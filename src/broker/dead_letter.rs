@@ -17,7 +17,7 @@ use super::{
         Queue,
         machine::{Dead, Pushed, Reason},
     },
-    record::{QueueId, Record},
+    record::{Position, QueueId, Record},
     route::Queues,
     time::Time,
     turn::Turn,
@@ -63,26 +63,34 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(QueueId, u64)>, t
     let mut locked: Vec<_> = queues.iter().map(|queue| (queue, queue.lock(), queue.effects(turn))).collect();
     let mut to = Vec::new();
     let mut is_taken = false;
-    for (queue, machine, effects) in &mut locked {
+    let mut admitted = Vec::new();
+    for (index, (queue, machine, effects)) in locked.iter_mut().enumerate() {
         if queue.is_deleted() {
             continue;
         }
         let deadline = machine.deadline_of(&message, turn.now);
-        match machine.push(message.clone(), turn.now, effects) {
-            Pushed::Accepted(seq) => {
+        match machine.admit(message.clone(), turn.now, effects) {
+            Ok((seq, message)) => {
                 is_taken = true;
-                if queue.is_recorded(&message, turn) {
+                let is_recorded = queue.is_recorded(&message, turn);
+                if is_recorded {
                     to.push((queue.id, seq, deadline));
                 }
+                admitted.push((index, seq, message, is_recorded));
             }
-            Pushed::Duplicate => is_taken = true,
-            Pushed::Refused => {}
+            Err(Pushed::Refused) => {}
+            Err(Pushed::Duplicate | Pushed::Accepted(_)) => is_taken = true,
         }
     }
     // A message of a queue that is not recorded may still enter one that is.
+    let mut place = Position::NONE;
     if is_taken && (from.is_some() || !to.is_empty()) {
         let message = (!to.is_empty()).then_some(message);
-        turn.record(Record::Move { from, to, message, at: turn.now });
+        place = turn.record_now(&Record::Move { from, to, message, at: turn.now });
+    }
+    for (index, seq, message, is_recorded) in admitted {
+        let (_, machine, effects) = &mut locked[index];
+        machine.enter(seq, message, if is_recorded { place } else { Position::NONE }, turn.now, effects);
     }
     for (queue, machine, effects) in locked {
         queue.after_push(machine, effects, turn);

@@ -346,6 +346,15 @@ impl Message {
         single.into_iter().chain(parts.iter().cloned())
     }
 
+    /// The body's pieces, borrowed.
+    pub fn body_parts(&self) -> impl Iterator<Item = &[u8]> {
+        let (single, parts): (Option<&[u8]>, &[Slice]) = match &self.body {
+            &Body::Inline(at, len) => (Some(&self.head[at as usize..][..len as usize]), &[]),
+            Body::Parts(parts) => (None, &parts.slices),
+        };
+        single.into_iter().chain(parts.iter().map(|slice| &**slice))
+    }
+
     /// The body copied into one vector.
     pub fn body_to_vec(&self) -> Vec<u8> {
         match self.body_contiguous() {
@@ -357,6 +366,12 @@ impl Message {
     /// Bytes that this message accounts for: body, properties, names and its own bookkeeping.
     pub fn held_bytes(&self) -> u64 {
         self.body_bytes() + self.head_bytes() as u64 + size_of::<Self>() as u64
+    }
+
+    /// More bytes than a record of it has beside the fields of its own.
+    pub fn record_bytes_max(&self) -> u64 {
+        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len);
+        self.body_bytes() + (self.head_bytes() + replaced + RECORD_FIELDS_BYTES_MAX) as u64
     }
 
     fn head_bytes(&self) -> usize {
@@ -407,6 +422,9 @@ impl Message {
         self.head = Arc::new(head);
     }
 }
+
+/// Numbers and flags of a record of a message.
+const RECORD_FIELDS_BYTES_MAX: usize = 128;
 
 fn push_route(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
     out.push(exchange.len() as u8);

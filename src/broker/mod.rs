@@ -52,7 +52,7 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{PolicyNames, Queue, arguments::QueueType, settings};
-use record::{BodyId, Definition, DefinitionKey, HoldId, Journal, Log, Position, QueueId, Record};
+use record::{Definition, DefinitionKey, HoldId, Journal, Log, Pin, Position, QueueId, Record};
 use recovery::{ReplayError, Replayed};
 use time::Time;
 use timers::{Owner, Timers};
@@ -79,7 +79,6 @@ pub struct Broker {
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
     queue_ids: AtomicU64,
     consumer_ids: AtomicU64,
-    body_ids: AtomicU64,
     hold_ids: AtomicU64,
     queues_count: AtomicUsize,
     random: AtomicU64,
@@ -94,6 +93,8 @@ pub struct Broker {
     memory_high_watermark: Mutex<MemoryShare>,
     disk_free_limit: Mutex<MemoryShare>,
     disk_alarm: AtomicBool,
+    /// The log has no room for more messages.
+    log_alarm: AtomicBool,
     started_at: Time,
 }
 
@@ -120,22 +121,28 @@ impl Broker {
     pub fn open(
         options: Options,
         now: Time,
-        records: impl Iterator<Item = Record>,
+        records: impl Iterator<Item = (Position, Record)>,
         journal: Arc<dyn Journal>,
     ) -> Result<(Self, Replayed), OpenError> {
         let broker = Self::blank(options, now).map_err(OpenError::Defaults)?;
         let replayed = broker.replay(records, now)?;
-        if replayed.is_new() {
-            broker.create_defaults().map_err(OpenError::Defaults)?;
-            // One record: a broker that crashed half-way through would start without a user.
-            journal.append(&Record::Transaction(broker.definitions()));
-        }
-        broker.attach_journal(journal);
+        broker.begin(&replayed, journal)?;
         Ok((broker, replayed))
     }
 
-    /// A broker without any vhost or user.
-    fn blank(options: Options, now: Time) -> Result<Self, String> {
+    /// Goes on after a [`recovery::Replay`]: whatever changes from now on is recorded.
+    pub fn begin(&self, replayed: &Replayed, journal: Arc<dyn Journal>) -> Result<(), OpenError> {
+        if replayed.is_new() {
+            self.create_defaults().map_err(OpenError::Defaults)?;
+            // One record: a broker that crashed half-way through would start without a user.
+            journal.append(&Record::Transaction(self.definitions()));
+        }
+        self.attach_journal(journal);
+        Ok(())
+    }
+
+    /// A broker without any vhost or user, for a [`recovery::Replay`].
+    pub fn blank(options: Options, now: Time) -> Result<Self, String> {
         let log = Log::default();
         let access = Users::new(access::Options {
             loopback_users: options.loopback_users.clone(),
@@ -154,7 +161,6 @@ impl Broker {
             vhosts: DashMap::default(),
             queue_ids: AtomicU64::new(1),
             consumer_ids: AtomicU64::new(1),
-            body_ids: AtomicU64::new(1),
             hold_ids: AtomicU64::new(1),
             queues_count: AtomicUsize::new(0),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
@@ -167,6 +173,7 @@ impl Broker {
             memory_high_watermark: Mutex::new(options.memory_high_watermark),
             disk_free_limit: Mutex::new(options.disk_free_limit),
             disk_alarm: AtomicBool::new(false),
+            log_alarm: AtomicBool::new(false),
             started_at: now,
             options,
         })
@@ -220,6 +227,10 @@ impl Broker {
         self.definitions_log.last()
     }
 
+    pub(in crate::broker) fn note_defined(&self, end: Position) {
+        self.definitions_log.note(end);
+    }
+
     /// Records that define everything that administration has defined, in an order in which they can
     /// be replayed.
     pub fn definitions(&self) -> Vec<Record> {
@@ -255,6 +266,12 @@ impl Broker {
     /// Who keeps its records.
     pub fn journal(&self) -> Option<&Arc<dyn Journal>> {
         self.journal.get()
+    }
+
+    /// Begins a group of records that belong together.
+    pub fn pin(&self) -> Option<Pin> {
+        let journal = self.journal.get()?;
+        Some(journal.pins().pin(|| journal.end()))
     }
 
     /// Whether changes are recorded.
@@ -329,16 +346,6 @@ impl Broker {
     /// Identities up to this one are taken.
     pub fn reserve_queue_id(&self, id: QueueId) {
         self.queue_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
-    }
-
-    /// New identities for so many shared messages in records, of which this is the first.
-    pub fn next_body_ids(&self, count: usize) -> BodyId {
-        BodyId(self.body_ids.fetch_add(count as u64, Ordering::Relaxed))
-    }
-
-    /// Identities up to this one are taken.
-    pub fn reserve_body_id(&self, id: BodyId) {
-        self.body_ids.fetch_max(id.0 + 1, Ordering::Relaxed);
     }
 
     /// A new identity for a message that an exchange holds back.
@@ -480,13 +487,27 @@ impl Broker {
 
     /// Which alarms are on: memory, disk.
     pub fn alarms(&self) -> (bool, bool) {
-        (self.memory_alarm.load(Ordering::Relaxed), self.disk_alarm.load(Ordering::Relaxed))
+        let is_disk_short = self.disk_alarm.load(Ordering::Relaxed) || self.log_alarm.load(Ordering::Relaxed);
+        (self.memory_alarm.load(Ordering::Relaxed), is_disk_short)
     }
 
     /// Puts the memory and the disk alarm on or off; connections are told when that changes.
     pub fn set_alarms(&self, memory: bool, disk: bool) {
-        let was = (self.memory_alarm.swap(memory, Ordering::Relaxed), self.disk_alarm.swap(disk, Ordering::Relaxed));
-        if was != (memory, disk) {
+        self.change_alarms(|| {
+            self.memory_alarm.store(memory, Ordering::Relaxed);
+            self.disk_alarm.store(disk, Ordering::Relaxed);
+        });
+    }
+
+    /// Notes whether the log has room for more messages; without it the disk alarm is on.
+    pub fn set_log_alarm(&self, is_short: bool) {
+        self.change_alarms(|| self.log_alarm.store(is_short, Ordering::Relaxed));
+    }
+
+    fn change_alarms(&self, change: impl FnOnce()) {
+        let was = self.alarms();
+        change();
+        if was != self.alarms() {
             for connection in self.connections.list() {
                 connection.handle.alarm_changed();
             }

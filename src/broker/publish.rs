@@ -8,7 +8,7 @@ use super::{
     exchange::{self, Exchange, RecentHistory, Routing, Target},
     message::{Message, View},
     queue::{Queue, dedup::Observed},
-    record::{BodyId, HoldId, Keeper, Record},
+    record::{HoldId, Keeper, Pin, Position, Record},
     route::{self, Route},
     turn::Turn,
     vhost::Vhost,
@@ -278,6 +278,8 @@ fn commit_with(
     let place_of = |queue: &Arc<Queue>| {
         queues.binary_search_by_key(&queue.id, |queue| queue.id).expect("`queues` holds every queue concerned")
     };
+    // Its messages come before the record that names them.
+    let _pin = turn.broker.pin();
     turn.begin_transaction();
     let mut start = 0;
     let mut seen = Vec::new();
@@ -320,10 +322,10 @@ fn commit_with(
 /// name it.
 #[derive(Default)]
 pub(in crate::broker) struct Bodies {
-    /// Identity of the run's first message; the others follow it.
-    first: Option<BodyId>,
-    /// By message: how many queues have yet to name it. Zero where it is recorded with its queue.
-    missing: Vec<u32>,
+    /// By message: where it is, and how many queues have yet to name it. Zero where it is recorded with
+    /// its queue.
+    missing: Vec<(Position, u32)>,
+    _pin: Option<Pin>,
 }
 
 impl Bodies {
@@ -340,32 +342,29 @@ impl Bodies {
         if of_persistent < 2 {
             return Self::default();
         }
-        let first = turn.broker.next_body_ids(messages.len());
-        let mut missing = Vec::with_capacity(messages.len());
-        for (message, id) in messages.iter().zip(first.0..) {
+        let pin = turn.broker.pin();
+        let mut record = |message: &Message| {
             let targets = if message.traits.persistent { of_persistent } else { of_others };
-            missing.push(if targets < 2 { 0 } else { targets });
-            if targets >= 2 {
-                turn.record(Record::Body { body: BodyId(id), targets, message: message.clone() });
+            if targets < 2 {
+                return (Position::NONE, 0);
             }
-        }
-        Self { first: Some(first), missing }
+            (turn.record_now(&Record::Body { targets, message: message.clone() }), targets)
+        };
+        Self { missing: messages.iter().map(&mut record).collect(), _pin: pin }
     }
 
-    /// The name of the run's message of that index for one more queue, if it has one.
-    pub(in crate::broker) fn name(&mut self, index: usize) -> Option<BodyId> {
-        let first = self.first?;
-        let missing = self.missing.get_mut(index)?;
+    /// Where the run's message of that index is, for one more queue, if it is in the log already.
+    pub(in crate::broker) fn name(&mut self, index: usize) -> Option<Position> {
+        let (body, missing) = self.missing.get_mut(index)?;
         *missing = missing.checked_sub(1)?;
-        Some(BodyId(first.0 + index as u64))
+        Some(*body)
     }
 
     /// Has the log know which messages are named no more, though some queues did not take them.
     fn close(self, turn: &mut Turn<'_>) {
-        let Some(first) = self.first else { return };
-        for (missing, id) in self.missing.into_iter().zip(first.0..) {
+        for (body, missing) in self.missing {
             if missing > 0 {
-                turn.record(Record::BodyClosed { body: BodyId(id) });
+                turn.record(Record::BodyClosed { body });
             }
         }
     }

@@ -11,26 +11,29 @@
 mod codec;
 mod definition;
 mod log;
+mod pins;
 
 use std::sync::Arc;
 
-pub use codec::{DecodeError, Decoder, decode, encode};
+pub use codec::{DecodeError, Decoder, decode, encode, encode_enqueued, message_in};
 pub use definition::{Definition, DefinitionKey};
 pub use log::Log;
+pub use pins::{Pin, Pins};
 
 use super::{message::Message, queue::dedup::Seen, time::Time, value::Table};
 
 /// Place in the log; larger is later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position(pub u64);
+
+impl Position {
+    /// Of what is in no log. No record begins there.
+    pub const NONE: Self = Self(0);
+}
 
 /// Identity of a queue in records; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
-
-/// Identity of a message that several queues share in records; grows and is never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BodyId(pub u64);
 
 /// Identity of a message that an exchange holds back; grows and is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,15 +56,13 @@ pub enum Keeper {
 /// One change of durable state.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// A message that several queues are about to take: [`Record::Enqueue`] names it instead of
-    /// having it again.
+    /// A message that several queues are about to take, or a transaction: [`Record::Enqueue`] names
+    /// it by its position instead of having it again.
     ///
     /// It must stay resolvable until so many `Enqueue` records have named it as `targets` says, or
     /// a [`Record::BodyClosed`] says that no more will; where the log ends before either, nobody
     /// will name it either. Its bytes live as long as an entry of a queue that was made of it.
     Body {
-        /// Its identity.
-        body: BodyId,
         /// Queues that may name it.
         targets: u32,
         /// The message.
@@ -69,8 +70,8 @@ pub enum Record {
     },
     /// No further record names that body, though fewer did than had been said.
     BodyClosed {
-        /// Its identity.
-        body: BodyId,
+        /// Where it is.
+        body: Position,
     },
     /// A message entered a queue.
     Enqueue {
@@ -80,8 +81,8 @@ pub enum Record {
         seq: u64,
         /// The message; several queues share its body.
         message: Message,
-        /// Set when a [`Record::Body`] has the message already.
-        body: Option<BodyId>,
+        /// Where a [`Record::Body`] has the message already.
+        body: Option<Position>,
         /// When it expires.
         deadline: Time,
         /// When it came, which readers of a stream may ask for.
@@ -145,8 +146,8 @@ pub enum Record {
     Requeue {
         /// The queue.
         queue: QueueId,
-        /// Their identities.
-        seqs: Vec<u64>,
+        /// Their identities, each with the number of failed deliveries that it has now.
+        seqs: Vec<(u64, u32)>,
     },
     /// One message left a queue and entered others (or none) in one step.
     Move {
@@ -231,12 +232,71 @@ pub enum Record {
     Transaction(Vec<Record>),
 }
 
+impl Record {
+    /// It says what there is, rather than what happens to messages: whoever asked for that waits for it.
+    pub fn is_definition(&self) -> bool {
+        match self {
+            Self::QueueDeclared { .. }
+            | Self::QueueDeleted { .. }
+            | Self::ExchangeDeclared { .. }
+            | Self::ExchangeDeleted { .. }
+            | Self::Binding { .. }
+            | Self::Defined(_)
+            | Self::Removed(_) => true,
+            Self::Transaction(records) => records.iter().any(Self::is_definition),
+            _ => false,
+        }
+    }
+}
+
+/// A message that enters a queue, borrowed: what most records are.
+#[derive(Clone, Copy, Debug)]
+pub struct Enqueued<'a> {
+    /// The queue.
+    pub queue: QueueId,
+    /// Identity in the queue.
+    pub seq: u64,
+    /// The message.
+    pub message: &'a Message,
+    /// When it expires.
+    pub deadline: Time,
+    /// When it came.
+    pub at: Time,
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Where it begins: what a message in it is found by.
+    pub at: Position,
+    /// The position after it: it is safe when [`Journal::flushed`] has reached this.
+    pub end: Position,
+}
+
 /// Keeps records. Appending never waits: a reply waits for [`Journal::flushed`] instead, and whoever
 /// moves that on calls [`Waiting::proceed`](super::verb::Waiting::proceed) afterwards.
 pub trait Journal: Send + Sync {
-    /// Appends a record; returns the position after it.
-    fn append(&self, record: &Record) -> Position;
+    /// Appends a record.
+    fn append(&self, record: &Record) -> Appended;
+
+    /// Appends the [`Record::Enqueue`] of a message that no other record has.
+    fn append_enqueued(&self, enqueued: Enqueued<'_>) -> Appended {
+        let Enqueued { queue, seq, message, deadline, at } = enqueued;
+        self.append(&Record::Enqueue { queue, seq, message: message.clone(), body: None, deadline, at })
+    }
 
     /// Everything before this position is safe.
     fn flushed(&self) -> Position;
+
+    /// The position after the last record.
+    fn end(&self) -> Position;
+
+    /// What several records say together, and so must not be divided by a checkpoint.
+    fn pins(&self) -> &Arc<Pins>;
+
+    /// Whether more may be read from clients: false while too much waits for the disk. Whoever is told
+    /// so asks again after the next [`Waiting::proceed`](super::verb::Waiting::proceed).
+    fn has_room(&self) -> bool {
+        true
+    }
 }

@@ -25,7 +25,7 @@ use super::{
         arguments::{self, Declaration},
         ready::Entry,
     },
-    record::{Definition, DefinitionKey, Keeper, QueueId, Record},
+    record::{Definition, DefinitionKey, Keeper, Position, QueueId, Record},
     time::Time,
     timers::Owner,
     topology::DeclareExchange,
@@ -82,26 +82,21 @@ impl Broker {
     ///
     /// # Panics
     /// When a journal is attached: it would be told everything a second time.
-    pub fn replay(&self, records: impl Iterator<Item = Record>, now: Time) -> Result<Replayed, ReplayError> {
-        assert!(!self.is_logged(), "records are replayed before a journal is attached");
-        let turn = Turn::replay(self, now);
-        let mut replay = Replay { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() };
-        for record in records {
-            replay.apply(record)?;
+    pub fn replay(
+        &self,
+        records: impl Iterator<Item = (Position, Record)>,
+        now: Time,
+    ) -> Result<Replayed, ReplayError> {
+        let mut replay = Replay::new(self, now);
+        for (at, record) in records {
+            replay.apply(record, at)?;
         }
-        replay.apply_policies();
-        let mut replayed = Replayed { records: replay.count, ..Replayed::default() };
-        for queue in replay.queues.values().flatten() {
-            queue.lock().mark_redelivered();
-            queue.touch(&replay.turn);
-            replayed.queues += 1;
-            replayed.messages += queue.status().ready;
-        }
-        Ok(replayed)
+        Ok(replay.finish(now))
     }
 }
 
-struct Replay<'a> {
+/// Records being repeated in a broker that nobody uses yet.
+pub struct Replay<'a> {
     turn: Turn<'a>,
     queues: Queues,
     count: u64,
@@ -109,17 +104,42 @@ struct Replay<'a> {
     changed: BTreeSet<String>,
 }
 
-impl Replay<'_> {
-    fn apply(&mut self, record: Record) -> Result<(), ReplayError> {
+impl<'a> Replay<'a> {
+    /// Nothing is repeated yet.
+    ///
+    /// # Panics
+    /// When a journal is attached: it would be told everything a second time.
+    pub fn new(broker: &'a Broker, now: Time) -> Self {
+        assert!(!broker.is_logged(), "records are replayed before a journal is attached");
+        let turn = Turn::replay(broker, now);
+        Self { turn, queues: Queues::default(), count: 0, changed: BTreeSet::new() }
+    }
+
+    /// All records have been repeated. It is `now`, which may be later than the records say.
+    pub fn finish(mut self, now: Time) -> Replayed {
+        self.turn.now = now;
+        self.apply_policies();
+        let mut replayed = Replayed { records: self.count, ..Replayed::default() };
+        for queue in self.queues.values().flatten() {
+            queue.lock().mark_redelivered();
+            queue.touch(&self.turn);
+            replayed.queues += 1;
+            replayed.messages += queue.status().ready;
+        }
+        replayed
+    }
+
+    /// Repeats a record, which is at `place`.
+    pub fn apply(&mut self, record: Record, place: Position) -> Result<(), ReplayError> {
         self.count += 1;
         if !matches!(record, Record::Defined(Definition::Policy(..)) | Record::Removed(DefinitionKey::Policy { .. })) {
             self.apply_policies();
         }
         match record {
-            Record::Body { body, .. } | Record::BodyClosed { body } => self.turn.broker.reserve_body_id(body),
-            Record::Enqueue { queue, seq, message, deadline, at, .. } => {
+            Record::Body { .. } | Record::BodyClosed { .. } => {}
+            Record::Enqueue { queue, seq, message, body, deadline, at } => {
                 if let Some(queue) = self.queue(queue)? {
-                    restore(queue, seq, message, deadline, at);
+                    restore(queue, seq, message, deadline, at, body.unwrap_or(place));
                 }
             }
             Record::Settle { queue, seqs } => {
@@ -131,7 +151,7 @@ impl Replay<'_> {
             Record::Requeue { queue, seqs } => {
                 if let Some(queue) = self.queue(queue)? {
                     let mut machine = queue.lock();
-                    seqs.iter().for_each(|&seq| machine.restore_requeued(seq));
+                    seqs.iter().for_each(|&(seq, count)| machine.restore_requeued(seq, count));
                 }
             }
             Record::Move { from, to, message, at } => {
@@ -144,7 +164,7 @@ impl Replay<'_> {
                     if let Some(queue) = self.queue(queue)?
                         && let Some(message) = &message
                     {
-                        restore(queue, seq, message.clone(), deadline, at);
+                        restore(queue, seq, message.clone(), deadline, at, place);
                     }
                 }
             }
@@ -192,7 +212,7 @@ impl Replay<'_> {
             Record::Transaction(records) => {
                 self.count -= 1;
                 for record in records {
-                    self.apply(record)?;
+                    self.apply(record, place)?;
                 }
             }
             topology => self.apply_topology(topology)?,
@@ -369,8 +389,8 @@ impl Replay<'_> {
     }
 }
 
-fn restore(queue: &Queue, seq: u64, message: Message, deadline: Time, at: Time) {
-    let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+fn restore(queue: &Queue, seq: u64, message: Message, deadline: Time, at: Time, place: Position) {
+    let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place };
     queue.lock().restore(entry, at);
 }
 

@@ -11,7 +11,7 @@ use super::{
     consumer::Outlet,
     dead_letter,
     queue::{Queue, machine::Dead},
-    record::{Position, Record},
+    record::{Enqueued, Position, Record},
     time::Time,
     trace::Trace,
 };
@@ -95,9 +95,41 @@ impl<'a> Turn<'a> {
     pub fn record(&mut self, record: Record) {
         if let Some(gathered) = &mut self.transaction {
             gathered.push(record);
-        } else if let Some(journal) = self.broker.journal() {
-            self.gate = Some(journal.append(&record));
+        } else {
+            self.record_now(&record);
         }
+    }
+
+    /// Appends a record that says nothing by itself, even inside of a transaction. Returns where it is.
+    pub(in crate::broker) fn record_now(&mut self, record: &Record) -> Position {
+        let Some(journal) = self.broker.journal() else { return Position::NONE };
+        let appended = journal.append(record);
+        self.gate = Some(appended.end);
+        if record.is_definition() {
+            self.broker.note_defined(appended.end);
+        }
+        appended.at
+    }
+
+    /// Records that a message entered a queue, by its place if `body` says that the log has it already.
+    /// Returns where the log has the message.
+    pub(in crate::broker) fn record_enqueued(&mut self, enqueued: Enqueued<'_>, body: Option<Position>) -> Position {
+        let Enqueued { queue, seq, message, deadline, at } = enqueued;
+        let body = match body {
+            // Beside the transaction, so that the message can be read by itself.
+            None if self.transaction.is_some() => {
+                self.record_now(&Record::Body { targets: 1, message: message.clone() })
+            }
+            None => {
+                let Some(journal) = self.broker.journal() else { return Position::NONE };
+                let appended = journal.append_enqueued(enqueued);
+                self.gate = Some(appended.end);
+                return appended.at;
+            }
+            Some(body) => body,
+        };
+        self.record(Record::Enqueue { queue, seq, message: message.clone(), body: Some(body), deadline, at });
+        body
     }
 
     /// Has what is said next in this turn wait for `position`, too.
@@ -115,6 +147,11 @@ impl<'a> Turn<'a> {
     pub(in crate::broker) fn begin_transaction(&mut self) {
         debug_assert!(self.transaction.is_none(), "transactions do not nest");
         self.transaction = Some(Vec::new());
+    }
+
+    /// Whether records are being gathered.
+    pub(in crate::broker) fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
     }
 
     /// Ends [`Self::begin_transaction`].

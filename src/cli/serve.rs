@@ -131,8 +131,7 @@ fn announce(settings: &Settings, bound: &[Bound]) {
 pub fn startup_screen(settings: &Settings, listeners: &[(&str, SocketAddr)]) -> String {
     let data_dir = &settings.server.data_dir;
     let data_dir = path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
-    let mut lines =
-        vec![("data", data_dir.display().to_string()), ("", "memory only: nothing survives a restart yet".to_owned())];
+    let mut lines = vec![("data", data_dir.display().to_string())];
     for (protocol, addr) in listeners {
         lines.push((*protocol, url(settings, protocol, *addr)));
     }
@@ -195,7 +194,6 @@ mod tests {
         let screen = screen(&Settings::default(), &["127.0.0.1:5672", "[::1]:5672"]);
         assert!(screen.contains("amqp     amqp://guest:guest@127.0.0.1:5672/%2F\n"), "{screen}");
         assert!(screen.contains("amqp     amqp://guest:guest@[::1]:5672/%2F\n"), "{screen}");
-        assert!(screen.contains("nothing survives a restart yet"), "{screen}");
         assert!(screen.ends_with("\nServer startup complete\n"), "{screen}");
         assert!(screen.lines().count() < 24, "{screen}");
     }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use config::{Config, Value, ValueKind};
 
+use crate::store::options::Sync;
 use layer::Layer;
 
 /// What every layer is given at its start.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub amqp: crate::protocol::amqp::Options,
     /// For the process.
     pub server: crate::server::Options,
+    /// For the log, the index of cold messages and their checkpoints.
+    pub persistence: crate::server::options::Persistence,
 }
 
 impl Settings {
@@ -40,6 +43,13 @@ impl Settings {
     /// What an operator should know about these settings before trouble teaches it.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.persistence.log.sync == Sync::Os {
+            warnings.push(
+                "CONFIRMED MESSAGES ARE LOST IN A POWER CUT: store.sync is \"os\", which is for benchmarks only; \
+                 set it to \"always\""
+                    .into(),
+            );
+        }
         let is_open = self.server.amqp().iter().any(|listener| !listener.addr.ip().is_loopback());
         let user = &self.broker.default_user;
         if is_open && self.broker.default_pass == "guest" && !self.broker.loopback_users.contains(user) {
@@ -220,7 +230,7 @@ fn complete(settings: &mut Settings, host_name: &str, origins: &BTreeMap<&'stati
 
 /// Checks what no setting can check alone.
 fn check_together(settings: &Settings, origins: &BTreeMap<&'static str, String>, problems: &mut Vec<Problem>) {
-    let origin = |key| origins.get(key).map_or("default", String::as_str);
+    let origin = |key: &str| origins.get(key).map_or("default", String::as_str);
     let amqp = &settings.amqp;
     for (key, bytes) in
         [("amqp.pre_login_frame_max", amqp.pre_login_frame_max), ("amqp.start_ok_max", amqp.start_ok_max)]
@@ -235,6 +245,11 @@ fn check_together(settings: &Settings, origins: &BTreeMap<&'static str, String>,
         let allowed = "ANONYMOUS only with amqp.anonymous_login_user set";
         let shown = amqp.mechanisms.join(",");
         problems.push(Problem::bad(origin("amqp.mechanisms"), "amqp.mechanisms", &shown, allowed));
+    }
+    if let Err(refused) = settings.persistence.log.check() {
+        let key = format!("store.{}", refused.option);
+        let shown = table::find(&key).map_or_else(String::new, |setting| (setting.show)(settings));
+        problems.push(Problem::bad(origin(key.as_str()), &key, &shown, &refused.allowed));
     }
 }
 

@@ -13,6 +13,7 @@ use super::value::{Off, Parsed, Rule, Unit};
 use crate::broker::options::{DefaultQueueType, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::server::options::{Cidr, LogFormat};
+use crate::store::options::Sync;
 
 /// One setting.
 pub(super) struct Setting {
@@ -409,6 +410,97 @@ pub(super) const SETTINGS: &[Setting] = &[
         server.shutdown_drain_ms = Parsed::number,
         u64::to_string
     ),
+    row!(
+        "store.sync",
+        Rule::OneOf(&["always", "os"]),
+        "When a confirm may be sent: once the disk has synced; os loses confirmed messages in a power cut.",
+        persistence.log.sync = |parsed| if parsed.text() == "os" { Sync::Os } else { Sync::Always },
+        |sync| if *sync == Sync::Os { "os".into() } else { "always".into() }
+    ),
+    row!(
+        "store.segment_bytes",
+        bytes(1 << 20, 2 << 30),
+        "Size of a file of the log; larger is fewer files, smaller frees disk sooner.",
+        persistence.log.segment_bytes = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "store.batch_bytes_max",
+        bytes(512 << 10, 16 << 20),
+        "Longest write to the log; longer ones sync more rarely and need more memory.",
+        persistence.log.batch_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "store.unwritten_bytes_max",
+        bytes(64 << 10, 1 << 30),
+        "Bytes waiting for the disk; full: publishers are not read from until it has caught up.",
+        persistence.log.unwritten_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "store.spare_segments_max",
+        count(1, 1024),
+        "Empty files kept for the log, with the reserve; full: a further one is removed.",
+        persistence.log.spare_segments_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "store.reserve_segments",
+        count(1, 256),
+        "Empty files kept for settles and definitions on a full disk, on which consumers go on.",
+        persistence.log.reserve_segments = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "store.free_bytes_min",
+        bytes(0, 1 << 50),
+        "Free disk space that publishes leave alone; for the index and for the rest of the system.",
+        persistence.log.free_bytes_min = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "store.zero_bytes_per_sec",
+        bytes(64 << 10, 1 << 40),
+        "How fast files are made ready ahead of the log; unthrottled, it takes the disk from the log.",
+        persistence.log.zero_bytes_per_sec = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "store.scrub_bytes_per_sec",
+        Rule::Number { min: 1 << 10, max: 1 << 40, unit: Unit::Bytes, off: Off::Word },
+        "How fast old data is verified in the background; finds damage while there still is a backup.",
+        persistence.log.scrub_bytes_per_sec = |parsed| parsed.optional().unwrap_or(0),
+        |bytes| bytes_or(*bytes, Off::Word)
+    ),
+    row!(
+        "store.merge_bytes_per_sec",
+        Rule::Number { min: 1 << 20, max: 1 << 40, unit: Unit::Bytes, off: Off::Unlimited },
+        "How fast the index of cold messages merges its files; the rest of the disk is the log's.",
+        persistence.index.merge_bytes_per_sec = |parsed| parsed.optional().unwrap_or(0),
+        |bytes| bytes_or(*bytes, Off::Unlimited)
+    ),
+    row!(
+        "store.checkpoint_bytes",
+        bytes(64 << 10, 16 << 30),
+        "Bytes of log after which a checkpoint is made; what follows the last one is replayed at start.",
+        persistence.checkpoint_bytes = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "store.checkpoint_ms",
+        millis(10, HOUR_MS),
+        "Longest time between checkpoints while there is something to do; then the log can be freed.",
+        persistence.checkpoint_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "store.queue_window_bytes",
+        bytes(64 << 10, 1 << 40),
+        "Bytes of bodies that one long queue keeps in memory; the others are read when their turn comes.",
+        persistence.queue_window_bytes = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
     row!("log.level", Rule::Checked("off, error, warn, info, debug, trace, or directives such as info,ternmq::protocol=debug"),
         "What is logged.",
         server.log_level ? log_level, String::clone),
@@ -550,6 +642,11 @@ fn share(share: &MemoryShare) -> String {
 
 fn optional(number: &Option<u64>, off: Off) -> String {
     number.map_or(off.word().into(), |number| number.to_string())
+}
+
+/// A number of bytes, where zero is "none" by its word.
+fn bytes_or(number: u64, off: Off) -> String {
+    if number == 0 { off.word().into() } else { Unit::Bytes.show(number) }
 }
 
 fn limit(count: &usize) -> String {

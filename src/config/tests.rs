@@ -244,6 +244,49 @@ fn open_listener_with_the_known_password_is_warned_about() {
 }
 
 #[test]
+fn sync_by_the_system_alone_is_warned_about_loudly() {
+    let sources = Sources { flags: vec![flag("store.sync", "os")], ..Sources::default() };
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.persistence.log.sync, Sync::Os);
+    let warnings = settings.warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("CONFIRMED MESSAGES ARE LOST") && warnings[0].contains("store.sync"));
+}
+
+#[test]
+fn options_of_the_log_that_do_not_fit_together_are_refused_at_load() {
+    let problem = |flags: &[(&str, &str)]| {
+        let flags = flags.iter().map(|(key, value)| flag(key, value)).collect();
+        let problems = problems(&Sources { flags, ..Sources::default() });
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].clone()
+    };
+    assert_eq!(
+        problem(&[("store.segment_bytes", "4MiB")]),
+        "store.segment_bytes = 4MiB (flag --set store.segment_bytes) is not allowed: it may be at least 16789504: \
+         room for four batches (batch_bytes_max)"
+    );
+    assert!(problem(&[("store.batch_bytes_max", "16MiB")]).starts_with("store.segment_bytes = 64MiB (default)"));
+    assert!(problem(&[("store.segment_bytes", "67108865")]).contains("a multiple of 4096"));
+    assert!(problem(&[("store.reserve_segments", "8")]).starts_with("store.spare_segments_max = 8 (default)"));
+    assert!(problem(&[("store.unwritten_bytes_max", "128MiB")]).contains("less than the reserve"));
+}
+
+#[test]
+fn rates_of_the_store_have_words_for_none() {
+    let flags = vec![flag("store.scrub_bytes_per_sec", "off"), flag("store.merge_bytes_per_sec", "unlimited")];
+    let reading = read(&Sources { flags, ..Sources::default() });
+    assert_eq!(reading.problems(), []);
+    let persistence = &reading.settings().persistence;
+    assert_eq!((persistence.log.scrub_bytes_per_sec, persistence.index.merge_bytes_per_sec), (0, 0));
+    let shown = |key| reading.settings().shown().find(|(name, _)| *name == key).unwrap().1;
+    assert_eq!(
+        (shown("store.scrub_bytes_per_sec"), shown("store.merge_bytes_per_sec")),
+        ("off".into(), "unlimited".into())
+    );
+}
+
+#[test]
 fn table_shows_value_default_and_source() {
     let sources = Sources { flags: vec![flag("amqp.port", "0")], ..Sources::default() };
     let table = read(&sources).table();

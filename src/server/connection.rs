@@ -162,6 +162,9 @@ async fn drive(
         set_timer(timer.as_mut(), &mut timer_at, session.poll_timeout());
         let wants_input = session.wants_input();
         socket.set_reader_waiting(!wants_input);
+        if !wants_input {
+            session.wait_for_room();
+        }
         // Checked again after the flag is up: the last drain may have come in between.
         let wants_input = wants_input || session.wants_input();
         tokio::select! {

@@ -194,7 +194,13 @@ impl Client {
             Ok(request) => {
                 drop(line);
                 let (broker, node) = (self.broker.clone(), self.node.clone());
-                let carried_out = spawn_blocking(move || control::handle(&broker, &node, &request)).await;
+                let carried_out = spawn_blocking(move || {
+                    let reply = control::handle(&broker, &node, &request)?;
+                    // Whoever is told that something is defined finds it after a crash.
+                    node.wait_until_safe(broker.defined_at());
+                    Ok(reply)
+                })
+                .await;
                 carried_out.unwrap_or_else(|_| Err(internal("the request could not be carried out: see the log")))
             }
             Err(error) => Err(Failure::bad_request(format!("not a request: {error}"))),

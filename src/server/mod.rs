@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listen;
 pub mod node;
 pub mod options;
+pub mod persistence;
 pub mod proxy_protocol;
 pub mod read_buffer;
 pub mod socket;
@@ -28,7 +29,7 @@ use tokio::{
     sync::Notify,
 };
 
-pub use options::Options;
+pub use options::{Options, Persistence};
 
 use crate::{
     admin::{definitions, node::Node},
@@ -39,6 +40,7 @@ use crate::{
 use connection::Context;
 use listen::{Bound, StartError};
 use node::Process;
+use persistence::Watcher;
 
 /// Runs the broker until it is told to stop, and calls `ready` once everything listens.
 pub fn run(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<(), StartError> {
@@ -61,8 +63,10 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     fs::create_dir_all(data_dir).map_err(|error| StartError::File { what: "create", path: data_dir.clone(), error })?;
     let control = control::bind(data_dir, settings.server.control_socket_mode)
         .map_err(|error| StartError::Other(error.to_string()))?;
-    let broker = Broker::new(settings.broker.clone(), clock::now()).map_err(StartError::Other)?;
-    let broker = Arc::new(broker);
+    let stop = Arc::new(Notify::new());
+    let watcher = Arc::new(Watcher::new(stop.clone()));
+    let persistence::Opened { broker, log } =
+        persistence::open(data_dir, settings.broker.clone(), &settings.persistence, &watcher)?;
     broker.show_properties_by(amqp::properties::show);
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
@@ -74,12 +78,11 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
-    let stop = Arc::new(Notify::new());
-    let process = Arc::new(Process::start(context, settings, Vec::new(), &bound, stop.clone())?);
+    let process = Arc::new(Process::start(context, settings, Vec::new(), &bound, log.clone(), stop.clone())?);
     let node: Arc<dyn Node> = process.clone();
     let tasks = [
         tokio::spawn(tick(broker.clone())),
-        tokio::spawn(watch::run(broker.clone(), data_dir.clone())),
+        tokio::spawn(watch::run(broker.clone(), log.clone(), data_dir.clone())),
         tokio::spawn(control::serve(control, broker.clone(), node.clone())),
     ];
     // Before anybody is told that the broker runs: a signal that came earlier would kill it.
@@ -95,7 +98,15 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     process.close().await;
     drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
-    Ok(())
+    // Its threads tell the watcher, which may wake tasks of this runtime: not from one of them.
+    let closed = tokio::task::spawn_blocking(move || log.close()).await;
+    if let Err(error) = closed {
+        tracing::error!(%error, "the log could not be closed");
+    }
+    match watcher.failure() {
+        Some(failure) => Err(StartError::Other(failure.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Applies the definitions of a file, all of them or none of the process.

@@ -31,9 +31,10 @@ use crate::{
         node::{Change, Disk, Environment, Memory, Node},
         wire,
     },
-    broker::{message::Message, options::MemoryShare, time::Time},
+    broker::{message::Message, options::MemoryShare, record::Position, time::Time},
     config::Settings,
     protocol::amqp::properties,
+    store::{self, Log},
 };
 
 /// This process.
@@ -43,6 +44,7 @@ pub struct Process {
     started_at: Time,
     config_files: Vec<PathBuf>,
     listeners: Arc<Listeners>,
+    log: Arc<Log>,
     stop: Arc<Notify>,
     meter: Option<MemoryMeter>,
     memory_total_bytes: Option<u64>,
@@ -67,6 +69,7 @@ impl Process {
         settings: &Settings,
         config_files: Vec<PathBuf>,
         bound: &[Bound],
+        log: Arc<Log>,
         stop: Arc<Notify>,
     ) -> Result<Self, StartError> {
         let mut accepting = Vec::new();
@@ -87,6 +90,7 @@ impl Process {
             started_at: clock::now(),
             config_files,
             listeners: Arc::new(listeners),
+            log,
             stop,
             meter: MemoryMeter::open().ok(),
             memory_total_bytes: limits::memory_total_bytes(),
@@ -152,6 +156,12 @@ impl Node for Process {
             disk: Disk { free_bytes: limits::disk_free_bytes(data_dir).unwrap_or(0), limit: broker.disk_free_limit() },
             files: limits::open_files(),
             settings: self.settings.clone(),
+        }
+    }
+
+    fn wait_until_safe(&self, position: Position) {
+        if let Err(failure) = self.log.wait_flushed(store::Position(position.0)) {
+            tracing::warn!(%failure, "an answer was given before the log was safe");
         }
     }
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::store;
+
 /// Settings of the process around the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -44,6 +46,37 @@ pub struct Options {
     /// Milliseconds that connections get to finish after SIGTERM. Default 10,000: container
     /// runtimes kill after 10 to 30 s.
     pub shutdown_drain_ms: u64,
+}
+
+/// Settings of what the broker keeps on the disk: the log, the index of cold messages, and when a
+/// checkpoint brings one to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// For the log.
+    pub log: store::Options,
+    /// For the index.
+    pub index: store::index::Options,
+    /// Bytes of log after which a checkpoint is made. More writes less; less is replayed sooner at
+    /// start, and frees disk sooner. Default 32 MiB.
+    pub checkpoint_bytes: u64,
+    /// Longest time in milliseconds between checkpoints while there is something to do. Default
+    /// 10,000.
+    pub checkpoint_ms: u64,
+    /// Bytes of bodies that one long queue keeps in memory beside what has not been checkpointed.
+    /// Default 8 MiB.
+    pub queue_window_bytes: u64,
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Self {
+            log: store::Options::default(),
+            index: store::index::Options::default(),
+            checkpoint_bytes: 32 << 20,
+            checkpoint_ms: 10_000,
+            queue_window_bytes: 8 << 20,
+        }
+    }
 }
 
 impl Default for Options {

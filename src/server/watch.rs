@@ -3,8 +3,14 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::limits::{self, MemoryMeter};
-use crate::broker::{Broker, options::MemoryShare};
+use super::{
+    clock,
+    limits::{self, MemoryMeter},
+};
+use crate::{
+    broker::{Broker, options::MemoryShare},
+    store::Log,
+};
 
 /// How often memory is measured.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(250);
@@ -12,7 +18,7 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(250);
 const DISK_ROUNDS: u32 = 20;
 
 /// Watches until it is aborted.
-pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
+pub async fn run(broker: Arc<Broker>, log: Arc<Log>, data_dir: PathBuf) {
     let total = limits::memory_total_bytes();
     let meter = match MemoryMeter::open() {
         Ok(meter) => meter,
@@ -20,10 +26,11 @@ pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
     };
     let mut interval = tokio::time::interval(MEMORY_INTERVAL);
     let mut round = 0_u32;
-    let mut is_disk_short = false;
+    let (mut is_disk_short, mut was_disk_short) = (false, false);
     let mut left_over = LeftOver::default();
     loop {
         interval.tick().await;
+        log.set_time(clock::now().0);
         if round.is_multiple_of(DISK_ROUNDS) {
             let limit = bytes_of(broker.disk_free_limit(), total);
             match limits::disk_free_bytes(&data_dir) {
@@ -51,7 +58,7 @@ pub async fn run(broker: Arc<Broker>, data_dir: PathBuf) {
         if is_memory_short != was_memory_short {
             tracing::warn!(resident, limit, "memory alarm {}", if is_memory_short { "on" } else { "off" });
         }
-        if is_disk_short != broker.alarms().1 {
+        if is_disk_short != std::mem::replace(&mut was_disk_short, is_disk_short) {
             tracing::warn!("disk alarm {}", if is_disk_short { "on" } else { "off" });
         }
         broker.set_alarms(is_memory_short, is_disk_short);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::Position;
+use super::options::OutOfBounds;
 
 /// Why a log was not opened. Nothing was changed on the disk by an attempt that ended so.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +45,8 @@ pub enum OpenError {
         position: Position,
     },
     /// An option is out of its bounds.
-    #[error("{0}")]
-    Options(&'static str),
+    #[error(transparent)]
+    Options(#[from] OutOfBounds),
     /// The file system failed.
     #[error("{}: {error}", path.display())]
     Io {

@@ -90,8 +90,8 @@ impl Log {
         self.shared.append(head, parts, false)
     }
 
-    /// The same for a record that may use the reserve of a full disk: what frees space, or a
-    /// definition.
+    /// The same for a record that may use the reserve of a full disk, and that is never refused because
+    /// the disk is behind: what frees space, a definition, or what was admitted before.
     #[inline]
     pub fn append_essential(&self, head: Head, parts: &[&[u8]]) -> Result<Appended, Refused> {
         self.shared.append(head, parts, true)

@@ -95,6 +95,7 @@
 
 pub mod disk;
 pub mod index;
+pub mod options;
 
 mod cold;
 mod error;
@@ -102,7 +103,6 @@ mod format;
 mod gather;
 mod housekeeper;
 mod log;
-mod options;
 mod reader;
 mod recovery;
 mod scan;
@@ -118,6 +118,6 @@ pub use cold::{ColdFile, ColdWriter};
 pub use error::{Corruption, Failure, OpenError, ReadError, Refused};
 pub use format::{BatchHeader, FORMAT_VERSION, Head, Position, Record, StoreId};
 pub use log::{Admission, Appended, Log, Owner, Space};
-pub use options::{Options, Sync};
+pub use options::{Options, OutOfBounds, Sync};
 pub use recovery::{Recovered, Store, Torn};
 pub use segments::SegmentInfo;

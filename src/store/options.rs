@@ -1,11 +1,10 @@
 //! What an operator can say about the log.
 
 use super::disk::BLOCK_BYTES;
-use super::error::OpenError;
 use super::format::{BATCH_BYTES_LIMIT, RECORD_OVERHEAD_BYTES};
 
 /// Settings of the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// When a record counts as flushed. Default [`Sync::Always`].
     pub sync: Sync,
@@ -57,31 +56,46 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(super) fn check(&self) -> Result<(), OpenError> {
-        let refused = |what| Err(OpenError::Options(what));
+    /// Checks the bounds, also those between one option and another.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let refused = |option, allowed: String| Err(OutOfBounds { option, allowed });
         let block = BLOCK_BYTES as u64;
         if !self.segment_bytes.is_multiple_of(block) || self.segment_bytes > 2 << 30 {
-            return refused("segment_bytes: must be a multiple of 4096, at most 2 GiB");
+            return refused("segment_bytes", "a multiple of 4096, at most 2 GiB".into());
         }
         if self.batch_bytes_max < 2 * RECORD_OVERHEAD_BYTES || self.batch_bytes_max > BATCH_BYTES_LIMIT {
-            return refused("batch_bytes_max: must be between 256 bytes and 16 MiB");
+            return refused("batch_bytes_max", "between 256 bytes and 16 MiB".into());
         }
         // A batch begins anywhere in a block, and the file's first block is its header.
-        if self.segment_bytes < 4 * self.batch_bytes_max as u64 + 3 * block {
-            return refused("segment_bytes: must have room for four batches (batch_bytes_max)");
+        let bytes_min = 4 * self.batch_bytes_max as u64 + 3 * block;
+        if self.segment_bytes < bytes_min {
+            return refused("segment_bytes", format!("at least {bytes_min}: room for four batches (batch_bytes_max)"));
         }
-        if self.spare_segments_max < self.spare_segments_min + self.reserve_segments {
-            return refused("spare_segments_max: must be at least spare_segments_min + reserve_segments");
+        let spares_min = self.spare_segments_min + self.reserve_segments;
+        if self.spare_segments_max < spares_min {
+            return refused("spare_segments_max", format!("at least {spares_min}: more than reserve_segments"));
         }
         // What was admitted before the disk was full must fit, or nothing of it is ever flushed.
-        if self.unwritten_bytes_max >= (self.reserve_segments as u64).saturating_mul(self.segment_bytes) {
-            return refused("unwritten_bytes_max: must be less than the reserve (reserve_segments * segment_bytes)");
+        let reserve_bytes = (self.reserve_segments as u64).saturating_mul(self.segment_bytes);
+        if self.unwritten_bytes_max >= reserve_bytes {
+            let allowed = format!("less than the reserve (reserve_segments times segment_bytes, {reserve_bytes})");
+            return refused("unwritten_bytes_max", allowed);
         }
         if self.zero_bytes_per_sec == 0 {
-            return refused("zero_bytes_per_sec: must not be 0");
+            return refused("zero_bytes_per_sec", "more than 0".into());
         }
         Ok(())
     }
+}
+
+/// An option that has a value it may not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: must be {allowed}")]
+pub struct OutOfBounds {
+    /// Name of its field.
+    pub option: &'static str,
+    /// What it may be, beside the other options as they are.
+    pub allowed: String,
 }
 
 /// When a record counts as flushed.

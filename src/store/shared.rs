@@ -114,7 +114,7 @@ impl Shared {
             return Err(Refused::TooLarge { bytes: body_bytes, bytes_max });
         }
         let unwritten = self.unwritten_bytes();
-        if unwritten > UNWRITTEN_GRACE * self.options.unwritten_bytes_max {
+        if !is_essential && unwritten > UNWRITTEN_GRACE * self.options.unwritten_bytes_max {
             return Err(Refused::Busy { bytes: unwritten });
         }
         if !is_essential && self.is_reserve_in_use.load(Ordering::Relaxed) {
@@ -145,10 +145,10 @@ impl Shared {
     pub(super) fn admission(&self) -> Admission {
         if self.failure.get().is_some() {
             Admission::Failed
-        } else if self.space() != Space::Ok {
-            Admission::DiskLow
         } else if self.unwritten_bytes() > self.options.unwritten_bytes_max {
             Admission::Busy
+        } else if self.space() != Space::Ok {
+            Admission::DiskLow
         } else {
             Admission::Open
         }

@@ -26,7 +26,7 @@ use crate::broker::{
     exchange::Exchange,
     message::Message,
     publish::Bodies,
-    record::{Keeper, Position, QueueId, Record},
+    record::{Enqueued, Keeper, Position, QueueId, Record},
     time::Time,
     timers::Owner,
     trace::Party,
@@ -287,29 +287,35 @@ impl Queue {
         let is_logged = self.is_logged(turn);
         let (mut passed, mut passed_bytes) = (0, 0);
         for (index, message) in messages.enumerate() {
-            if !is_logged
-                && machine.is_open()
+            let is_recorded = is_logged && (message.traits.persistent || self.is_stream());
+            let mut record = |machine: &Machine, seq, message: &Message, turn: &mut Turn<'_>| {
+                if !is_recorded {
+                    return Position::NONE;
+                }
+                let (deadline, at) = (machine.deadline_of(message, turn.now), turn.now);
+                turn.record_enqueued(Enqueued { queue: self.id, seq, message, deadline, at }, bodies.name(index))
+            };
+            if machine.is_open()
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
-                machine.pass(message, slot, turn.now, effects);
-                if passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX {
+                let place = record(machine, machine.next_seq(), &message, turn);
+                machine.pass(message, slot, place, turn.now, effects);
+                // In a transaction the others' records come first: nobody is to see a part of it.
+                if (passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX) && !turn.is_in_transaction() {
+                    self.record_settled(effects, turn);
                     self.hand_over(machine, turn);
                     (passed, passed_bytes) = (0, 0);
                 }
                 continue;
             }
-            let recorded = (is_logged && self.is_recorded(&message, turn)).then(|| message.clone());
-            match machine.push(message, turn.now, effects) {
-                Pushed::Accepted(seq) => {
-                    if let Some(message) = recorded {
-                        let deadline = machine.deadline_of(&message, turn.now);
-                        let body = bodies.name(index);
-                        turn.record(Record::Enqueue { queue: self.id, seq, message, body, deadline, at: turn.now });
-                    }
+            match machine.admit(message, turn.now, effects) {
+                Ok((seq, message)) => {
+                    let place = record(machine, seq, &message, turn);
+                    machine.enter(seq, message, place, turn.now, effects);
                 }
-                Pushed::Refused => refused.push(index),
-                Pushed::Duplicate => {}
+                Err(Pushed::Refused) => refused.push(index),
+                Err(Pushed::Duplicate | Pushed::Accepted(_)) => {}
             }
         }
     }

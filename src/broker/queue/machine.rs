@@ -23,6 +23,7 @@ use super::{
 use crate::broker::{
     consumer::{Assigned, Held, Settle},
     message::Message,
+    record::Position,
     time::Time,
 };
 
@@ -114,8 +115,8 @@ pub struct Effects {
     pub wants_settled: bool,
     /// Seqs of persistent messages that left the queue for good.
     pub settled: Vec<u64>,
-    /// Seqs of persistent messages whose delivery failed.
-    pub requeued: Vec<u64>,
+    /// Seqs of persistent messages whose delivery failed, each with how often that happened.
+    pub requeued: Vec<(u64, u32)>,
     /// Names that are remembered from now on, to be recorded after the messages that had them.
     pub seen: Vec<Seen>,
     /// Persistent messages up to this one are to be recorded as possibly delivered.
@@ -131,7 +132,7 @@ impl Effects {
 
     fn requeue(&mut self, entry: &Entry) {
         if self.wants_settled && entry.message.traits.persistent {
-            self.requeued.push(entry.seq);
+            self.requeued.push((entry.seq, entry.delivery_count));
         }
     }
 }
@@ -297,35 +298,66 @@ impl Machine {
         (self.unsettled.len() + self.retries.len()) as u64
     }
 
-    /// Takes a message in.
+    /// Takes a message in that is in no log.
     pub fn push(&mut self, message: Message, now: Time, effects: &mut Effects) -> Pushed {
-        if let Some(stream) = &mut self.stream {
+        let (seq, message) = match self.admit(message, now, effects) {
+            Ok(admitted) => admitted,
+            Err(pushed) => return pushed,
+        };
+        self.enter(seq, message, Position::NONE, now, effects);
+        Pushed::Accepted(seq)
+    }
+
+    /// Whether a message may come in, and under which seq: it then has to [`Self::enter`].
+    pub fn admit(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<(u64, Message), Pushed> {
+        if let Some(stream) = &self.stream {
             if is_duplicate(&mut self.dedup, &message, now, effects) {
-                return Pushed::Duplicate;
+                return Err(Pushed::Duplicate);
             }
-            self.counters.published += 1;
-            return Pushed::Accepted(stream.append(message, now));
+            return Ok((stream.next_offset(), message));
         }
         // Before the message is remembered: what was refused may come again.
         if self.limits.overflow != Overflow::DropHead && self.has_length_limit() && self.is_full(now, effects) {
             if self.limits.overflow == Overflow::RejectPublishDlx {
-                let entry = Entry { seq: 0, message, deadline: Time::NEVER, delivery_count: 0, redelivered: false };
+                let entry = Entry {
+                    seq: 0,
+                    message,
+                    deadline: Time::NEVER,
+                    delivery_count: 0,
+                    redelivered: false,
+                    place: Position::NONE,
+                };
                 effects.dead.push(Dead { entry, reason: Reason::MaxLen });
             }
-            return Pushed::Refused;
+            return Err(Pushed::Refused);
         }
         if is_duplicate(&mut self.dedup, &message, now, effects) {
-            return Pushed::Duplicate;
+            return Err(Pushed::Duplicate);
         }
-        let seq = self.next_seq;
-        self.next_seq += 1;
+        Ok((self.next_seq, message))
+    }
+
+    /// Takes a message in that was admitted under that seq, and that the log has at `place`.
+    pub fn enter(&mut self, seq: u64, message: Message, place: Position, now: Time, effects: &mut Effects) {
         self.counters.published += 1;
+        if let Some(stream) = &mut self.stream {
+            debug_assert_eq!(stream.next_offset(), seq, "what was admitted enters at once");
+            stream.append(message, now);
+            return;
+        }
+        debug_assert_eq!(self.next_seq, seq, "what was admitted enters at once");
+        self.next_seq += 1;
         let deadline = self.deadline_of(&message, now);
-        self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false });
+        self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place });
         if self.limits.overflow == Overflow::DropHead && self.has_length_limit() {
             self.drop_head(now, effects);
         }
-        Pushed::Accepted(seq)
+    }
+
+    /// The seq of the next message that comes in.
+    #[inline]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
     }
 
     /// Whether a message that comes now may go straight to a consumer: nothing waits before it,
@@ -344,12 +376,12 @@ impl Machine {
 
     /// Takes a message in and assigns it at once to a consumer that was chosen for it.
     #[inline(always)]
-    pub fn pass(&mut self, message: Message, slot: u32, now: Time, effects: &mut Effects) -> u64 {
+    pub fn pass(&mut self, message: Message, slot: u32, place: Position, now: Time, effects: &mut Effects) {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.counters.published += 1;
         match self.consumers.get_mut(slot) {
-            Some(consumer) if consumer.options.no_ack => {
+            Some(consumer) if consumer.options.no_ack && place == Position::NONE => {
                 if consumer.assigned.is_empty() {
                     consumer.assigned = consumers::spare_list();
                     self.assigned.push(slot);
@@ -359,11 +391,10 @@ impl Machine {
             }
             _ => {
                 let deadline = self.deadline_of(&message, now);
-                let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false };
+                let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place };
                 self.assign(entry, slot, effects);
             }
         }
-        seq
     }
 
     /// When a message expires that enters the queue now.
@@ -396,10 +427,10 @@ impl Machine {
     }
 
     /// Repeats a failed delivery that a log tells of.
-    pub fn restore_requeued(&mut self, seq: u64) {
+    pub fn restore_requeued(&mut self, seq: u64, delivery_count: u32) {
         if let Some(mut entry) = self.restore_gone(seq) {
             entry.redelivered = true;
-            entry.delivery_count += 1;
+            entry.delivery_count = delivery_count;
             self.ready.push(entry);
         }
     }

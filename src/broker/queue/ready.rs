@@ -12,7 +12,7 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
-use crate::broker::{message::Message, time::Time};
+use crate::broker::{message::Message, record::Position, time::Time};
 
 /// A waiting message.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Entry {
     pub delivery_count: u32,
     /// It was delivered before.
     pub redelivered: bool,
+    /// Where the log has the message; [`Position::NONE`] when it has not.
+    pub place: Position,
 }
 
 /// All waiting messages of one queue.
@@ -262,7 +264,7 @@ mod tests {
         message.traits.priority = priority;
         message.traits.ttl = deadline.into();
         let deadline = deadline.map_or(Time::NEVER, Time);
-        Entry { seq, message, deadline, delivery_count: 0, redelivered: false }
+        Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place: Position::NONE }
     }
 
     fn drain(ready: &mut Ready) -> Vec<u64> {

@@ -131,11 +131,11 @@ impl Eq for Waiting {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::message::Message;
+    use crate::broker::{message::Message, record::Position};
 
     fn entry(seq: u64) -> Entry {
         let message = Message::build("", b"q", b"", (0, 0), b"body");
-        Entry { seq, message, deadline: Time::NEVER, delivery_count: 1, redelivered: true }
+        Entry { seq, message, deadline: Time::NEVER, delivery_count: 1, redelivered: true, place: Position::NONE }
     }
 
     #[test]

@@ -147,11 +147,11 @@ impl Unsettled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{message::Message, time::Time};
+    use crate::broker::{message::Message, record::Position, time::Time};
 
     fn entry(seq: u64) -> Entry {
         let message = Message::build("", b"q", b"", (0, 0), b"body");
-        Entry { seq, message, deadline: Time::NEVER, delivery_count: 0, redelivered: false }
+        Entry { seq, message, deadline: Time::NEVER, delivery_count: 0, redelivered: false, place: Position::NONE }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value as Json;
 
-use super::{BodyId, Definition, DefinitionKey, HoldId, Keeper, QueueId, Record};
+use super::{Definition, DefinitionKey, Enqueued, HoldId, Keeper, Position, QueueId, Record};
 use crate::broker::{
     access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
     limits::{UserLimits, VhostLimits},
@@ -59,7 +59,7 @@ pub enum DecodeError {
         version: u8,
     },
     /// It names a body that no record before has, or that was said to be named no more.
-    #[error("a record names body {0}, which is not there")]
+    #[error("a record names the message at {0}, which is not there")]
     UnknownBody(u64),
     /// A part of it makes no sense.
     #[error("a record has {0}")]
@@ -104,9 +104,8 @@ const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_T
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     let mut begin = |kind: u8| out.extend([kind, VERSION]);
     match record {
-        Record::Body { body, targets, message } => {
+        Record::Body { targets, message } => {
             begin(BODY);
-            put(body.0, out);
             put(u64::from(*targets), out);
             put_message(message, out);
         }
@@ -114,16 +113,17 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             begin(BODY_CLOSED);
             put(body.0, out);
         }
-        Record::Enqueue { queue, seq, message, body, deadline, at } => {
-            begin(if body.is_some() { ENQUEUE_SHARED } else { ENQUEUE });
+        &Record::Enqueue { queue, seq, ref message, body: None, deadline, at } => {
+            let enqueued = Enqueued { queue, seq, message, deadline, at };
+            encode_enqueued(&enqueued, out, |parts, out| parts.for_each(|part| out.extend_from_slice(part)));
+        }
+        Record::Enqueue { queue, seq, body: Some(body), deadline, at, .. } => {
+            begin(ENQUEUE_SHARED);
             put(queue.0, out);
             put(*seq, out);
             put_deadline(*deadline, out);
             put(at.0, out);
-            match body {
-                Some(body) => put(body.0, out),
-                None => put_message(message, out),
-            }
+            put(body.0, out);
         }
         Record::Settle { queue, seqs } => {
             begin(SETTLE);
@@ -133,7 +133,8 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Requeue { queue, seqs } => {
             begin(REQUEUE);
             put(queue.0, out);
-            put_seqs(seqs.iter().copied(), out);
+            put_seqs(seqs.iter().map(|(seq, _)| *seq), out);
+            seqs.iter().for_each(|(_, count)| put(u64::from(*count), out));
         }
         Record::Move { from, to, message, at } => {
             begin(MOVE);
@@ -245,24 +246,52 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the record of a message that enters a queue, but for the message's own bytes: `message` is
+/// called with them, in order, so that they can be taken from where they are.
+pub fn encode_enqueued<T>(
+    enqueued: &Enqueued<'_>,
+    out: &mut Vec<u8>,
+    message: impl FnOnce(&mut dyn Iterator<Item = &[u8]>, &mut Vec<u8>) -> T,
+) -> T {
+    out.extend([ENQUEUE, VERSION]);
+    put(enqueued.queue.0, out);
+    put(enqueued.seq, out);
+    put_deadline(enqueued.deadline, out);
+    put(enqueued.at.0, out);
+    put_message_head(enqueued.message, out);
+    with_message_parts(enqueued.message, |parts| message(parts, out))
+}
+
 /// Reads one record that names no body. Where the records of a log are read, a [`Decoder`] is
 /// needed.
 pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-    Decoder::default().decode(bytes)
+    Decoder::default().decode(bytes, Position::NONE)
+}
+
+/// The message that a record has in it, if it has one.
+pub fn message_in(record: Record) -> Option<Message> {
+    match record {
+        Record::Body { message, .. }
+        | Record::Enqueue { message, body: None, .. }
+        | Record::Held { message, .. }
+        | Record::Kept { message, .. } => Some(message),
+        Record::Move { message, .. } => message,
+        _ => None,
+    }
 }
 
 /// Reads the records of a log in their order, and keeps the messages that further records name.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Each with the number of records that may still name it.
-    bodies: HashMap<BodyId, (Message, u64), foldhash::fast::RandomState>,
+    /// By their positions, each with the number of records that may still name it.
+    bodies: HashMap<Position, (Message, u64), foldhash::fast::RandomState>,
 }
 
 impl Decoder {
-    /// Reads one record.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<Record, DecodeError> {
+    /// Reads one record, which is at `at`.
+    pub fn decode(&mut self, bytes: &[u8], at: Position) -> Result<Record, DecodeError> {
         let mut reader = Reader(bytes);
-        let record = self.record(&mut reader, false)?;
+        let record = self.record(&mut reader, at, false)?;
         if reader.0.is_empty() { Ok(record) } else { Err(DecodeError::Trailing(reader.0.len())) }
     }
 
@@ -271,7 +300,7 @@ impl Decoder {
         self.bodies.len()
     }
 
-    fn record(&mut self, reader: &mut Reader<'_>, is_inside: bool) -> Result<Record, DecodeError> {
+    fn record(&mut self, reader: &mut Reader<'_>, at: Position, is_inside: bool) -> Result<Record, DecodeError> {
         let kind = reader.byte()?;
         let version = reader.byte()?;
         if !(BODY..=TRANSACTION).contains(&kind) {
@@ -282,16 +311,15 @@ impl Decoder {
         }
         Ok(match kind {
             BODY => {
-                let body = BodyId(reader.number()?);
                 let targets = u32::try_from(reader.number()?).map_err(|_| Invalid("too many targets"))?;
                 let message = reader.message()?;
                 if targets > 0 {
-                    self.bodies.insert(body, (message.clone(), targets.into()));
+                    self.bodies.insert(at, (message.clone(), targets.into()));
                 }
-                Record::Body { body, targets, message }
+                Record::Body { targets, message }
             }
             BODY_CLOSED => {
-                let body = BodyId(reader.number()?);
+                let body = Position(reader.number()?);
                 self.bodies.remove(&body);
                 Record::BodyClosed { body }
             }
@@ -301,18 +329,18 @@ impl Decoder {
                 let (message, body) = if kind == ENQUEUE {
                     (reader.message()?, None)
                 } else {
-                    let body = BodyId(reader.number()?);
+                    let body = Position(reader.number()?);
                     (self.body(body)?, Some(body))
                 };
                 Record::Enqueue { queue, seq, message, body, deadline, at }
             }
             TRANSACTION if is_inside => return Err(Invalid("a transaction inside of a transaction")),
-            TRANSACTION => Record::Transaction(reader.list(|reader| self.record(reader, true))?),
+            TRANSACTION => Record::Transaction(reader.list(|reader| self.record(reader, at, true))?),
             _ => reader.plain(kind)?,
         })
     }
 
-    fn body(&mut self, body: BodyId) -> Result<Message, DecodeError> {
+    fn body(&mut self, body: Position) -> Result<Message, DecodeError> {
         let (message, missing) = self.bodies.get_mut(&body).ok_or(DecodeError::UnknownBody(body.0))?;
         *missing -= 1;
         let message = message.clone();
@@ -377,6 +405,11 @@ fn put_option<T>(item: Option<&T>, out: &mut Vec<u8>, put_item: impl Fn(&T, &mut
 }
 
 fn put_message(message: &Message, out: &mut Vec<u8>) {
+    put_message_head(message, out);
+    with_message_parts(message, |parts| parts.for_each(|part| out.extend_from_slice(part)));
+}
+
+fn put_message_head(message: &Message, out: &mut Vec<u8>) {
     let Traits { persistent, priority, ttl } = message.traits;
     let ttl_ms = ttl.ms();
     let view = message.view();
@@ -401,13 +434,15 @@ fn put_message(message: &Message, out: &mut Vec<u8>) {
     put(headers_len as u64, out);
     put(body_bytes, out);
     put(replaced.len() as u64, out);
-    out.extend_from_slice(message.route_bytes());
-    out.extend_from_slice(message.properties());
+}
+
+fn with_message_parts<T>(message: &Message, take: impl FnOnce(&mut dyn Iterator<Item = &[u8]>) -> T) -> T {
+    let replaced = message.view().and_then(|view| view.headers.as_deref()).unwrap_or_default();
+    let head = [message.route_bytes(), message.properties()].into_iter();
     match message.body_contiguous() {
-        Some(body) => out.extend_from_slice(body),
-        None => message.body_slices().for_each(|part| out.extend_from_slice(&part)),
+        Some(body) => take(&mut head.chain([body, replaced])),
+        None => take(&mut head.chain(message.body_parts()).chain([replaced])),
     }
-    out.extend_from_slice(replaced);
 }
 
 fn put_definition(definition: &Definition, out: &mut Vec<u8>) {
@@ -665,7 +700,13 @@ impl<'a> Reader<'a> {
     fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
         Ok(match kind {
             SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
-            REQUEUE => Record::Requeue { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
+            REQUEUE => {
+                let (queue, mut seqs) = (QueueId(self.number()?), self.seqs(|seq| (seq, 0))?);
+                for (_, count) in &mut seqs {
+                    *count = u32::try_from(self.number()?).map_err(|_| Invalid("too many failed deliveries"))?;
+                }
+                Record::Requeue { queue, seqs }
+            }
             MOVE => Record::Move {
                 from: self.option(|reader| Ok((QueueId(reader.number()?), reader.number()?)))?,
                 to: self.list(|reader| Ok((QueueId(reader.number()?), reader.number()?, reader.deadline()?)))?,

@@ -30,9 +30,14 @@ impl Log {
     /// Appends what `record` makes, if there is a journal.
     pub(in crate::broker) fn append(&self, record: impl FnOnce() -> Record) {
         if let Some(journal) = self.0.journal.get() {
-            let position = journal.append(&record());
-            self.0.last.fetch_max(position.0, Ordering::AcqRel);
+            let appended = journal.append(&record());
+            self.note(appended.end);
         }
+    }
+
+    /// Notes a record of a definition that was appended elsewhere.
+    pub(in crate::broker) fn note(&self, end: Position) {
+        self.0.last.fetch_max(end.0, Ordering::AcqRel);
     }
 
     /// After the last record of a definition: whoever is told that a definition is in force waits

@@ -20,7 +20,7 @@ use crate::broker::{
     parameters::{Parameter, Parameters},
     policy::{Layer, Policy},
     publish::{self, Batch},
-    record::{Decoder, Journal, Log, Position, encode},
+    record::{Appended, Decoder, Journal, Log, Pins, Position, encode},
     topology::DeclareQueue,
     value::{Table, Value},
     verb::Verb,
@@ -31,27 +31,39 @@ use crate::broker::{
 #[derive(Default)]
 struct VecJournal {
     records: Mutex<Vec<Vec<u8>>>,
+    pins: Arc<Pins>,
 }
 
 impl VecJournal {
     /// The first `count` records.
-    fn read(&self, count: usize) -> Vec<Record> {
+    fn read(&self, count: usize) -> Vec<(Position, Record)> {
         let mut decoder = Decoder::default();
-        self.records.lock().iter().take(count).map(|record| decoder.decode(record).unwrap()).collect()
+        let records = self.records.lock();
+        let placed = (1..).map(Position).zip(records.iter());
+        placed.take(count).map(|(at, record)| (at, decoder.decode(record, at).unwrap())).collect()
     }
 
-    fn all(&self) -> Vec<Record> {
+    fn all(&self) -> Vec<(Position, Record)> {
         self.read(usize::MAX)
     }
 }
 
 impl Journal for VecJournal {
-    fn append(&self, record: &Record) -> Position {
+    fn append(&self, record: &Record) -> Appended {
         let mut encoded = Vec::new();
         encode(record, &mut encoded);
         let mut records = self.records.lock();
         records.push(encoded);
-        Position(records.len() as u64)
+        let at = Position(records.len() as u64);
+        Appended { at, end: at }
+    }
+
+    fn end(&self) -> Position {
+        Position(self.records.lock().len() as u64)
+    }
+
+    fn pins(&self) -> &Arc<Pins> {
+        &self.pins
     }
 
     fn flushed(&self) -> Position {
@@ -176,7 +188,7 @@ struct Story {
 }
 
 /// A broker as those records say, that records to `journal`.
-fn open(records: Vec<Record>, journal: &Arc<VecJournal>, now: Time) -> Broker {
+fn open(records: Vec<(Position, Record)>, journal: &Arc<VecJournal>, now: Time) -> Broker {
     Broker::open(Options::default(), now, records.into_iter(), journal.clone()).unwrap().0
 }
 
@@ -614,7 +626,7 @@ fn stories_have_records_of_every_kind() {
     for _ in 0..100 {
         let mut story = Story::new();
         ops.new_tree(&mut runner).unwrap().current().iter().for_each(|op| story.run(op));
-        story.journal.all().iter().for_each(|record| kinds(record, &mut found));
+        story.journal.all().iter().for_each(|(_, record)| kinds(record, &mut found));
     }
     // A stream gives up its oldest messages after more of them than a story has.
     const STREAM_TRIMMED: u8 = 13;
@@ -700,7 +712,7 @@ fn a_deleted_vhost_takes_its_records_with_it() {
 fn a_record_of_a_queue_that_was_never_declared_is_refused() {
     let records = [Record::Settle { queue: QueueId(77), seqs: vec![1] }];
     let broker = Broker::new(Options::default(), Time(0)).unwrap();
-    assert!(matches!(broker.replay(records.into_iter(), Time(0)), Err(ReplayError::UnknownQueue(77))));
+    assert!(matches!(broker.replay((1..).map(Position).zip(records), Time(0)), Err(ReplayError::UnknownQueue(77))));
 }
 
 #[test]
@@ -835,8 +847,8 @@ fn a_body_that_a_full_queue_did_not_take_is_named_no_more() {
     let publish = Op::Publish(vec![message(1, 0), message(1, 0)]);
     let story = told(&[declare(0, 0), declare(1, 6), bind(0), bind(1), publish]);
     let mut decoder = Decoder::default();
-    for record in story.journal.records.lock().iter() {
-        decoder.decode(record).unwrap();
+    for (at, record) in (1..).map(Position).zip(story.journal.records.lock().iter()) {
+        decoder.decode(record, at).unwrap();
     }
     assert_eq!(decoder.bodies_count(), 0);
     assert_eq!(bodies(&story.broker, 0), ["m1", "m2"]);

@@ -207,11 +207,23 @@ impl Session {
     }
 
     /// Whether more input is welcome. It is not while an alarm is on and this connection
-    /// publishes, not while its own output piles up, and not while too much waits for the log.
+    /// publishes, not while its own output piles up, not while too much waits for the log, and not while
+    /// the log has no room.
     pub fn wants_input(&self) -> bool {
         let is_held = self.is_held && self.stage == Stage::Running;
         let is_waiting = self.has_full_confirms || self.parked_bytes > PARKED_BYTES_MAX;
-        !is_held && !is_waiting && !self.shared.is_full()
+        !is_held && !is_waiting && !self.shared.is_full() && self.has_room()
+    }
+
+    /// Whoever does not read because the log has no room is told when to look again.
+    pub fn wait_for_room(&self) {
+        if !self.has_room() {
+            self.shared.wait(&self.broker);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.broker.journal().is_none_or(|journal| journal.has_room())
     }
 
     /// Some octets have come that are not worth handing in yet: the peer is not silent.

@@ -1,7 +1,7 @@
 //! Settings of the index.
 
 /// How the index writes and merges.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Bytes per second that merging may write. More leaves less of the disk to the log; less lets
     /// the list of runs grow longer. Ignored while there are more than `runs_count_soft` runs to

@@ -39,7 +39,7 @@ fn parts(message: &Message) -> impl PartialEq + std::fmt::Debug {
     )
 }
 
-fn enqueue(message: Message, body: Option<BodyId>) -> Record {
+fn enqueue(message: Message, body: Option<Position>) -> Record {
     Record::Enqueue { queue: QueueId(3), seq: 1, message, body, deadline: Time::NEVER, at: Time(5) }
 }
 
@@ -129,9 +129,10 @@ fn record() -> impl Strategy<Value = Record> {
     let time = || number().prop_map(Time);
     let to = prop::collection::vec((queue(), number(), time()), 0..3);
     prop_oneof![
-        number().prop_map(|body| Record::BodyClosed { body: BodyId(body) }),
+        number().prop_map(|body| Record::BodyClosed { body: Position(body) }),
         (queue(), seqs()).prop_map(|(queue, seqs)| Record::Settle { queue, seqs }),
-        (queue(), seqs()).prop_map(|(queue, seqs)| Record::Requeue { queue, seqs }),
+        (queue(), prop::collection::vec((number(), any::<u32>()), 0..6))
+            .prop_map(|(queue, seqs)| Record::Requeue { queue, seqs }),
         (prop::option::of((queue(), number())), to, time()).prop_map(|(from, to, at)| Record::Move {
             from,
             to,
@@ -191,7 +192,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         8 => record(),
         1 => prop::collection::vec(record(), 0..4).prop_map(Record::Transaction),
         1 => body().prop_map(|message| enqueue(message, None)),
-        1 => body().prop_map(|message| Record::Body { body: BodyId(9), targets: 2, message }),
+        1 => body().prop_map(|message| Record::Body { targets: 2, message }),
         1 => (body(), name()).prop_map(|(message, vhost)| Record::Held {
             exchange: vhost.clone(),
             vhost,
@@ -271,24 +272,26 @@ fn a_message_keeps_every_part() {
 #[test]
 fn a_body_is_kept_until_as_many_have_named_it_as_were_to() {
     let mut decoder = Decoder::default();
-    let id = BodyId(8);
-    decoder.decode(&bytes_of(&Record::Body { body: id, targets: 2, message: message(b"body") })).unwrap();
+    let id = Position(8);
+    decoder.decode(&bytes_of(&Record::Body { targets: 2, message: message(b"body") }), id).unwrap();
     let named = bytes_of(&enqueue(message(b"is not written again"), Some(id)));
     assert!(named.len() < 20);
     for _ in 0..2 {
-        let Record::Enqueue { message, body, .. } = decoder.decode(&named).unwrap() else { panic!("another record") };
+        let Record::Enqueue { message, body, .. } = decoder.decode(&named, Position(9)).unwrap() else {
+            panic!("another record")
+        };
         assert_eq!((message.body_to_vec(), body), (b"body".to_vec(), Some(id)));
     }
     assert_eq!(decoder.bodies_count(), 0);
-    assert_eq!(decoder.decode(&named).unwrap_err(), DecodeError::UnknownBody(8));
+    assert_eq!(decoder.decode(&named, Position(9)).unwrap_err(), DecodeError::UnknownBody(8));
 }
 
 #[test]
 fn a_body_that_was_closed_is_named_no_more() {
     let mut decoder = Decoder::default();
-    let body = BodyId(8);
-    decoder.decode(&bytes_of(&Record::Body { body, targets: 2, message: message(b"body") })).unwrap();
-    decoder.decode(&bytes_of(&Record::BodyClosed { body })).unwrap();
+    let body = Position(8);
+    decoder.decode(&bytes_of(&Record::Body { targets: 2, message: message(b"body") }), body).unwrap();
+    decoder.decode(&bytes_of(&Record::BodyClosed { body }), Position(9)).unwrap();
     assert_eq!(decoder.bodies_count(), 0);
 }
 

@@ -1,0 +1,146 @@
+//! The broker's journal: its records in the log.
+//!
+//! A record's kind and version are those of the log's record; its fields are the body. A record that is
+//! longer than the log takes is written in parts:
+//!
+//! ```text
+//! PART      a piece of the record
+//! CHAINED   kind and version of the record, then the positions of its parts (u64, little-endian)
+//! ```
+//!
+//! Nothing is ever refused here: sessions ask [`Journal::has_room`] before they read, and what they
+//! read then fits. When the log has failed, everything waits for a position that never comes.
+
+use std::{cell::RefCell, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    broker::record::{Appended, Enqueued, Journal, Pins, Position, Record, encode, encode_enqueued},
+    store::{self, Admission, Head, Log},
+};
+
+/// A piece of a record that is too long for one.
+pub(super) const PART: u8 = 200;
+/// A record whose pieces are elsewhere.
+pub(super) const CHAINED: u8 = 201;
+/// The only version of both.
+pub(super) const CHAIN_VERSION: u8 = 1;
+
+/// See the module's text.
+pub struct LogJournal {
+    log: Arc<Log>,
+    pins: Arc<Pins>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Scratch memory that a thread keeps.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+impl LogJournal {
+    /// A journal that writes to `log`.
+    pub fn new(log: Arc<Log>) -> Self {
+        Self { log, pins: Arc::default() }
+    }
+
+    fn append_pieces(&self, head: Head, pieces: &[&[u8]]) -> Appended {
+        match self.log.append_essential(head, pieces) {
+            Ok(appended) => placed(appended),
+            // It fits, and nobody is refused for what was admitted: the log has failed.
+            Err(_) => FAILED,
+        }
+    }
+
+    /// Writes a record of which `bytes` begin with kind and version.
+    fn append_whole(&self, bytes: &[u8]) -> Appended {
+        let head = Head::new(bytes[0], bytes[1]);
+        let body = &bytes[2..];
+        let bytes_max = self.log.body_bytes_max();
+        if body.len() <= bytes_max {
+            return self.append_pieces(head, &[body]);
+        }
+        let _pin = self.pins.pin(|| self.end());
+        let mut chain = vec![head.kind, head.version];
+        for part in body.chunks(bytes_max) {
+            let appended = self.append_pieces(Head::new(PART, CHAIN_VERSION), &[part]);
+            chain.extend(appended.at.0.to_le_bytes());
+        }
+        self.append_pieces(Head::new(CHAINED, CHAIN_VERSION), &[&chain])
+    }
+}
+
+const FAILED: Appended = Appended { at: Position::NONE, end: Position(u64::MAX) };
+
+fn placed(appended: store::Appended) -> Appended {
+    Appended { at: Position(appended.position.0), end: Position(appended.end.0) }
+}
+
+fn with_scratch<T>(take: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        let taken = take(scratch);
+        if scratch.capacity() > SCRATCH_BYTES_MAX {
+            *scratch = Vec::new();
+        }
+        taken
+    })
+}
+
+impl Journal for LogJournal {
+    fn append(&self, record: &Record) -> Appended {
+        with_scratch(|scratch| {
+            encode(record, scratch);
+            self.append_whole(scratch)
+        })
+    }
+
+    fn append_enqueued(&self, enqueued: Enqueued<'_>) -> Appended {
+        let fits = enqueued.message.record_bytes_max() <= self.log.body_bytes_max() as u64;
+        with_scratch(|scratch| {
+            encode_enqueued(&enqueued, scratch, |parts, scratch| {
+                if fits {
+                    let head = Head::new(scratch[0], scratch[1]);
+                    let mut pieces: SmallVec<[&[u8]; 8]> = SmallVec::new();
+                    pieces.push(&scratch[2..]);
+                    for part in parts {
+                        pieces.push(part);
+                    }
+                    return self.append_pieces(head, &pieces);
+                }
+                parts.for_each(|part| scratch.extend_from_slice(part));
+                self.append_whole(scratch)
+            })
+        })
+    }
+
+    fn flushed(&self) -> Position {
+        Position(self.log.flushed().0)
+    }
+
+    fn end(&self) -> Position {
+        Position(self.log.end().0)
+    }
+
+    fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    fn has_room(&self) -> bool {
+        match self.log.admission() {
+            Admission::Open | Admission::DiskLow => true,
+            Admission::Busy | Admission::Failed => false,
+        }
+    }
+}
+
+/// The positions of a chained record's parts, with its kind and version; `None` if these bytes are no
+/// such chain.
+pub(super) fn chain_of(body: &[u8]) -> Option<(u8, u8, impl Iterator<Item = store::Position>)> {
+    let (head, positions) = body.split_first_chunk::<2>()?;
+    let (positions, rest) = positions.as_chunks::<8>();
+    let positions = positions.iter().map(|bytes| store::Position(u64::from_le_bytes(*bytes)));
+    rest.is_empty().then_some((head[0], head[1], positions))
+}

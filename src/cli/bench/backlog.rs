@@ -3,13 +3,14 @@
 use super::{
     driver::{Common, Scenario, Target},
     failure::Failure,
-    load::Load,
-    process::Usage,
+    load::{Load, Moment},
+    null_log::zero_and_overwrite_bytes_per_sec,
+    process::{Usage, directory_bytes},
     report::Sample,
     throughput::{LoadOptions, merge, mib, per_million},
 };
 use serde_json::{Value, json};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// A backlog, filled and then drained.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,13 @@ pub(super) struct Backlog {
     /// Messages to fill in, over all publishers
     #[arg(long, short = 'n', default_value_t = 1_000_000)]
     count: u64,
+    /// The broker's data directory, to report its size
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A directory on the broker's disk: report what that takes, written with zeros and then again,
+    /// and which share of it the filling reached
+    #[arg(long, value_name = "DIR")]
+    disk: Option<PathBuf>,
 }
 
 /// The confirm window where none is asked for: only a confirm tells that a message is in the queue.
@@ -54,15 +62,25 @@ impl Scenario for Backlog {
         let mut publishing = self.load.messages.publishing();
         publishing.confirm_window = Some(publishing.confirm_window.unwrap_or(CONFIRMS));
         publishing.in_flight_max = 0;
-        publishing.limit = Some(self.count / self.load.publishers.max(1) as u64);
+        let limit = self.count / self.load.publishers.max(1) as u64;
+        if limit < 2 {
+            return Err(Failure::usage("--count must be at least 2 for each publisher"));
+        }
+        publishing.limit = Some(limit);
+        let data_bytes = || self.data.as_deref().map(directory_bytes).transpose();
+        let disk = self.disk.as_deref().map(zero_and_overwrite_bytes_per_sec).transpose()?;
         let mut load = Load::declare(self.load.plan(target, publishing)?)?;
         let before = load.moment(target.pid)?;
         load.start_publishers()?;
+        load.await_sent(self.count / 2);
+        let half = load.moment(target.pid)?;
         load.join_publishers()?;
+        let data_filled = data_bytes()?;
         let filled = load.moment(target.pid)?;
         load.start_consumers()?;
         load.drain();
         let drained = load.moment(target.pid)?;
+        let data_drained = data_bytes()?;
         let outcome = load.finish()?;
 
         let (filling, draining) = (before.until(&filled), filled.until(&drained));
@@ -76,11 +94,43 @@ impl Scenario for Backlog {
         sample.put_some("rss_mib_before", rss(before.broker));
         sample.put_some("rss_mib_filled", rss(filled.broker));
         sample.put_some("rss_mib_drained", rss(drained.broker));
-        let per_message = before
-            .broker
-            .zip(filled.broker)
-            .map(|(before, filled)| (filled.rss_bytes as f64 - before.rss_bytes as f64) / filling.sent.max(1) as f64);
-        sample.put_some("rss_bytes_per_message", per_message);
+        sample.put_some("rss_bytes_per_message", rss_bytes_per_message(&before, &filled));
+        // A broker that keeps a part of a queue in memory has filled that by now.
+        sample.put_some("rss_bytes_per_further_message", rss_bytes_per_message(&half, &filled));
+        let filled_bytes_per_sec = filling.sent as f64 * self.load.messages.size as f64 / filling.secs;
+        sample.put_some("disk_mib_per_sec", disk.map(|bytes_per_sec| bytes_per_sec / f64::from(1 << 20)));
+        sample.put_some("filled_share_of_disk", disk.map(|bytes_per_sec| filled_bytes_per_sec / bytes_per_sec));
+        sample.put_some("data_mib_filled", data_filled.map(mib));
+        sample.put_some("data_mib_drained", data_drained.map(mib));
         Ok(sample)
+    }
+}
+
+/// What memory grew by between two moments, for each message sent between them; below 0 where it
+/// shrank.
+fn rss_bytes_per_message(start: &Moment, end: &Moment) -> Option<f64> {
+    let sent = end.sent.checked_sub(start.sent).filter(|sent| *sent > 0)?;
+    let (start, end) = start.broker.zip(end.broker)?;
+    Some((end.rss_bytes as f64 - start.rss_bytes as f64) / sent as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn moment(sent: u64, rss_bytes: u64) -> Moment {
+        let usage = Usage { cpu_secs: 0.0, rss_bytes };
+        Moment { at: Instant::now(), sent, received: 0, broker: Some(usage), own: usage }
+    }
+
+    #[test]
+    fn memory_is_shared_by_the_messages_sent_meanwhile() {
+        let half = moment(50, 1000);
+        assert_eq!(rss_bytes_per_message(&half, &moment(100, 1500)), Some(10.0));
+        assert_eq!(rss_bytes_per_message(&half, &moment(100, 500)), Some(-10.0));
+        assert_eq!(rss_bytes_per_message(&half, &moment(50, 1500)), None);
+        let unknown = Moment { broker: None, ..half };
+        assert_eq!(rss_bytes_per_message(&unknown, &moment(100, 1500)), None);
     }
 }

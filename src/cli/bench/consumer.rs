@@ -93,10 +93,6 @@ impl Consumer {
                 client.consume(&plan.queues[queue], false)?;
             }
         }
-        let histogram = || {
-            Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3)
-                .map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))
-        };
         Ok(Self {
             client,
             queue,
@@ -105,7 +101,7 @@ impl Consumer {
             in_flight_max: plan.publishing.in_flight_max,
             payload,
             shared: Arc::clone(shared),
-            latencies: plan.publishing.stamped.then(histogram).transpose()?,
+            latencies: plan.publishing.stamped.then(latency_histogram).transpose()?,
             report: Consumed { queue, tallies: vec![Tally::default(); plan.lanes.len()], ..Consumed::default() },
             output: Vec::new(),
             parts: Vec::new(),
@@ -246,6 +242,12 @@ impl Consumer {
             out.push(u8::from(multiple));
         });
     }
+}
+
+/// For nanoseconds.
+pub(super) fn latency_histogram() -> Result<Histogram<u64>, Failure> {
+    Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3)
+        .map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))
 }
 
 #[cfg(test)]

@@ -2,12 +2,18 @@
 
 use super::{
     failure::Failure,
+    null_log,
     null_process::NullProcess,
     report::{Report, Sample, Series},
     url::Url,
 };
 use serde_json::Value;
-use std::{process::ExitCode, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 /// What every scenario takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +79,10 @@ pub(super) struct Compared {
     /// Measure a null broker in turn with the target, or alone: the limit of this machine
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "with")]
     null: Option<WhichNull>,
+    /// With --null and durable messages: where the null broker's file goes, which is removed at the
+    /// end [default: a temporary directory on a disk]
+    #[arg(long, requires = "null")]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -97,6 +107,11 @@ pub(super) trait Scenario {
     /// The settings that a reader needs to compare figures.
     fn settings(&self) -> Value;
 
+    /// Whether messages are to outlive the broker, so that a null broker has to sync them.
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     /// One complete run, on fresh connections.
     fn run_once(&self, target: &Target) -> Result<Sample, Failure>;
 }
@@ -104,21 +119,21 @@ pub(super) trait Scenario {
 impl Common {
     /// Measures the target alone.
     pub(super) fn drive(&self, scenario: &impl Scenario) -> ExitCode {
-        drive(scenario, self, None)
+        drive(scenario, self, None, None)
     }
 }
 
 impl Compared {
     /// Measures the target, the null broker or both, as asked.
     pub(super) fn drive(&self, scenario: &impl Scenario) -> ExitCode {
-        drive(scenario, &self.common, self.null)
+        drive(scenario, &self.common, self.null, self.dir.as_deref())
     }
 }
 
 /// Measures, prints, and tells whether all was well: 0, or 1 when messages were lost, repeated,
 /// reordered or damaged, or 2 when nothing could be measured.
-fn drive<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) -> ExitCode {
-    match measure(scenario, common, null) {
+fn drive<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>, dir: Option<&Path>) -> ExitCode {
+    match measure(scenario, common, null, dir) {
         Ok(report) => {
             if common.json {
                 println!("{:#}", report.json());
@@ -134,7 +149,13 @@ fn drive<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) ->
     }
 }
 
-fn measure<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) -> Result<Report, Failure> {
+fn measure<S: Scenario>(
+    scenario: &S,
+    common: &Common,
+    null: Option<WhichNull>,
+    dir: Option<&Path>,
+) -> Result<Report, Failure> {
+    let log_dir = scenario.is_durable().then(|| null_log::directory(dir)).transpose()?;
     let mut report = Report {
         scenario: S::NAME,
         settings: scenario.settings(),
@@ -146,7 +167,7 @@ fn measure<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>) 
     for _ in 0..common.runs {
         // In turn, so that a slow minute of the machine strikes both.
         if null.is_some() {
-            let process = NullProcess::start()?;
+            let process = NullProcess::start(log_dir.as_deref())?;
             report.null.push(scenario.run_once(&process.target())?);
         }
         if null != Some(WhichNull::Only) {

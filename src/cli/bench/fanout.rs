@@ -41,6 +41,10 @@ impl Scenario for Fanout {
         settings
     }
 
+    fn is_durable(&self) -> bool {
+        self.messages.durable
+    }
+
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut publishing = self.messages.publishing();
         publishing.rate = self.rate.per_publisher(1)?;

@@ -1,4 +1,5 @@
-//! `tern bench latency`: from just before the write to just after the read, at a fixed rate.
+//! `tern bench latency`: from just before the write to just after the read, of the message and with
+//! confirms of its confirm, at a fixed rate.
 
 use super::{
     driver::{Compared, Scenario, Target, Timing},
@@ -10,7 +11,7 @@ use super::{
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// End-to-end latency at a fixed rate.
+/// End-to-end latency at a fixed rate, and with --confirms that of the confirm.
 #[derive(Debug, clap::Args)]
 pub(super) struct Latency {
     #[command(flatten)]
@@ -45,6 +46,10 @@ impl Scenario for Latency {
         settings
     }
 
+    fn is_durable(&self) -> bool {
+        self.load.messages.durable
+    }
+
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         if self.load.messages.size < STAMPED_BYTES_MIN {
             let text = format!("--size must be at least {STAMPED_BYTES_MIN}: the body carries the time");
@@ -55,12 +60,18 @@ impl Scenario for Latency {
         publishing.stamped = true;
         let (window, outcome) = steady(self.load.plan(target, publishing)?, target, &self.timing)?;
         let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
+        let us = |ns: u64| ns as f64 / 1e3;
         if let Some(latencies) = outcome.latencies {
-            let us = |ns: u64| ns as f64 / 1e3;
             sample.put("p50_us", us(latencies.value_at_quantile(0.5)));
             sample.put("p99_us", us(latencies.value_at_quantile(0.99)));
             sample.put("p999_us", us(latencies.value_at_quantile(0.999)));
             sample.put("max_us", us(latencies.max()));
+        }
+        if let Some(latencies) = outcome.confirm_latencies {
+            sample.put("confirm_p50_us", us(latencies.value_at_quantile(0.5)));
+            sample.put("confirm_p99_us", us(latencies.value_at_quantile(0.99)));
+            sample.put("confirm_p999_us", us(latencies.value_at_quantile(0.999)));
+            sample.put("confirm_max_us", us(latencies.max()));
         }
         put_rates(&mut sample, &window);
         sample.put_some("cpu_secs_per_million", per_million(window.broker_cpu_secs, window.received));

@@ -63,6 +63,7 @@ pub(super) struct Outcome {
     /// What is wrong with it, for people; nothing when all came once, whole and in order.
     pub(super) problems: Vec<String>,
     pub(super) latencies: Option<Histogram<u64>>,
+    pub(super) confirm_latencies: Option<Histogram<u64>>,
 }
 
 impl Load {
@@ -134,6 +135,13 @@ impl Load {
         Ok(start.until(&end))
     }
 
+    /// Waits until the publishers have sent `count` in all, or somebody has failed.
+    pub(super) fn await_sent(&self, count: u64) {
+        while self.shared.sent() < count && !self.shared.has_failed() {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until the publishers have sent their limit.
     pub(super) fn join_publishers(&mut self) -> Result<(), Failure> {
         for publisher in std::mem::take(&mut self.publishers) {
@@ -179,16 +187,10 @@ impl Load {
         self.plan.delete(&mut self.control)?;
         self.control.close()?;
         let problems = judge(&self.plan, self.payload.is_traced(), &self.published, &consumed);
-        let mut latencies: Option<Histogram<u64>> = None;
-        for one in consumed.into_iter().filter_map(|consumed| consumed.latencies) {
-            match &mut latencies {
-                None => latencies = Some(one),
-                Some(all) => {
-                    all.add(one).map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))?;
-                }
-            }
-        }
-        Ok(Outcome { problems, latencies })
+        let latencies = merged(consumed.into_iter().filter_map(|consumed| consumed.latencies))?;
+        let published = std::mem::take(&mut self.published).into_iter();
+        let confirm_latencies = merged(published.filter_map(|published| published.confirm_latencies))?;
+        Ok(Outcome { problems, latencies, confirm_latencies })
     }
 
     /// Ends the others after a failure. What made one fail often makes all fail; the first to be
@@ -256,6 +258,17 @@ fn join<T>(thread: Thread<T>) -> Result<T, Failure> {
     }
 }
 
+/// All in one; nothing of none.
+fn merged(mut histograms: impl Iterator<Item = Histogram<u64>>) -> Result<Option<Histogram<u64>>, Failure> {
+    let Some(mut all) = histograms.next() else {
+        return Ok(None);
+    };
+    for one in histograms {
+        all.add(one).map_err(|error| Failure::protocol(format!("a histogram: {error:?}")))?;
+    }
+    Ok(Some(all))
+}
+
 /// Compares what was sent with what came, by queue and publisher.
 fn judge(plan: &Plan, is_traced: bool, published: &[Published], consumed: &[Consumed]) -> Vec<String> {
     let mut problems = Vec::new();
@@ -318,7 +331,7 @@ mod tests {
     }
 
     fn problems(sent: u64, sent_hash: u64, tally: Tally, damaged: u64) -> Vec<String> {
-        let published = [Published { sent, hash_sum: sent_hash, nacked: 0 }];
+        let published = [Published { sent, hash_sum: sent_hash, ..Published::default() }];
         let consumed = [Consumed { tallies: vec![tally], damaged, ..Consumed::default() }];
         judge(&plan(), true, &published, &consumed)
     }

@@ -10,7 +10,7 @@
 //! publishers number messages that were encoded ahead and write them by the hundred kibibytes,
 //! consumers check bodies where they were read. Every run verifies what arrived: counts, order and
 //! content. `tern bench null` is a broker that does nothing but parse, rewrite and copy: the limit
-//! of the machine.
+//! of the machine. Where messages are durable it also writes and syncs them before it confirms.
 
 // A measurement prints, and reads clocks.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
@@ -27,7 +27,9 @@ mod fanout;
 mod latency;
 mod load;
 mod null;
+mod null_log;
 mod null_process;
+mod null_topology;
 mod payload;
 mod plan;
 mod process;

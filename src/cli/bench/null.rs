@@ -5,13 +5,18 @@
 //! whole keys, or none where the type is fanout or headers; there are no wildcards. It confirms once
 //! a read, takes acks without a look, and knows no prefetch.
 //!
+//! With `--sync` it confirms a publish when that is on the disk: what was read goes into a log that
+//! nobody reads. Deliveries do not wait for it.
+//!
 //! Back-pressure: a publisher whose consumer's outbox is over `OUTBOX_BYTES_MAX` is not read until
 //! that has drained to half.
 
 use super::{
     client::send_now,
     failure::Failure,
-    wire::{self, Encode, FRAME_HEAD_BYTES, Field, Frame, PROTOCOL_HEADER, id},
+    null_log::{self, NullLog},
+    null_topology::{Exchange, QueueConsumer, Route, Topology},
+    wire::{self, Encode, Field, Frame, PROTOCOL_HEADER, id},
 };
 use bytes::BufMut;
 use rustix::{
@@ -20,10 +25,11 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     io::{self, Read},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
@@ -34,6 +40,12 @@ pub(super) struct NullCommand {
     /// The port, 0 for any
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Write what is published to a file and sync it before confirming
+    #[arg(long)]
+    sync: bool,
+    /// Where that file goes [default: a temporary directory on a disk]
+    #[arg(long, requires = "sync")]
+    dir: Option<PathBuf>,
     /// End together with the process that started it
     #[arg(long, hide = true)]
     with_parent: bool,
@@ -45,6 +57,8 @@ const READ_BYTES: usize = 128 * 1024;
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
 /// The listener's mark among the events.
 const LISTENER: u64 = u64::MAX;
+/// The log's mark among the events.
+const LOG: u64 = u64::MAX - 1;
 /// How often the stop flag is looked at.
 const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -57,6 +71,9 @@ impl NullCommand {
                     .map_err(|errno| Failure::io("asking to end with the parent")(errno.into()))?;
             }
             let mut broker = NullBroker::bind(self.port)?;
+            if self.sync {
+                broker.sync_to(NullLog::create(&null_log::directory(self.dir.as_deref())?)?)?;
+            }
             println!("amqp://guest:guest@127.0.0.1:{}/%2f", broker.port());
             broker.run(&AtomicBool::new(false))
         };
@@ -80,6 +97,20 @@ pub(super) struct NullBroker {
     topology: Topology,
     /// The one read buffer.
     input: Vec<u8>,
+    /// Confirms wait for it.
+    log: Option<NullLog>,
+    /// Confirms that wait, in the order of their batches.
+    due: VecDeque<Due>,
+    /// Publishers that are paused because the log is full.
+    log_waiters: Vec<usize>,
+}
+
+/// A confirm of all up to `count`, once `batch` is on the disk.
+struct Due {
+    batch: u64,
+    peer: usize,
+    channel: u16,
+    count: u64,
 }
 
 struct Peer {
@@ -102,57 +133,6 @@ struct Peer {
     is_closing: bool,
 }
 
-/// The last route of a publisher; the next message usually goes the same way.
-#[derive(Default)]
-struct Route {
-    /// Exchange and routing key as they stand in the publish.
-    key: Vec<u8>,
-    generation: u64,
-    targets: Vec<RouteTarget>,
-    /// A queue of it has several consumers: choose anew at each read.
-    rotates: bool,
-}
-
-struct RouteTarget {
-    queue: usize,
-    consumer: usize,
-    peer: usize,
-    channel: u16,
-    /// The whole deliver frame, with the tag to be filled in.
-    deliver: Vec<u8>,
-    tag_at: usize,
-}
-
-/// Invariant: whatever a route was made from changes together with `generation`.
-#[derive(Default)]
-struct Topology {
-    names: HashMap<Vec<u8>, usize>,
-    queues: Vec<Queue>,
-    free: Vec<usize>,
-    exchanges: HashMap<Vec<u8>, Exchange>,
-    generation: u64,
-}
-
-#[derive(Default)]
-struct Exchange {
-    /// Keys count; otherwise each message goes everywhere.
-    is_keyed: bool,
-    bound: Vec<(Vec<u8>, usize)>,
-}
-
-#[derive(Default)]
-struct Queue {
-    consumers: Vec<QueueConsumer>,
-    next: usize,
-}
-
-struct QueueConsumer {
-    peer: usize,
-    channel: u16,
-    name: Vec<u8>,
-    tag: u64,
-}
-
 impl NullBroker {
     pub(super) fn bind(port: u16) -> Result<Self, Failure> {
         let doing = || format!("listening on port {port}");
@@ -172,7 +152,18 @@ impl NullBroker {
             free: Vec::new(),
             topology: Topology { generation: 1, ..Topology::default() },
             input: vec![0; READ_BYTES],
+            log: None,
+            due: VecDeque::new(),
+            log_waiters: Vec::new(),
         })
+    }
+
+    /// From now on confirms a publish when `log` has it on the disk.
+    pub(super) fn sync_to(&mut self, log: NullLog) -> Result<(), Failure> {
+        epoll::add(&self.epoll, log.event(), epoll::EventData::new_u64(LOG), epoll::EventFlags::IN)
+            .map_err(epoll_failure)?;
+        self.log = Some(log);
+        Ok(())
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -191,6 +182,10 @@ impl NullBroker {
                 let (data, flags) = (event.data.u64(), event.flags);
                 if data == LISTENER {
                     self.accept()?;
+                    continue;
+                }
+                if data == LOG {
+                    self.confirm_flushed()?;
                     continue;
                 }
                 let index = data as usize;
@@ -237,6 +232,27 @@ impl NullBroker {
                 is_closing: false,
             });
         }
+    }
+
+    /// Confirms what the log has on the disk by now, and reads those again that filled it.
+    fn confirm_flushed(&mut self) -> Result<(), Failure> {
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let flushed = log.flushed()?;
+        let mut told = Vec::new();
+        while let Some(due) = self.due.pop_front_if(|due| due.batch <= flushed) {
+            if let Some(peer) = &mut self.peers[due.peer] {
+                confirm(&mut peer.out, due.channel, due.count);
+                told.push(due.peer);
+            }
+        }
+        for index in told {
+            self.flush(index);
+        }
+        let waiters = std::mem::take(&mut self.log_waiters);
+        self.resume(waiters);
+        Ok(())
     }
 
     /// One read of a peer and all that follows from it.
@@ -305,6 +321,7 @@ impl NullBroker {
         if peer.route.rotates {
             peer.route.generation = 0;
         }
+        let mut has_published = false;
         while let Some(frame) = wire::decode(&input[at..])? {
             if frame.kind == wire::METHOD && frame.method()? == id::BASIC_PUBLISH {
                 let content_at = at + frame.bytes();
@@ -312,6 +329,7 @@ impl NullBroker {
                     break;
                 };
                 self.publish(index, peer, &frame, &input[content_at..end])?;
+                has_published = true;
                 at = end;
                 continue;
             }
@@ -326,14 +344,20 @@ impl NullBroker {
             // An idle connection holds no memory.
             peer.rest = Vec::new();
         }
+        // One copy of all that was read: what is not a publish there is of no weight.
+        let appended = self.log.as_ref().filter(|_| has_published).map(|log| log.append(&input[..at]));
+        if appended.is_some_and(|appended| appended.is_full) {
+            peer.is_paused = true;
+            self.log_waiters.push(index);
+        }
         if let Some((channel, count)) = peer.confirming
             && count > peer.confirmed
         {
             peer.confirmed = count;
-            peer.out.method(channel, id::BASIC_ACK, |out| {
-                out.put_u64(count);
-                out.push(1);
-            });
+            match appended {
+                Some(appended) => self.due.push_back(Due { batch: appended.batch, peer: index, channel, count }),
+                None => confirm(&mut peer.out, channel, count),
+            }
         }
         Ok(())
     }
@@ -511,6 +535,11 @@ impl NullBroker {
         }
         let waiters = if left <= OUTBOX_BYTES_MAX / 2 { std::mem::take(&mut peer.waiters) } else { Vec::new() };
         self.set_interest(index);
+        self.resume(waiters);
+    }
+
+    /// Reads `waiters` again.
+    fn resume(&mut self, waiters: Vec<usize>) {
         for waiter in waiters {
             if let Some(peer) = &mut self.peers[waiter] {
                 peer.is_paused = false;
@@ -545,99 +574,8 @@ impl NullBroker {
         };
         self.topology.remove_consumers(index, None);
         self.free.push(index);
-        for waiter in peer.waiters {
-            if let Some(peer) = &mut self.peers[waiter] {
-                peer.is_paused = false;
-            }
-            self.set_interest(waiter);
-        }
-    }
-}
-
-impl Topology {
-    fn declare(&mut self, name: &[u8]) -> usize {
-        if let Some(queue) = self.names.get(name) {
-            return *queue;
-        }
-        let queue = self.free.pop().unwrap_or_else(|| {
-            self.queues.push(Queue::default());
-            self.queues.len() - 1
-        });
-        self.names.insert(name.to_vec(), queue);
-        self.generation += 1;
-        queue
-    }
-
-    fn delete(&mut self, name: &[u8]) {
-        let Some(queue) = self.names.remove(name) else {
-            return;
-        };
-        self.queues[queue] = Queue::default();
-        for exchange in self.exchanges.values_mut() {
-            exchange.bound.retain(|(_, other)| *other != queue);
-        }
-        self.free.push(queue);
-        self.generation += 1;
-    }
-
-    fn remove_consumers(&mut self, peer: usize, channel: Option<u16>) {
-        for queue in &mut self.queues {
-            let before = queue.consumers.len();
-            queue
-                .consumers
-                .retain(|consumer| consumer.peer != peer || channel.is_some_and(|channel| channel != consumer.channel));
-            if queue.consumers.len() != before {
-                self.generation += 1;
-            }
-        }
-    }
-
-    /// The consumers that a message with this exchange and key reaches now.
-    fn route(&mut self, key: &[u8]) -> Result<Route, Failure> {
-        let short = |text: &mut &[u8]| -> Option<Vec<u8>> {
-            let (bytes, rest) = text.split_first()?;
-            let (taken, rest) = rest.split_at_checked(usize::from(*bytes))?;
-            *text = rest;
-            Some(taken.to_vec())
-        };
-        let mut text = key;
-        let (Some(exchange), Some(name)) = (short(&mut text), short(&mut text)) else {
-            return Err(Failure::protocol("a publish without exchange and key"));
-        };
-        let queues: Vec<usize> = if exchange.is_empty() {
-            self.names.get(&name).copied().into_iter().collect()
-        } else if let Some(exchange) = self.exchanges.get(&exchange) {
-            let reached = exchange.bound.iter().filter(|(key, _)| !exchange.is_keyed || *key == name);
-            reached.map(|(_, queue)| *queue).collect()
-        } else {
-            Vec::new()
-        };
-        let mut route = Route { key: key.to_vec(), generation: self.generation, ..Route::default() };
-        for queue in queues {
-            let state = &mut self.queues[queue];
-            if state.consumers.is_empty() {
-                continue;
-            }
-            route.rotates |= state.consumers.len() > 1;
-            state.next = (state.next + 1) % state.consumers.len();
-            let consumer = &state.consumers[state.next];
-            let mut deliver = Vec::new();
-            deliver.method(consumer.channel, id::BASIC_DELIVER, |out| {
-                out.put_short(&consumer.name);
-                out.put_u64(0);
-                out.push(0);
-                out.extend_from_slice(key);
-            });
-            route.targets.push(RouteTarget {
-                queue,
-                consumer: state.next,
-                peer: consumer.peer,
-                channel: consumer.channel,
-                deliver,
-                tag_at: FRAME_HEAD_BYTES + 4 + 1 + consumer.name.len(),
-            });
-        }
-        Ok(route)
+        self.due.retain(|due| due.peer != index);
+        self.resume(peer.waiters);
     }
 }
 
@@ -665,6 +603,13 @@ fn content_end(input: &[u8], at: usize) -> Result<Option<usize>, Failure> {
     Ok(Some(at))
 }
 
+fn confirm(out: &mut Vec<u8>, channel: u16, count: u64) {
+    out.method(channel, id::BASIC_ACK, |out| {
+        out.put_u64(count);
+        out.push(1);
+    });
+}
+
 fn close(out: &mut Vec<u8>, code: u16, text: &str) {
     out.method(0, id::CONNECTION_CLOSE, |out| {
         out.put_u16(code);
@@ -686,7 +631,8 @@ mod tests {
         url::Url,
     };
     use super::*;
-    use std::{sync::Arc, thread};
+    use hdrhistogram::Histogram;
+    use std::{sync::Arc, thread, time::Duration};
 
     /// A broker on a thread of its own, for the time of a test.
     struct Served {
@@ -697,7 +643,17 @@ mod tests {
 
     impl Served {
         fn start() -> Self {
+            Self::run(NullBroker::bind(0).unwrap())
+        }
+
+        fn start_synced() -> Self {
             let mut broker = NullBroker::bind(0).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            broker.sync_to(NullLog::create(dir.path()).unwrap()).unwrap();
+            Self::run(broker)
+        }
+
+        fn run(mut broker: NullBroker) -> Self {
             let url = format!("amqp://127.0.0.1:{}", broker.port()).parse().unwrap();
             let stop = Arc::new(AtomicBool::new(false));
             let stopped = Arc::clone(&stop);
@@ -761,6 +717,37 @@ mod tests {
         let publishing = Publishing { confirm_window: Some(50), ..publishing(64) };
         let plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
         assert_eq!(problems(plan), [""; 0]);
+    }
+
+    #[test]
+    fn a_synced_broker_confirms_all_and_outlives_a_full_log() {
+        let broker = Served::start_synced();
+        let publishing = Publishing { confirm_window: Some(50), ..publishing(64) };
+        let plan = Plan::spread(&broker.url, 2, 2, 2, publishing, Consuming::AutoAck).unwrap();
+        assert_eq!(problems(plan), [""; 0]);
+        let large = Publishing { confirm_window: Some(200), limit: Some(200), ..publishing };
+        let large = Publishing { body_bytes: 140_000, ..large };
+        let plan = Plan::spread(&broker.url, 1, 1, 1, large, Consuming::AutoAck).unwrap();
+        assert_eq!(problems(plan), [""; 0]);
+    }
+
+    #[test]
+    fn stamped_publishes_with_confirms_give_both_latencies() {
+        let broker = Served::start_synced();
+        let publishing =
+            Publishing { confirm_window: Some(100), rate: Some(2000.0), limit: None, stamped: true, ..publishing(64) };
+        let plan = Plan::spread(&broker.url, 1, 1, 1, publishing, Consuming::AutoAck).unwrap();
+        let mut load = Load::declare(plan).unwrap();
+        load.start_consumers().unwrap();
+        load.start_publishers().unwrap();
+        load.measure(None, Duration::ZERO, Duration::from_millis(200)).unwrap();
+        load.stop_publishers().unwrap();
+        load.drain();
+        let outcome = load.finish().unwrap();
+        assert_eq!(outcome.problems, [""; 0]);
+        let count = |latencies: Option<Histogram<u64>>| latencies.map_or(0, |latencies| latencies.len());
+        assert!(count(outcome.latencies) > 0);
+        assert!(count(outcome.confirm_latencies) > 0);
     }
 
     #[test]

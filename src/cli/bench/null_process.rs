@@ -3,6 +3,7 @@
 use super::{driver::Target, failure::Failure, url::Url};
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -13,15 +14,16 @@ pub(super) struct NullProcess {
 }
 
 impl NullProcess {
-    pub(super) fn start() -> Result<Self, Failure> {
+    /// With `log_dir` it syncs to a file there before it confirms.
+    pub(super) fn start(log_dir: Option<&Path>) -> Result<Self, Failure> {
         let doing = "starting a null broker";
         let program = std::env::current_exe().map_err(Failure::io(doing))?;
-        let mut child = Command::new(program)
-            .args(["bench", "null", "--with-parent"])
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .map_err(Failure::io(doing))?;
+        let mut command = Command::new(program);
+        command.args(["bench", "null", "--with-parent"]);
+        if let Some(dir) = log_dir {
+            command.arg("--sync").arg("--dir").arg(dir);
+        }
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().map_err(Failure::io(doing))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).map_err(Failure::io(doing))?;

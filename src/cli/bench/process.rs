@@ -1,7 +1,7 @@
-//! What a process has used, from `/proc`: CPU seconds and resident memory.
+//! What a process has used: CPU seconds and resident memory from `/proc`, and its files on disk.
 
 use super::failure::Failure;
-use std::{fs, io};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 /// The unit of CPU time in `/proc` (USER_HZ), the same on every architecture that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -52,6 +52,27 @@ fn field_kib(status: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// What the files below `dir` take on the disk.
+pub(super) fn directory_bytes(dir: &Path) -> Result<u64, Failure> {
+    let failed = || Failure::io(format!("looking into {}", dir.display()));
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // The broker is at work: it removed it in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed()(error)),
+        };
+        // In blocks of this size whatever the file system's own are.
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            bytes += directory_bytes(&entry.path())?;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Raises this process's limit of open files as far as it may go, so that it can hold `wanted`.
 pub(super) fn raise_open_files(wanted: u64) -> Result<(), Failure> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -76,6 +97,16 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 5 6 7";
         assert_eq!(ticks(stat), Some(200));
         assert_eq!(ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn a_directory_takes_what_all_its_files_take() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("inner")).unwrap();
+        fs::write(dir.path().join("inner/file"), vec![7; 100_000]).unwrap();
+        fs::File::open(dir.path().join("inner/file")).unwrap().sync_all().unwrap();
+        assert!((100_000..200_000).contains(&directory_bytes(dir.path()).unwrap()));
+        assert!(directory_bytes(&dir.path().join("none")).is_err());
     }
 
     #[test]

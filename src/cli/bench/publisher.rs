@@ -3,6 +3,7 @@
 use super::{
     client::{Client, TICK, Unasked, check_method, receive, send_now, wait},
     confirms::Confirms,
+    consumer::latency_histogram,
     failure::Failure,
     payload::Payload,
     plan::{Plan, Publishing},
@@ -10,10 +11,11 @@ use super::{
     shared::Shared,
     wire::{self, id},
 };
+use hdrhistogram::Histogram;
 use std::{
     io::Write,
     num::NonZeroU64,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +35,8 @@ pub(super) struct Publisher {
     ring: Ring,
     batch: u64,
     confirms: Option<Confirms>,
+    /// From just before the write of a publish to just after the read of its confirm.
+    confirm_latencies: Option<Histogram<u64>>,
     input: Vec<u8>,
     output: Vec<u8>,
     sent: u64,
@@ -46,6 +50,8 @@ pub(super) struct Published {
     /// The sum of the hashes of all bodies.
     pub(super) hash_sum: u64,
     pub(super) nacked: u64,
+    /// Where publishes were stamped and confirmed.
+    pub(super) confirm_latencies: Option<Histogram<u64>>,
 }
 
 impl Publisher {
@@ -68,6 +74,9 @@ impl Publisher {
         Ok(Self {
             ring: ring(batch as usize),
             confirms: publishing.confirm_window.map(|_| Confirms::default()),
+            confirm_latencies: (publishing.stamped && publishing.confirm_window.is_some())
+                .then(latency_histogram)
+                .transpose()?,
             input: client.take_input(),
             output: Vec::new(),
             client,
@@ -91,7 +100,7 @@ impl Publisher {
         let mut position = 0;
         let mut last_sent_at = start;
         while !self.shared.is_over() && self.publishing.limit.is_none_or(|limit| self.sent < limit) {
-            let Some(count) = self.next_count(start, position) else {
+            let Some(count) = self.next_count(start, position)? else {
                 continue;
             };
             if count == 0 {
@@ -110,7 +119,8 @@ impl Publisher {
         }
         self.await_confirms()?;
         let nacked = self.confirms.as_ref().map_or(0, |confirms| confirms.nacked);
-        let published = Published { sent: self.sent, hash_sum: self.hash_sum, nacked };
+        let confirm_latencies = self.confirm_latencies.take();
+        let published = Published { sent: self.sent, hash_sum: self.hash_sum, nacked, confirm_latencies };
         if !self.shared.has_failed() {
             self.client.close()?;
         }
@@ -118,7 +128,7 @@ impl Publisher {
     }
 
     /// How many messages to send now; 0 after waiting in vain, `None` after waiting for the time.
-    fn next_count(&mut self, start: Instant, position: usize) -> Option<u64> {
+    fn next_count(&mut self, start: Instant, position: usize) -> Result<Option<u64>, Failure> {
         let limit = self.publishing.limit.map_or(u64::MAX, |limit| limit - self.sent);
         let wanted = self.batch.min(limit).min((self.ring.len() - position) as u64);
         let (due, needed) = match self.publishing.rate {
@@ -128,8 +138,13 @@ impl Publisher {
                 let due = ((elapsed * rate) as u64 + 1).saturating_sub(self.sent);
                 if due == 0 {
                     let next = Duration::from_secs_f64(self.sent as f64 / rate);
-                    thread::sleep(next.saturating_sub(start.elapsed()).min(TICK));
-                    return None;
+                    let pause = next.saturating_sub(start.elapsed()).min(TICK);
+                    if self.confirms.is_none() {
+                        thread::sleep(pause);
+                    } else if wait(&self.client.stream, false, pause)? {
+                        self.take_input()?;
+                    }
+                    return Ok(None);
                 }
                 (due.min(wanted), 1)
             }
@@ -138,9 +153,9 @@ impl Publisher {
         let room = self.shared.room(self.index, in_flight_max);
         if room < needed {
             self.shared.await_room(self.index, in_flight_max, needed, TICK);
-            return Some(0);
+            return Ok(Some(0));
         }
-        Some(due.min(room))
+        Ok(Some(due.min(room)))
     }
 
     /// Sends up to `count` messages, as many as the confirm window takes, and returns how many.
@@ -164,14 +179,14 @@ impl Publisher {
             return Ok(0);
         }
         let range = position..position + count as usize;
+        let sent_ns = self.publishing.stamped.then(|| self.shared.now_ns());
         if self.payload.is_traced() {
-            let sent_ns = self.publishing.stamped.then(|| self.shared.now_ns());
             let sum = self.ring.number(range.clone(), &self.payload, self.index as u16, self.sent, sent_ns);
             self.hash_sum = self.hash_sum.wrapping_add(sum);
         }
         self.sent += count;
         if let Some(confirms) = &mut self.confirms {
-            confirms.sent(count);
+            confirms.sent(count, sent_ns);
         }
         self.shared.count_sent(self.index, count);
         self.send(self.ring.span(range))?;
@@ -245,6 +260,8 @@ impl Publisher {
         let mut piece = [0; READ_BYTES];
         let read = receive(&self.client.stream, &mut piece)?;
         self.input.extend_from_slice(&piece[..read]);
+        let latencies = self.confirm_latencies.as_mut().filter(|_| self.shared.measuring.load(SeqCst));
+        let mut timed = latencies.map(|latencies| (latencies, self.shared.now_ns()));
         let mut at = 0;
         while let Some(frame) = wire::decode(&self.input[at..])? {
             at += frame.bytes();
@@ -255,7 +272,11 @@ impl Publisher {
             match (frame.method()?, &mut self.confirms) {
                 (method @ (id::BASIC_ACK | id::BASIC_NACK), Some(confirms)) => {
                     let (tag, bits) = (arguments.u64()?, arguments.u8()?);
-                    confirms.confirm(tag, bits & 1 == 1, method == id::BASIC_ACK)?;
+                    confirms.confirm(tag, bits & 1 == 1, method == id::BASIC_ACK, |sent_ns| {
+                        if let Some((latencies, now_ns)) = &mut timed {
+                            latencies.saturating_record(now_ns.saturating_sub(sent_ns));
+                        }
+                    })?;
                 }
                 (method, _) => {
                     let unasked = check_method(method, &mut arguments, &mut self.output)?;

@@ -72,9 +72,9 @@ pub(super) struct MessageOptions {
     /// Publish with confirms, at most so many outstanding at each publisher [default: none]
     #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) confirms: Option<u64>,
-    /// Persistent messages on durable queues
-    #[arg(long)]
-    pub(super) persistent: bool,
+    /// Persistent messages on durable queues; a null broker syncs them before it confirms
+    #[arg(long, visible_alias = "persistent")]
+    pub(super) durable: bool,
     /// The type of the queues (x-queue-type)
     #[arg(long)]
     pub(super) queue_type: Option<String>,
@@ -106,7 +106,7 @@ impl MessageOptions {
     pub(super) fn publishing(&self) -> Publishing {
         Publishing {
             body_bytes: self.size,
-            persistent: self.persistent,
+            persistent: self.durable,
             confirm_window: self.confirms,
             rate: None,
             in_flight_max: self.max_in_flight.unwrap_or_else(|| in_flight_max(self.size)),
@@ -128,7 +128,7 @@ impl MessageOptions {
     /// Gives the queues of `plan` their options.
     pub(super) fn shape_queues(&self, plan: &mut Plan) {
         let is_replicated = self.queue_type.as_deref().is_some_and(|kind| kind != "classic");
-        plan.queue_options.durable = self.persistent || is_replicated;
+        plan.queue_options.durable = self.durable || is_replicated;
         plan.queue_options.auto_delete = !is_replicated;
         plan.queue_options.kind.clone_from(&self.queue_type);
     }
@@ -141,7 +141,7 @@ impl MessageOptions {
                 Some(every) => format!("every {every}, prefetch {}", self.prefetch),
             },
             "confirms": self.confirms,
-            "persistent": self.persistent,
+            "durable": self.durable,
             "queue_type": self.queue_type,
             "in_flight_max": self.publishing().in_flight_max,
         })
@@ -178,6 +178,10 @@ impl Scenario for Throughput {
         });
         merge(&mut settings, self.load.messages.settings());
         settings
+    }
+
+    fn is_durable(&self) -> bool {
+        self.load.messages.durable
     }
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {

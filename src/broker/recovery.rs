@@ -139,7 +139,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Begins with what [`Broker::snapshot`] told at `at`.
-    pub fn begin(&mut self, at: Position, records: impl Iterator<Item = (Position, Record)>) -> Result<(), ReplayError> {
+    pub fn begin(
+        &mut self,
+        at: Position,
+        records: impl Iterator<Item = (Position, Record)>,
+    ) -> Result<(), ReplayError> {
         for (place, record) in records {
             self.apply(record, place)?;
         }

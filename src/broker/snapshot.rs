@@ -110,7 +110,8 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
         }
         if let Some(window) = &exchange.dedup {
             let keeper = Keeper::Exchange { vhost: vhost.name.clone(), name: exchange.name.clone() };
-            let seen = window.lock().iter().map(|seen| Record::Seen { keeper: keeper.clone(), seen }).collect::<Vec<_>>();
+            let seen =
+                window.lock().iter().map(|seen| Record::Seen { keeper: keeper.clone(), seen }).collect::<Vec<_>>();
             records.extend(seen.into_iter().map(|record| (at, record)));
         }
     }

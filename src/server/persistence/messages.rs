@@ -36,7 +36,8 @@ pub(super) fn read_messages(
 
 fn decode(log: &Log, record: store::Record<'_>) -> Result<Record, String> {
     let position = record.position;
-    let unreadable = |error: &dyn std::fmt::Display| format!("the record at position {position} cannot be read: {error}");
+    let unreadable =
+        |error: &dyn std::fmt::Display| format!("the record at position {position} cannot be read: {error}");
     let at = Position(position.0);
     if record.head.kind != CHAINED {
         let head = (record.head.kind, record.head.version);

@@ -52,7 +52,11 @@ impl Pages {
     }
 
     /// Begins to read, from `log` and for `broker`.
-    pub(super) fn start(self: &Arc<Self>, log: &Arc<Log>, broker: &Arc<Broker>) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    pub(super) fn start(
+        self: &Arc<Self>,
+        log: &Arc<Log>,
+        broker: &Arc<Broker>,
+    ) -> io::Result<Vec<thread::JoinHandle<()>>> {
         let start_one = |number| {
             let (pages, log, broker) = (self.clone(), log.clone(), Arc::downgrade(broker));
             let thread = thread::Builder::new().name(format!("cold-read-{number}"));

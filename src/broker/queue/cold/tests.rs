@@ -13,7 +13,7 @@ use crate::broker::{
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
     message::Message,
     queue::Queue,
-    record::{Appended, Decoder, Journal, Position, QueueId, Record, encode, message_in},
+    record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode, message_in},
     time::Time,
     topology::DeclareQueue,
     turn::Turn,
@@ -22,7 +22,7 @@ use crate::broker::{
 };
 
 #[derive(Default)]
-struct VecJournal(Mutex<Vec<Vec<u8>>>);
+struct VecJournal(Mutex<Vec<Vec<u8>>>, Arc<Pins>);
 
 impl VecJournal {
     fn all(&self) -> Vec<(Position, Record)> {
@@ -53,6 +53,14 @@ impl Journal for VecJournal {
 
     fn flushed(&self) -> Position {
         Position(0)
+    }
+
+    fn end(&self) -> Position {
+        Position(VecJournal::end(self))
+    }
+
+    fn pins(&self) -> &Arc<Pins> {
+        &self.1
     }
 }
 

@@ -20,7 +20,7 @@ fn filtered(value: &str) -> Message {
 fn stream_at(times: &[u64]) -> Stream {
     let mut stream = Stream::new(StreamOptions::default());
     for &time in times {
-        stream.append(message(b"body"), Time(time));
+        stream.append(message(b"body"), Time(time), Position::NONE);
     }
     stream
 }
@@ -102,7 +102,7 @@ fn bytes_over_the_limit_take_the_oldest_segments() {
     let options = StreamOptions { max_length_bytes: Some(100_000), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..1000 {
-        stream.append(message(&[0; 1000]), Time(now));
+        stream.append(message(&[0; 1000]), Time(now), Position::NONE);
         let dropped = stream.retain(Time(now));
         assert!(dropped <= SEGMENT_MESSAGES_MAX);
     }
@@ -122,7 +122,7 @@ fn the_last_segment_stays_however_small_the_limit() {
     let options = StreamOptions { max_length_bytes: Some(1), max_age_ms: Some(1), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..10 {
-        stream.append(message(b"body"), Time(100 * now));
+        stream.append(message(b"body"), Time(100 * now), Position::NONE);
         while stream.retain(Time(1_000_000)) > 0 {}
     }
     assert_eq!((stream.first_offset(), stream.next_offset()), (9, 10));
@@ -133,7 +133,7 @@ fn age_takes_segments_whose_last_message_is_older() {
     let options = StreamOptions { max_age_ms: Some(8000), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..10 {
-        stream.append(message(b"body"), Time(now * 1001));
+        stream.append(message(b"body"), Time(now * 1001), Position::NONE);
     }
     assert_eq!(stream.retain(Time(8000)), 0);
     assert_eq!(stream.next_expiry(), Some(Time(8001)));
@@ -146,7 +146,7 @@ fn age_takes_segments_whose_last_message_is_older() {
 fn new_options_hold_for_what_is_there() {
     let mut stream = Stream::new(StreamOptions::default());
     for now in 0..3 * SEGMENT_MESSAGES_MAX as u64 {
-        stream.append(message(b"body"), Time(now));
+        stream.append(message(b"body"), Time(now), Position::NONE);
     }
     assert_eq!(stream.retain(Time(1_000_000)), 0);
     stream.set_options(StreamOptions { max_age_ms: Some(10), ..StreamOptions::default() });
@@ -159,9 +159,9 @@ fn new_options_hold_for_what_is_there() {
 fn a_filter_passes_one_of_its_values() {
     let mut stream = Stream::new(StreamOptions::default());
     for value in ["a", "b", "c", "a"] {
-        stream.append(filtered(value), Time(0));
+        stream.append(filtered(value), Time(0), Position::NONE);
     }
-    stream.append(message(b"no value"), Time(0));
+    stream.append(message(b"no value"), Time(0), Position::NONE);
     let text = |value| ("x-stream-filter", Value::text(value));
     assert_eq!(offsets(&stream, &filter(&[text("a")])), [0, 3]);
     let list = ("x-stream-filter", Value::Array(vec![Value::text("c"), Value::I8(1), Value::text("a")]));
@@ -176,9 +176,9 @@ fn a_filter_passes_one_of_its_values() {
 fn a_search_without_a_hit_is_bounded_and_goes_on_where_it_stopped() {
     let mut stream = Stream::new(StreamOptions::default());
     for _ in 0..1000 {
-        stream.append(filtered("a"), Time(0));
+        stream.append(filtered("a"), Time(0), Position::NONE);
     }
-    stream.append(filtered("b"), Time(0));
+    stream.append(filtered("b"), Time(0), Position::NONE);
     let filter = filter(&[("x-stream-filter", Value::text("b"))]);
     assert!(matches!(stream.next(0, &filter), Next::Searched(offset) if offset == SCAN_MESSAGES_MAX as u64));
     assert_eq!(offsets(&stream, &filter), [1000]);
@@ -191,9 +191,9 @@ fn old_messages_do_not_pin_the_buffers_they_came_in() {
     use crate::broker::message::{Layout, Traits};
     let mut stream = Stream::new(StreamOptions::default());
     let block = Arc::new(vec![0; 1 << 20]);
-    stream.append(Message::new(block.clone(), Layout::default(), Traits::default()), Time(0));
+    stream.append(Message::new(block.clone(), Layout::default(), Traits::default()), Time(0), Position::NONE);
     for now in 0..UNCOMPACTED_MESSAGES as u64 {
-        stream.append(message(b"body"), Time(now));
+        stream.append(message(b"body"), Time(now), Position::NONE);
     }
     assert_eq!(Arc::strong_count(&block), 1);
 }
@@ -249,7 +249,7 @@ proptest! {
                         Some(value) => filtered(&char::from(value).to_string()),
                         None => message(&vec![0; body_bytes]),
                     };
-                    prop_assert_eq!(stream.append(message, Time(now)), list.len() as u64);
+                    prop_assert_eq!(stream.append(message, Time(now), Position::NONE), list.len() as u64);
                     list.push((now, value));
                 }
                 Operation::Retain => first += stream.retain(Time(now)),

@@ -53,7 +53,11 @@ fn exchange_state(exchange: &Exchange, out: &mut String) {
             writeln!(out, "    held {hold:?} until {} {}", due.0, shown(message)).unwrap();
         }
     }
-    for message in exchange.recent.iter().flat_map(|recent| recent.lock().replay().map(|(_, message)| message.clone()).collect::<Vec<_>>()) {
+    for message in exchange
+        .recent
+        .iter()
+        .flat_map(|recent| recent.lock().replay().map(|(_, message)| message.clone()).collect::<Vec<_>>())
+    {
         writeln!(out, "    kept {}", shown(&message)).unwrap();
     }
     for seen in exchange.dedup.iter().flat_map(|window| window.lock().iter().collect::<Vec<_>>()) {

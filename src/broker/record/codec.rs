@@ -91,6 +91,34 @@ const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 
+/// What a kind of record is called, for operators; `None` if it is unknown.
+pub fn kind_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        BODY => "body",
+        BODY_CLOSED => "body closed",
+        ENQUEUE => "enqueue",
+        ENQUEUE_SHARED => "enqueue of a body",
+        SETTLE => "settle",
+        REQUEUE => "requeue",
+        MOVE => "move",
+        HANDED => "handed",
+        SEEN => "seen",
+        HELD => "held",
+        RELEASED => "released",
+        KEPT => "kept",
+        STREAM_TRIMMED => "stream trimmed",
+        QUEUE_DECLARED => "queue declared",
+        QUEUE_DELETED => "queue deleted",
+        EXCHANGE_DECLARED => "exchange declared",
+        EXCHANGE_DELETED => "exchange deleted",
+        BINDING => "binding",
+        DEFINED => "defined",
+        REMOVED => "removed",
+        TRANSACTION => "transaction",
+        _ => return None,
+    })
+}
+
 /// The only version of every kind so far.
 const VERSION: u8 = 1;
 
@@ -707,11 +735,9 @@ impl<'a> Reader<'a> {
     fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
         Ok(match kind {
             SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
-            PURGED => Record::Purged {
-                queue: QueueId(self.number()?),
-                below: self.number()?,
-                kept: self.seqs(|seq| seq)?,
-            },
+            PURGED => {
+                Record::Purged { queue: QueueId(self.number()?), below: self.number()?, kept: self.seqs(|seq| seq)? }
+            }
             REQUEUE => {
                 let (queue, mut seqs) = (QueueId(self.number()?), self.seqs(|seq| (seq, 0))?);
                 for (_, count) in &mut seqs {

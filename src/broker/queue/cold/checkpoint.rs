@@ -140,8 +140,9 @@ impl Machine {
             } else {
                 // The later purge has taken what the earlier one kept, unless it kept it, too.
                 let purged = cold.purged.as_ref();
-                cold.changed
-                    .retain(|seq, _| purged.is_none_or(|purged| *seq >= purged.below || purged.kept.contains_key(seq)));
+                cold.changed.retain(|seq, _| {
+                    purged.is_none_or(|purged| *seq >= purged.below || purged.kept.contains_key(seq))
+                });
             }
             return;
         }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ColdEntry, Header};
-use crate::broker::queue::{
-    machine::Machine,
-    ready::{Entry, Gap},
+use crate::broker::{
+    queue::{
+        machine::Machine,
+        ready::{Entry, Gap},
+    },
 };
 
 /// Finds a message in the index by level and seq.

@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use super::{Look, Page, PageRequest, Window};
 use crate::broker::{
-    queue::{Queue, handle::CHUNK, machine::Machine, ready::Front},
+    queue::{
+        Queue,
+        handle::CHUNK,
+        machine::Machine,
+        ready::Front,
+    },
     record::{Position, Record},
     turn::Turn,
 };

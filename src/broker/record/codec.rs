@@ -115,6 +115,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         DEFINED => "defined",
         REMOVED => "removed",
         TRANSACTION => "transaction",
+        PURGED => "purged",
         _ => return None,
     })
 }
@@ -735,9 +736,11 @@ impl<'a> Reader<'a> {
     fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
         Ok(match kind {
             SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
-            PURGED => {
-                Record::Purged { queue: QueueId(self.number()?), below: self.number()?, kept: self.seqs(|seq| seq)? }
-            }
+            PURGED => Record::Purged {
+                queue: QueueId(self.number()?),
+                below: self.number()?,
+                kept: self.seqs(|seq| seq)?,
+            },
             REQUEUE => {
                 let (queue, mut seqs) = (QueueId(self.number()?), self.seqs(|seq| (seq, 0))?);
                 for (_, count) in &mut seqs {

@@ -5,7 +5,9 @@
 pub mod bench;
 pub mod config;
 pub mod ctl;
+pub mod doctor;
 pub mod serve;
+pub mod store;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -34,6 +36,11 @@ enum Command {
     /// Look at settings.
     #[command(subcommand)]
     Config(config::Command),
+    /// Look into a data directory, check it, or save what can be read of a damaged one.
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Check disk, limits, settings and ports of this machine, and say what to do.
+    Doctor(Box<doctor::Doctor>),
     /// Measure a broker: any that speaks AMQP 0-9-1.
     Bench(Box<bench::Bench>),
     /// Administer the running broker, as rabbitmqctl does; `tern ctl help` lists its verbs.
@@ -69,6 +76,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match tern.command.unwrap_or(Command::Serve(tern.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Config(command) => config::run(command),
+        Command::Store(command) => store::run(command),
+        Command::Doctor(args) => doctor::run(*args),
         Command::Bench(args) => bench::run(*args),
         Command::Ctl(args) => administer(Program::Ctl, args.words.into_iter()),
         Command::Diagnostics(args) => administer(Program::Diagnostics, args.words.into_iter()),

@@ -288,23 +288,38 @@ impl BatchHeader {
         Ok(bytes)
     }
 
+    /// What a batch's header at the beginning of `bytes` says, whatever its place, if it is of the store
+    /// with this tag. Nothing of it is verified.
+    pub(super) fn claimed(bytes: &[u8], tag: u32) -> Option<Self> {
+        let header = bytes.get(..BATCH_HEADER_BYTES)?;
+        (Self::may_begin(header) && u32_at(header, 60) == tag).then(|| Self::fields(header))
+    }
+
+    fn fields(header: &[u8]) -> Self {
+        Self {
+            bytes: u32_at(header, 8),
+            records: u32_at(header, 12),
+            number: u64_at(header, 16),
+            first: Position(u64_at(header, 24)),
+            epoch: u64_at(header, 32),
+            time_ms: u64_at(header, 40),
+            watermark: Position(u64_at(header, 48)),
+            chain: u32_at(header, 56),
+        }
+    }
+
+    /// Number, and checksum of the batch before it, as a header says whose batch need not be whole.
+    pub(super) fn numbers(header: &[u8]) -> (u64, u32) {
+        if header.len() < BATCH_HEADER_BYTES { (0, 0) } else { (u64_at(header, 16), u32_at(header, 56)) }
+    }
+
     /// Header and checksum of a whole batch, whose claim was accepted.
     pub(super) fn verify(batch: &[u8]) -> Result<(Self, u32), &'static str> {
         let sum = crc(&batch[8..]);
         if sum != u32_at(batch, 4) {
             return Err("checksum of the batch");
         }
-        let header = Self {
-            bytes: u32_at(batch, 8),
-            records: u32_at(batch, 12),
-            number: u64_at(batch, 16),
-            first: Position(u64_at(batch, 24)),
-            epoch: u64_at(batch, 32),
-            time_ms: u64_at(batch, 40),
-            watermark: Position(u64_at(batch, 48)),
-            chain: u32_at(batch, 56),
-        };
-        Ok((header, sum))
+        Ok((Self::fields(batch), sum))
     }
 }
 
@@ -328,6 +343,10 @@ impl Head {
         Self { kind, version, flags: Self::MUST_UNDERSTAND }
     }
 }
+
+/// Kind of a record that stands in the place of one that was lost: only [`salvage`](super::salvage)
+/// writes it. A replay passes over it, and reading it is an error.
+pub const LOST: u8 = 0xFF;
 
 /// A record in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,8 +405,14 @@ pub(super) fn record_bytes(header: &[u8]) -> usize {
     RECORD_HEADER_BYTES + u32_at(header, 0) as usize
 }
 
-/// Verifies the record that fills `bytes`, alone.
+/// Verifies the record that fills `bytes`, alone, for whoever wants what was appended.
 pub(super) fn check_record(bytes: &[u8], position: Position) -> Result<(), &'static str> {
+    check_whole(bytes, position)?;
+    if bytes[8] == LOST { Err("the record was lost when the directory was salvaged") } else { Ok(()) }
+}
+
+/// Verifies the checksum of what fills `bytes`, alone.
+pub(super) fn check_whole(bytes: &[u8], position: Position) -> Result<(), &'static str> {
     if record_crc(bytes, position) == u32_at(bytes, 4) { Ok(()) } else { Err("checksum of the record") }
 }
 

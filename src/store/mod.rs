@@ -88,6 +88,9 @@
 //! A cold file has the same header and then records only; the position of one is `1 << 63 | file << 32 |
 //! place in the file`.
 //!
+//! The kind 255 ([`LOST`]) is the store's own: [`salvage`] puts such records, without `MUST_UNDERSTAND`, in
+//! the place of what it cannot save. A replay passes over them, and reading one is an error.
+//!
 //! # Adding to the format
 //!
 //! A new kind of record is no change of the format; its `MUST_UNDERSTAND` flag makes older versions of the
@@ -106,10 +109,12 @@ mod housekeeper;
 mod log;
 mod reader;
 mod recovery;
+pub mod salvage;
 mod scan;
 mod scrub;
 mod segments;
 mod shared;
+pub mod survey;
 mod writer;
 
 #[cfg(test)]
@@ -117,7 +122,7 @@ mod tests;
 
 pub use cold::{ColdFile, ColdWriter};
 pub use error::{Corruption, Failure, OpenError, ReadError, Refused};
-pub use format::{BatchHeader, FORMAT_VERSION, Head, Position, Record, StoreId};
+pub use format::{BatchHeader, FORMAT_VERSION, Head, LOST, Position, Record, StoreId};
 pub use log::{Admission, Appended, Log, Owner, Space};
 pub use options::{Options, OutOfBounds, Sync};
 pub use recovery::{Recovered, Store, Torn};

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use super::cold::{ColdFile, write_identity};
 use super::disk::{Access, BLOCK_BYTES, Disk, File};
 use super::error::OpenError;
-use super::format::{BatchHeader, Position, Purpose, Record, Records, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
+use super::format::{
+    BatchHeader, LOST, Position, Purpose, Record, Records, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
+};
 use super::gather::{Buffer, Gather};
 use super::housekeeper::Housekeeper;
 use super::log::{Log, Owner};
@@ -242,6 +244,8 @@ impl Store {
                         }
                         for record in Records::new(batch, &header) {
                             match record {
+                                // What a salvage could not save is nothing to replay.
+                                Ok(record) if record.head.kind == LOST => {}
                                 Ok(record) if record.position >= from => each(record, &header)?,
                                 Ok(_) => {}
                                 Err(what) => {

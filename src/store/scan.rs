@@ -46,7 +46,12 @@ impl Scanner {
         let file = disk.open(path, Access::Read).map_err(OpenError::io(path))?;
         let file_bytes = file.bytes().map_err(OpenError::io(path))?;
         let header = read_header(&*file, path)?;
-        Ok(Self {
+        Ok(Self::with_header(file, path, file_bytes, header))
+    }
+
+    /// Reads a file whose header is not read from it.
+    pub(super) fn with_header(file: Box<dyn File>, path: &Path, file_bytes: u64, header: SegmentHeader) -> Self {
+        Self {
             file,
             path: path.into(),
             file_bytes,
@@ -58,7 +63,7 @@ impl Scanner {
             number: header.batch,
             chain: header.chain,
             header,
-        })
+        }
     }
 
     /// The next batch, with its bytes.
@@ -123,13 +128,55 @@ impl Scanner {
         Ok((watermark, remains))
     }
 
+    /// Whether a batch of this place claims to stand at `position`, whole or not; its length.
+    pub(super) fn claim_at(&mut self, position: Position) -> io::Result<Option<usize>> {
+        let (place, tag) = (self.header.place(position), self.tag);
+        Ok(BatchHeader::claim(self.bytes(place, BATCH_HEADER_BYTES)?, position, tag).ok())
+    }
+
+    /// The next place from `from` on, before `end`, where a batch claims to stand.
+    pub(super) fn next_claim(&mut self, from: Position, end: Option<Position>) -> io::Result<Option<Position>> {
+        let mut position = Position(from.0.next_multiple_of(BATCH_ALIGN as u64));
+        while end.is_none_or(|end| position < end) {
+            let bytes = self.bytes(self.header.place(position), SEARCH_BYTES)?;
+            let looked_at = bytes.len() - bytes.len() % BATCH_ALIGN;
+            let Some(ahead) = bytes.chunks_exact(BATCH_ALIGN).position(BatchHeader::may_begin) else {
+                if looked_at == 0 {
+                    break;
+                }
+                position = position.plus(looked_at);
+                continue;
+            };
+            position = position.plus(ahead * BATCH_ALIGN);
+            if self.claim_at(position)?.is_some() {
+                return Ok(Some(position).filter(|found| end.is_none_or(|end| *found < end)));
+            }
+            position = position.plus(BATCH_ALIGN);
+        }
+        Ok(None)
+    }
+
+    /// Goes on at `position`, where a batch claims to stand, as if everything before it were whole.
+    pub(super) fn resume(&mut self, position: Position) -> io::Result<()> {
+        let place = self.header.place(position);
+        let header = self.bytes(place, BATCH_HEADER_BYTES)?;
+        let (number, chain) = BatchHeader::numbers(header);
+        (self.next, self.number, self.chain) = (position, number, chain);
+        Ok(())
+    }
+
+    /// Reads anew what was read ahead: somebody may have written it since.
+    pub(super) fn forget(&mut self) {
+        self.filled = 0;
+    }
+
     pub(super) fn corruption(&self, position: Position, what: &'static str) -> Corruption {
         Corruption { file: self.path.clone(), segment: self.header.number, position, what }
     }
 
     /// Up to `bytes` bytes at a place; fewer at the end of the file.
     #[inline]
-    fn bytes(&mut self, place: u64, bytes: usize) -> io::Result<&[u8]> {
+    pub(super) fn bytes(&mut self, place: u64, bytes: usize) -> io::Result<&[u8]> {
         let is_here = place >= self.window_at && place + bytes as u64 <= self.window_at + self.filled as u64;
         if !is_here {
             self.fill(place, bytes)?;

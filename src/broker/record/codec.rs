@@ -91,6 +91,35 @@ const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 
+/// What a kind of record is called, for operators; `None` if it is unknown.
+pub fn kind_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        BODY => "body",
+        BODY_CLOSED => "body closed",
+        ENQUEUE => "enqueue",
+        ENQUEUE_SHARED => "enqueue of a body",
+        SETTLE => "settle",
+        REQUEUE => "requeue",
+        MOVE => "move",
+        HANDED => "handed",
+        SEEN => "seen",
+        HELD => "held",
+        RELEASED => "released",
+        KEPT => "kept",
+        STREAM_TRIMMED => "stream trimmed",
+        QUEUE_DECLARED => "queue declared",
+        QUEUE_DELETED => "queue deleted",
+        EXCHANGE_DECLARED => "exchange declared",
+        EXCHANGE_DELETED => "exchange deleted",
+        BINDING => "binding",
+        DEFINED => "defined",
+        REMOVED => "removed",
+        TRANSACTION => "transaction",
+        PURGED => "purged",
+        _ => return None,
+    })
+}
+
 /// The only version of every kind so far.
 const VERSION: u8 = 1;
 

@@ -15,13 +15,20 @@ use crate::store::disk::{Access, Disk, File};
 pub(super) struct Folder {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// How existing files are opened.
+    access: Access,
 }
 
 impl Folder {
     /// The folder, created if it is not there.
     pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Folder> {
         disk.create_dir(dir)?;
-        Ok(Folder { disk, dir: dir.to_owned() })
+        Ok(Folder { disk, dir: dir.to_owned(), access: Access::Write })
+    }
+
+    /// The folder, whose files will only be read: for whoever looks at an index without opening it.
+    pub(super) fn to_look_at(disk: Arc<dyn Disk>, dir: &Path) -> Folder {
+        Folder { disk, dir: dir.to_owned(), access: Access::Read }
     }
 
     /// A new, empty file for reading and writing; one that an earlier attempt has left is replaced.
@@ -36,9 +43,9 @@ impl Folder {
         }
     }
 
-    /// An existing file for reading and writing.
+    /// An existing file for reading, and for writing in a folder that was opened.
     pub(super) fn open_file(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.disk.open(&self.dir.join(name), Access::Write)
+        self.disk.open(&self.dir.join(name), self.access)
     }
 
     /// Renames a file; one named `to` is replaced.

@@ -57,9 +57,11 @@ mod merge;
 mod open;
 mod options;
 mod run;
+mod salvage;
 mod scan;
 mod scrub;
 mod state;
+mod survey;
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +73,9 @@ pub use error::Error;
 pub use key::{Entry, Key, Rank, VALUE_BYTES_MAX, Value};
 pub use open::Recovery;
 pub use options::Options;
+pub use salvage::IndexOutcome;
 pub use scan::{Scan, Snapshot};
+pub use survey::{IndexSurvey, RunSurvey};
 
 use checkpoint::Attachment;
+pub(super) use salvage::salvage;

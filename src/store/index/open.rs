@@ -118,18 +118,18 @@ fn begin(folder: &Folder, files: &Files) -> Result<Opened, Error> {
 }
 
 /// The names in the folder.
-struct Files {
+pub(super) struct Files {
     /// Numbers, ascending.
-    manifests: Vec<u64>,
-    drafts: Vec<String>,
+    pub(super) manifests: Vec<u64>,
+    pub(super) drafts: Vec<String>,
     /// Runs and attachments.
-    others: BTreeSet<String>,
+    pub(super) others: BTreeSet<String>,
     /// The highest number of a run or attachment.
     last_number: u64,
 }
 
 impl Files {
-    fn list(folder: &Folder) -> Result<Files, Error> {
+    pub(super) fn list(folder: &Folder) -> Result<Files, Error> {
         let names = folder.list().map_err(|source| Error::io("list the folder of", "the index", source))?;
         let mut files = Files { manifests: Vec::new(), drafts: Vec::new(), others: BTreeSet::new(), last_number: 0 };
         for name in names {
@@ -168,27 +168,27 @@ fn number_of(name: &str, prefix: &str) -> Option<u64> {
     is_ours.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|number| *number < u64::MAX)
 }
 
-fn names(snapshot: &Snapshot) -> BTreeSet<String> {
+pub(super) fn names(snapshot: &Snapshot) -> BTreeSet<String> {
     let runs = snapshot.runs.iter().map(|run| run_name(run.meta.number));
     let attachment = snapshot.checkpoint().and_then(|checkpoint| checkpoint.attachment);
     runs.chain(attachment.map(|attachment| attachment_name(attachment.number))).collect()
 }
 
 /// All records of all manifests.
-struct History<'a> {
+pub(super) struct History<'a> {
     manifests: &'a [Read],
     /// Whole records of kind state, by number, with their manifest.
     bases: BTreeMap<u64, (&'a Read, &'a Record)>,
     /// Whole records of other kinds.
     edits: BTreeMap<u64, (&'a Read, &'a Record)>,
     /// The highest commit that any right header names, its record whole or not.
-    latest_commit: u64,
+    pub(super) latest_commit: u64,
     /// The highest number of a record, whole or not.
     last_record: u64,
 }
 
 impl<'a> History<'a> {
-    fn of(manifests: &'a [Read]) -> History<'a> {
+    pub(super) fn of(manifests: &'a [Read]) -> History<'a> {
         let mut history =
             History { manifests, bases: BTreeMap::new(), edits: BTreeMap::new(), latest_commit: 0, last_record: 0 };
         for read in manifests {
@@ -208,8 +208,13 @@ impl<'a> History<'a> {
         self.last_record
     }
 
+    /// Numbers of all whole records.
+    pub(super) fn numbers(&self) -> BTreeSet<u64> {
+        self.bases.keys().chain(self.edits.keys()).copied().collect()
+    }
+
     /// The state after the record `number`; `None` if a record before it is missing.
-    fn state_at(&self, number: u64) -> Option<State> {
+    pub(super) fn state_at(&self, number: u64) -> Option<State> {
         'bases: for (base, (read, record)) in self.bases.range(..=number).rev() {
             let Some(mut state) = State::decode(record.commit, read.payload(record)) else { continue };
             let mut at = *base;
@@ -234,12 +239,11 @@ impl<'a> History<'a> {
 
     /// The latest state of the last two checkpoints all of whose files are whole, the number of
     /// its record, and what was passed over.
-    fn latest_whole(&self, folder: &Folder) -> Result<(Snapshot, u64, Vec<String>), Error> {
+    pub(super) fn latest_whole(&self, folder: &Folder) -> Result<(Snapshot, u64, Vec<String>), Error> {
         let mut runs = HashMap::new();
         let mut passed_over = Vec::new();
         let mut first_error = None;
-        let numbers: BTreeSet<u64> = self.bases.keys().chain(self.edits.keys()).copied().collect();
-        for number in numbers.into_iter().rev() {
+        for number in self.numbers().into_iter().rev() {
             let Some(state) = self.state_at(number) else { continue };
             if state.commit + 1 < self.latest_commit {
                 break;
@@ -298,7 +302,7 @@ impl<'a> History<'a> {
 }
 
 /// Opens the runs of `state`. Runs that were opened for another state are taken from `runs`.
-fn load(folder: &Folder, state: State, runs: &mut HashMap<RunMeta, Run>) -> Result<Snapshot, Error> {
+pub(super) fn load(folder: &Folder, state: State, runs: &mut HashMap<RunMeta, Run>) -> Result<Snapshot, Error> {
     let mut snapshot = Snapshot { runs: Vec::new(), heads: state.heads, checkpoint: state.checkpoint };
     if let Some(attachment) = snapshot.checkpoint().and_then(|checkpoint| checkpoint.attachment) {
         read_attachment(folder, &attachment)?;

@@ -391,6 +391,57 @@ impl RunFile {
         self.footer.blocks
     }
 
+    /// Reads every block and the first keys, and says what is damaged, with its byte.
+    pub(super) fn damage(&self) -> Result<Vec<(u64, &'static str)>, Error> {
+        self.each_block(|_, _| Ok(()))
+    }
+
+    /// Hands out the entries of every block that is whole; returns what is damaged, with its byte.
+    pub(super) fn each_block(
+        &self,
+        mut each: impl FnMut(Key, Option<&[u8]>) -> Result<(), Error>,
+    ) -> Result<Vec<(u64, &'static str)>, Error> {
+        let mut damage = Vec::new();
+        let mut cursor = BlockCursor::new();
+        let mut entries: Vec<(Key, Option<Vec<u8>>)> = Vec::new();
+        let mut last: Option<Key> = None;
+        for index in 0..self.footer.blocks {
+            let offset = u64::from(index) * BLOCK_BYTES as u64;
+            let read = read_exact_at(&*self.file, cursor.buffer(), offset);
+            read.map_err(|source| Error::io("read", &self.name, source))?;
+            entries.clear();
+            let mut walk = || {
+                cursor.begin(index, self.footer.number)?;
+                let mut last = last;
+                while cursor.step()? {
+                    if last.is_some_and(|last| cursor.key() <= last) {
+                        return Err("the entries of a block are not in order");
+                    }
+                    last = Some(cursor.key());
+                    entries.push((cursor.key(), cursor.value().map(<[u8]>::to_vec)));
+                }
+                Ok(last)
+            };
+            match walk() {
+                Ok(now) => last = now,
+                Err(what) => {
+                    damage.push((offset, what));
+                    continue;
+                }
+            }
+            for (key, value) in &entries {
+                each(*key, value.as_deref())?;
+            }
+        }
+        match self.first_keys() {
+            Err(Error::Corrupt { offset, what, .. }) => damage.push((offset, what)),
+            other => {
+                other?;
+            }
+        }
+        Ok(damage)
+    }
+
     /// Where the section of (`tree`, `owner`) stands in `sections`.
     pub(super) fn section_index(&self, tree: u8, owner: u64) -> Option<usize> {
         self.sections.binary_search_by(|section| section.tree_owner().cmp(&(tree, owner))).ok()

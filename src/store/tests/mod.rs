@@ -5,6 +5,8 @@ mod damage;
 mod full;
 mod many;
 mod ordinary;
+mod salvage;
+mod survey;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

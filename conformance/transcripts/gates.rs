@@ -299,7 +299,8 @@ fn cold_world() -> (World, Arc<Pages>, usize) {
 }
 
 fn arrive(pages: &Pages, world: &mut World) {
-    for request in std::mem::take(&mut *pages.asked.lock()) {
+    let requests = std::mem::take(&mut *pages.asked.lock());
+    for request in requests {
         let Some(queue) = request.queue.upgrade() else { continue };
         let message = Message::build("", b"q", b"", (0, 0), b"cold");
         let cold = pages.cold.lock().take().map(|entry| (entry, message));
@@ -311,9 +312,13 @@ fn arrive(pages: &Pages, world: &mut World) {
             next_deadline: Time::NEVER,
         };
         queue.page_in(page, &mut Turn::new(&world.broker, Time(0)));
+        assert_eq!((queue.cold().0, queue.status().ready), (0, 1), "the message is here");
     }
-    world.broker.waiting.proceed();
-    world.settle();
+    // For the page, and for what was recorded when the message was taken.
+    for _ in 0..2 {
+        world.broker.waiting.proceed();
+        world.settle();
+    }
 }
 
 const COLD: &str = "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 body 'cold'";

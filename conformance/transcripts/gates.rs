@@ -12,7 +12,7 @@ use ternmq::{
         Options as BrokerOptions,
         message::Message,
         queue::cold::{ColdEntry, Header, Page, PageRequest, Window},
-        record::{Appended, Journal, Position, QueueId, Record},
+        record::{Appended, Journal, Position, QueueId, Record, message_in},
         time::Time,
         turn::Turn,
         verb::ColdPages,
@@ -263,7 +263,7 @@ fn a_channel_that_waits_is_closed_behind_its_answers() {
 struct Pages {
     asked: Mutex<Vec<PageRequest>>,
     asked_count: AtomicU64,
-    cold: Mutex<Option<ColdEntry>>,
+    cold: Mutex<Option<(ColdEntry, Message)>>,
 }
 
 impl ColdPages for Pages {
@@ -284,7 +284,7 @@ impl ColdPages for Pages {
 fn cold_world() -> (World, Arc<Pages>, usize) {
     let journal = Arc::new(SlowJournal::default());
     journal.flushed.store(u64::MAX, Ordering::SeqCst);
-    let mut world = World::with_journal(journal);
+    let mut world = World::with_journal(journal.clone());
     let pages = Arc::new(Pages::default());
     world.broker.attach_cold_pages(pages.clone());
     let peer = world.open(1);
@@ -293,7 +293,8 @@ fn cold_world() -> (World, Arc<Pages>, usize) {
     let queue = world.broker.vhost("/").unwrap().queue("q").unwrap();
     let window = Window { bytes: 0, messages: 0 };
     let look = queue.look(Position(u64::MAX), &window).unwrap();
-    *pages.cold.lock() = look.puts.into_iter().next();
+    let message = journal.records.lock().last().cloned().and_then(message_in);
+    *pages.cold.lock() = look.puts.into_iter().next().zip(message);
     queue.looked(true, &window);
     (world, pages, peer)
 }
@@ -302,8 +303,7 @@ fn arrive(pages: &Pages, world: &mut World) {
     let requests = std::mem::take(&mut *pages.asked.lock());
     for request in requests {
         let Some(queue) = request.queue.upgrade() else { continue };
-        let message = Message::build("", b"q", b"", (0, 0), b"cold");
-        let cold = pages.cold.lock().take().map(|entry| (entry, message));
+        let cold = pages.cold.lock().take();
         let page = Page {
             generation: request.generation,
             wanted: request.wanted,
@@ -321,7 +321,8 @@ fn arrive(pages: &Pages, world: &mut World) {
     }
 }
 
-const COLD: &str = "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 body 'cold'";
+const COLD: &str =
+    "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 delivery_mode:2 body 'cold'";
 
 #[test]
 fn a_get_waits_for_its_page_and_later_frames_wait_behind_it() {

@@ -3,15 +3,19 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
 use ternmq::{
     broker::{
         Options as BrokerOptions,
-        record::{Appended, Journal, Pins, Position, QueueId, Record},
-        verb::{ColdPages, Ticket},
+        message::Message,
+        queue::cold::{ColdEntry, Header, Page, PageRequest, Window},
+        record::{Appended, Journal, Pins, Position, QueueId, Record, message_in},
+        time::Time,
+        turn::Turn,
+        verb::ColdPages,
     },
     protocol::amqp::Options,
 };
@@ -267,37 +271,71 @@ fn a_channel_that_waits_is_closed_behind_its_answers() {
     assert_eq!(world.heard(peer), ["1 queue.declare-ok queue='q' messages=0 consumers=0", "1 channel.close-ok"]);
 }
 
-/// Every message is cold until it has been asked for and `arrive` was called.
+/// A queue whose one message is on disk, until `arrive` was called.
 #[derive(Default)]
 struct Pages {
-    is_here: AtomicBool,
-    asked: AtomicU64,
+    asked: Mutex<Vec<PageRequest>>,
+    asked_count: AtomicU64,
+    cold: Mutex<Option<(ColdEntry, Message)>>,
 }
 
 impl ColdPages for Pages {
-    fn fetch(&self, _: QueueId, seq: u64) -> Option<Ticket> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        (!self.is_here.load(Ordering::SeqCst)).then_some(Ticket(seq))
+    fn fetch(&self, request: PageRequest) {
+        self.asked_count.fetch_add(1, Ordering::SeqCst);
+        self.asked.lock().push(request);
+    }
+
+    fn find(&self, _: QueueId, _: u8, _: u64) -> Option<ColdEntry> {
+        None
+    }
+
+    fn header(&self, _: QueueId) -> Option<Header> {
+        None
     }
 }
 
 fn cold_world() -> (World, Arc<Pages>, usize) {
-    let mut world = World::new();
+    let journal = Arc::new(SlowJournal::default());
+    journal.flushed.store(u64::MAX, Ordering::SeqCst);
+    let mut world = World::with_journal(journal.clone());
     let pages = Arc::new(Pages::default());
     world.broker.attach_cold_pages(pages.clone());
     let peer = world.open(1);
-    world.call(peer, 1, "queue.declare", "queue=q");
-    world.publish(peer, 1, "q", "", b"cold");
+    world.call(peer, 1, "queue.declare", "queue=q durable");
+    world.publish(peer, 1, "q", PERSISTENT, b"cold");
+    let queue = world.broker.vhost("/").unwrap().queue("q").unwrap();
+    let window = Window { bytes: 0, messages: 0 };
+    let look = queue.look(Position(u64::MAX), &window).unwrap();
+    let message = journal.records.lock().last().cloned().and_then(message_in);
+    *pages.cold.lock() = look.puts.into_iter().next().zip(message);
+    queue.looked(true, &window);
     (world, pages, peer)
 }
 
 fn arrive(pages: &Pages, world: &mut World) {
-    pages.is_here.store(true, Ordering::SeqCst);
-    world.broker.waiting.proceed();
-    world.settle();
+    let requests = std::mem::take(&mut *pages.asked.lock());
+    for request in requests {
+        let Some(queue) = request.queue.upgrade() else { continue };
+        let cold = pages.cold.lock().take();
+        let page = Page {
+            generation: request.generation,
+            wanted: request.wanted,
+            result: Ok(cold.into_iter().collect()),
+            next: None,
+            next_deadline: Time::NEVER,
+        };
+        queue.page_in(page, &mut Turn::new(&world.broker, Time(0)));
+        assert_eq!((queue.cold().0, queue.status().ready), (0, 1), "the message is here");
+    }
+    // For the page, and for what was recorded when the message was taken.
+    for _ in 0..2 {
+        world.broker.waiting.proceed();
+        world.settle();
+    }
 }
 
-const COLD: &str = "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 body 'cold'";
+const COLD: &str =
+    "1 basic.get-ok delivery=1 redelivered=false exchange='' key='q' messages=0 delivery_mode:2 body 'cold'";
 
 #[test]
 fn a_get_waits_for_its_page_and_later_frames_wait_behind_it() {
@@ -329,7 +367,7 @@ fn a_wake_up_for_something_else_leaves_a_get_waiting() {
         world.broker.waiting.proceed();
         assert!(world.heard(peer).is_empty());
     }
-    assert_eq!(pages.asked.load(Ordering::SeqCst), 5, "once for the get, once at the end of its read, then each time");
+    assert_eq!(pages.asked_count.load(Ordering::SeqCst), 1, "a page is asked for once");
     arrive(&pages, &mut world);
     assert_eq!(world.heard(peer), [COLD]);
 }

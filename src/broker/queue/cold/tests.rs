@@ -499,6 +499,11 @@ impl Story {
             self.cold.answer(self.now);
         }
         assert_eq!(self.cold.status(), self.model.status(), "after {op:?}");
+        // Each consumer's deliveries in order: those of several may come in other batches.
+        for side in [&self.cold, &self.model] {
+            side.client.seen.lock().sort_by_key(|(key, ..)| *key);
+            side.client.held.lock().sort_by_key(|(key, held)| (*key, held.seq));
+        }
         assert_eq!(*self.cold.client.seen.lock(), *self.model.client.seen.lock());
     }
 

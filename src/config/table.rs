@@ -513,6 +513,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         persistence.queue_window_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
     ),
+    row!(
+        "store.reclaim_slack_bytes",
+        bytes(16 << 20, 1 << 40),
+        "Bytes that the log may have beyond twice what is alive in it before sparse segments are emptied.",
+        persistence.reclaim_slack_bytes = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
     row!("log.level", Rule::Checked("off, error, warn, info, debug, trace, or directives such as info,ternmq::protocol=debug"),
         "What is logged.",
         server.log_level ? log_level, String::clone),

@@ -65,6 +65,10 @@ pub struct Persistence {
     /// Bytes of bodies that one long queue keeps in memory beside what has not been checkpointed.
     /// Default 8 MiB.
     pub queue_window_bytes: u64,
+    /// Bytes that the log may have beyond twice what is alive in it; then sparse segments are emptied.
+    /// Less copies messages more often. Default 256 MiB: with spare segments and what is being copied
+    /// the disk stays under twice what is alive and 1 GiB.
+    pub reclaim_slack_bytes: u64,
 }
 
 impl Default for Persistence {
@@ -75,6 +79,7 @@ impl Default for Persistence {
             checkpoint_bytes: 32 << 20,
             checkpoint_ms: 10_000,
             queue_window_bytes: 8 << 20,
+            reclaim_slack_bytes: 256 << 20,
         }
     }
 }

@@ -18,6 +18,11 @@ impl Position {
         self.0 & Self::COLD != 0
     }
 
+    /// The number of the cold file that has the record, if one has.
+    pub fn cold_file(self) -> Option<u32> {
+        self.is_cold().then(|| self.cold_parts().0)
+    }
+
     pub(super) fn cold(file: u32, at: u32) -> Self {
         debug_assert!(file < 1 << 31);
         Self(Self::COLD | u64::from(file) << 32 | u64::from(at))

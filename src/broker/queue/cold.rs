@@ -394,8 +394,11 @@ impl Cold {
 
 mod checkpoint;
 mod paging;
+mod relocate;
 mod replay;
 mod shared;
+
+pub use relocate::Relocated;
 
 #[cfg(test)]
 mod tests;

@@ -343,6 +343,13 @@ impl Ready {
         slots.range(start..end).filter_map(|slot| slot.entry.as_ref())
     }
 
+    /// The message of that seq, when it is here.
+    pub fn get_mut(&mut self, level: u8, seq: u64) -> Option<&mut Entry> {
+        let slots = self.levels.get_mut(level as usize)?;
+        let at = slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        slots[at].entry.as_mut()
+    }
+
     /// No message of a priority has a smaller seq, wherever it waits.
     pub fn first_seq(&self, level: u8) -> Option<u64> {
         let first = self.levels[level as usize].front().map(|slot| slot.seq);

@@ -92,6 +92,13 @@ impl Retries {
         self.waiting.iter().map(|Reverse(waiting)| &waiting.entry)
     }
 
+    /// Gives each message to `each`, in no order.
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut Entry)) {
+        let mut waiting = std::mem::take(&mut self.waiting).into_vec();
+        waiting.iter_mut().for_each(|Reverse(waiting)| each(&mut waiting.entry));
+        self.waiting = waiting.into();
+    }
+
     /// Number of messages.
     pub fn len(&self) -> usize {
         self.waiting.len()

@@ -16,10 +16,9 @@
 //! ([`Broker::snapshot`]), and records of them before it are passed over.
 //!
 //! The log is kept from what the checkpoint *before* the last one covers, since a damaged index falls
-//! back to that, and from the oldest message that either of them names.
+//! back to that. What is before has to be kept where either of them names a message in it (`reclaim`).
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -27,7 +26,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, journal::LogJournal};
+use super::{
+    entries,
+    journal::LogJournal,
+    reclaim::{self, Reclaimer},
+};
 use crate::{
     broker::{
         Broker,
@@ -78,17 +81,7 @@ struct State {
     boundary: Position,
     /// The place of the definitions that the index has.
     defined_at: Option<Position>,
-    /// The first place that each queue has in the index.
-    first_places: HashMap<QueueId, Position, foldhash::fast::RandomState>,
-    /// The first place of a message that is held back.
-    first_hold: Option<Position>,
-    /// The log was kept from here after the last checkpoint.
-    kept_from: Position,
-    /// The largest place that each queue told.
-    largest: HashMap<QueueId, Position, foldhash::fast::RandomState>,
-    /// By how much a place was ever smaller than that of a message before it, in bytes: a message that
-    /// several queues take is in the log before it is in any of them.
-    skew: u64,
+    reclaimer: Reclaimer,
 }
 
 /// How often the thread looks whether there is something to do.
@@ -106,27 +99,15 @@ impl Checkpointer {
         journal: Arc<LogJournal>,
         index: Arc<Index>,
         options: Persistence,
-    ) -> Result<Arc<Self>, Error> {
-        let (mut first_places, mut largest) = (HashMap::default(), HashMap::default());
-        let skew = index.checkpoint().and_then(|checkpoint| note_of(&checkpoint.note)).map_or(0, |note| note.skew);
-        for queue in broker.durable_queues() {
-            if let Some(place) = first_place(&index, &queue)? {
-                first_places.insert(queue.id, place);
-                // Whatever it was.
-                largest.insert(queue.id, journal.end());
-            }
-        }
-        let state = State {
-            boundary: journal.end(),
-            defined_at: None,
-            first_places,
-            first_hold: first_hold(&index)?,
-            kept_from: Position::NONE,
-            largest,
-            skew,
+    ) -> Arc<Self> {
+        let reclaim = reclaim::Options {
+            slack_bytes: options.reclaim_slack_bytes,
+            segment_bytes: options.log.segment_bytes,
         };
+        let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
+        let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { broker, log, journal, index, options, state, signal, signalled }))
+        Arc::new(Self { broker, log, journal, index, options, state, signal, signalled })
     }
 
     /// Begins to make checkpoints.
@@ -158,7 +139,9 @@ impl Checkpointer {
             let end = self.journal.end();
             let has_grown = end.0.saturating_sub(made_at.0) >= self.options.checkpoint_bytes;
             // Until everything is covered: then a start replays nothing.
-            let is_behind = self.state.lock().boundary < end || made_at < end;
+            let state = self.state.lock();
+            let is_behind = state.boundary < end || made_at < end || state.reclaimer.wants_checkpoint();
+            drop(state);
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
             if !has_grown && !(is_time && is_behind) {
                 continue;
@@ -195,23 +178,24 @@ impl Checkpointer {
             changes.delete(entries::hold_key(hold, due));
         }
         let window = Window { bytes: self.options.queue_window_bytes, messages: WINDOW_MESSAGES };
-        let mut looked = Vec::new();
-        let mut skew = state.skew;
+        let (mut looked, mut indexed) = (Vec::new(), (0, 0));
+        let mut is_emptied = !gone.is_empty();
         for queue in self.broker.durable_queues() {
             if let Some(first) = queue.first_kept() {
                 covered = covered.min(first);
-            } else if let Some(look) = queue.look(state.boundary, &window) {
-                let largest = state.largest.entry(queue.id).or_default();
-                for put in &look.puts {
-                    skew = skew.max(largest.0.saturating_sub(put.place.0));
-                    *largest = put.place.max(*largest);
-                }
+                continue;
+            }
+            state.reclaimer.tell(&queue);
+            let look = queue.look(state.boundary, &window);
+            let (count, bytes) = queue.indexed();
+            indexed = (indexed.0 + count, indexed.1 + bytes);
+            if let Some(look) = look {
+                is_emptied |= look.is_purged;
                 file(&queue, &look, &mut changes);
                 looked.push(queue);
             }
         }
-        state.skew = skew;
-        let committed = self.commit(covered, skew, snapshot.as_ref(), &mut changes);
+        let committed = self.commit(covered, snapshot.as_ref(), &mut changes);
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &window));
         if let Err(error) = committed {
@@ -223,27 +207,20 @@ impl Checkpointer {
             state.defined_at = Some(snapshot.at);
         }
         state.boundary = boundary;
-        for (queue, _) in gone {
-            state.first_places.remove(&queue);
-            state.largest.remove(&queue);
+        if is_emptied {
+            state.reclaimer.note_emptied();
         }
-        for queue in looked {
-            match first_place(&self.index, &queue)? {
-                Some(place) => _ = state.first_places.insert(queue.id, place),
-                None => _ = state.first_places.remove(&queue.id),
-            }
+        if self.signal.lock().is_over {
+            state.reclaimer.give_up_only();
+        } else {
+            state.reclaimer.reclaim(indexed, self.journal.chain_bytes_max());
         }
-        if holds != Default::default() {
-            state.first_hold = first_hold(&self.index)?;
-        }
-        self.release(&mut state);
         Ok(())
     }
 
     fn commit(
         &self,
         covered: Position,
-        skew: u64,
         snapshot: Option<&crate::broker::snapshot::Snapshot>,
         changes: &mut Changes,
     ) -> Result<(), Error> {
@@ -251,26 +228,11 @@ impl Checkpointer {
         self.log.flush()?;
         let attachment = snapshot.map(put_snapshot);
         let (queue, hold) = self.broker.unused_ids();
-        let note = [queue.0, hold.0, skew, self.journal.chain_bytes_max()];
+        let note = [queue.0, hold.0, 0, self.journal.chain_bytes_max()];
         let note: Vec<u8> = note.into_iter().flat_map(u64::to_le_bytes).collect();
         let checkpoint = NewCheckpoint { covered: covered.0, note: &note, attachment: attachment.as_deref() };
         self.index.commit(changes, checkpoint)?;
         Ok(())
-    }
-
-    /// Gives up what of the log nobody needs.
-    fn release(&self, state: &mut State) {
-        let Some(checkpoint) = self.index.checkpoint() else { return };
-        let named = state.first_places.values().copied().chain(state.first_hold).min();
-        let reach = self.journal.chain_bytes_max() + state.skew;
-        let named = named.map_or(u64::MAX, |place| place.0.saturating_sub(reach));
-        let kept_from = Position(named.min(checkpoint.covered));
-        let earlier = std::mem::replace(&mut state.kept_from, kept_from);
-        let until = kept_from.min(earlier).0.min(checkpoint.previous_covered.unwrap_or(0));
-        let released = self.log.release_before(store::Position(until));
-        if released > 0 {
-            tracing::debug!(segments = released, until, "released what the log need not keep");
-        }
     }
 }
 
@@ -305,29 +267,6 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
             changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
         }
     }
-}
-
-/// The smallest place in the log that the index has of a queue: of the first message of each level,
-/// since places grow with seqs but for the few messages that several queues took at once.
-fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
-    let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
-    let mut first = None;
-    for level in 0..=priority_max {
-        for entry in index.page(entries::MESSAGES, entries::owner(queue.id, level), Rank::MIN, 1)? {
-            let found = entries::message(level, entry.rank.seq, entry.value.as_bytes()).map(|found| found.place);
-            first = [first, found].into_iter().flatten().min();
-        }
-    }
-    Ok(first)
-}
-
-fn first_hold(index: &Index) -> Result<Option<Position>, index::Error> {
-    let mut scan = index.scan(entries::HOLDS, 0, Rank::MIN);
-    let mut first = None;
-    while let Some((_, value)) = scan.next_entry()? {
-        first = [first, entries::place(value)].into_iter().flatten().min();
-    }
-    Ok(first)
 }
 
 /// A snapshot as an attachment: its place, then for each record its place, its length and its bytes.
@@ -365,14 +304,12 @@ pub(super) struct Note {
     pub(super) queue: QueueId,
     /// The same of messages held back.
     pub(super) hold: HoldId,
-    /// See [`State::skew`].
-    skew: u64,
     /// Bytes of the log from the first part of a long record to its end, at most.
     pub(super) chain_bytes_max: u64,
 }
 
 pub(super) fn note_of(note: &[u8]) -> Option<Note> {
     let (numbers, []) = note.as_chunks::<8>() else { return None };
-    let [queue, hold, skew, chain_bytes_max] = <[_; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
-    Some(Note { queue: QueueId(queue), hold: HoldId(hold), skew, chain_bytes_max })
+    let [queue, hold, _, chain_bytes_max] = <[_; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
+    Some(Note { queue: QueueId(queue), hold: HoldId(hold), chain_bytes_max })
 }

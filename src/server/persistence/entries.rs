@@ -34,6 +34,16 @@ pub(super) fn owner(queue: QueueId, level: u8) -> u64 {
     queue.0 << 8 | u64::from(level)
 }
 
+/// Whose messages those of an [`owner`] are.
+pub(super) fn queue_of(owner: u64) -> QueueId {
+    QueueId(owner >> 8)
+}
+
+/// Which of its levels an [`owner`] is.
+pub(super) fn level_of(owner: u64) -> u8 {
+    owner as u8
+}
+
 /// The header of a queue. Its own owner: it outlives a purge of the messages.
 pub(super) fn header_owner(queue: QueueId) -> u64 {
     1 << 63 | queue.0

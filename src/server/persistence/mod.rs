@@ -11,6 +11,7 @@ mod entries;
 mod journal;
 mod messages;
 mod pages;
+mod reclaim;
 mod replay;
 
 use std::{
@@ -102,7 +103,6 @@ pub fn open(
     log.flush().map_err(other)?;
     watcher.watch(&broker);
     let checkpointer = Checkpointer::new(broker.clone(), log.clone(), journal, index, persistence.clone());
-    let checkpointer = checkpointer.map_err(other)?;
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
     tracing::info!(

@@ -1,0 +1,544 @@
+//! Gives up what of the log nobody needs, and moves what keeps the rest from being given up.
+//!
+//! The index names every message whose place is before what a checkpoint covers, so a walk over it
+//! ([`Usage`]) tells how much of each segment and of each cold file is alive. What has nothing alive is
+//! given up; while the files together are larger than twice what is alive and some slack, the sparsest
+//! are emptied: their messages are copied into cold files, each of one queue. A walk is made when it is
+//! worth it, since it costs up to a second for a few million messages.
+//!
+//! ```text
+//! checkpoint N     walk: file A is dead; file B is sparse: its messages are copied, the copies synced
+//! checkpoint N+1   the index names the copies; A, which neither N nor N+1 names, is given up; walk: B is dead
+//! checkpoint N+2   B is given up
+//! ```
+//!
+//! What is dead at one checkpoint is dead at every later one: later records are behind what it covers,
+//! and a copy is named by the next checkpoint or never. So a copy that was cut short by a crash is
+//! given up like anything else. Nothing is given up that the checkpoint before the last one covers not,
+//! or names: a damaged index falls back to that.
+//!
+//! What is held back by an exchange, and a record whose parts fill more than a segment, is not moved:
+//! their segments stay.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{
+    entries,
+    journal::{CHAINED, PART, chain_of},
+};
+use crate::{
+    broker::{
+        queue::{
+            Queue,
+            cold::{ColdEntry, Relocated},
+        },
+        record::{Position, QueueId},
+    },
+    store::{
+        self, ColdWriter, Head, Log, ReadError, Record, SegmentInfo,
+        index::{self, Index, Rank, Snapshot},
+    },
+};
+
+/// See the module's text.
+pub(super) struct Reclaimer {
+    log: Arc<Log>,
+    index: Arc<Index>,
+    options: Options,
+    /// Files that had nothing alive at the last checkpoint.
+    dead: Vec<File>,
+    /// What was copied since the last checkpoint.
+    moves: HashMap<QueueId, Vec<Relocated>>,
+    /// Where the parts of long records are, by the record's place; empty for a record that has none.
+    parts: HashMap<Position, Vec<store::Position>>,
+    /// Checkpoints without a walk, after one that cost much and led to nothing.
+    rest: u64,
+    is_wanted: bool,
+    is_emptied: bool,
+}
+
+/// What the reclaimer has to know of the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// What the files may be larger than twice what is alive.
+    pub(super) slack_bytes: u64,
+    /// Size of a segment: no cold file is longer.
+    pub(super) segment_bytes: u64,
+}
+
+/// A file of the log, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum File {
+    Segment(u64),
+    Cold(u32),
+}
+
+/// What is alive in a file.
+#[derive(Debug, Default)]
+struct FileUsage {
+    file_bytes: u64,
+    live_bytes: u64,
+    /// Everything before its end is in the index.
+    is_covered: bool,
+    /// Something in it is not moved.
+    is_pinned: bool,
+}
+
+/// What is alive in which file.
+struct Usage {
+    segments: Vec<SegmentInfo>,
+    files: BTreeMap<File, FileUsage>,
+    /// The first and the last seq that a queue's level has in a file.
+    spans: HashMap<(File, u64), (u64, u64)>,
+    entries_count: u64,
+}
+
+/// A record and its header, and what the properties of a message take, about.
+const MESSAGE_OVERHEAD_BYTES: u64 = 96;
+/// What a message that is held back is reckoned with: the index does not say.
+const HELD_BYTES: u64 = 1_024;
+/// Entries of the index that are walked over at every checkpoint, needed or not.
+const FEW_ENTRIES: u64 = 16_384;
+/// Entries after which a walk that led to nothing is followed by one checkpoint more without any.
+const ENTRIES_PER_REST: u64 = 1 << 20;
+/// Checkpoints without a walk at most.
+const REST_MAX: u64 = 60;
+/// Bytes that are copied between two checkpoints, about.
+const COPIED_BYTES_MAX: u64 = 256 << 20;
+/// Messages that are copied between two checkpoints: until then memory has their places.
+const COPIED_MESSAGES_MAX: usize = 128 << 10;
+/// Queues whose messages are copied between two checkpoints: each has a file to be synced.
+const COPIED_QUEUES_MAX: usize = 256;
+/// Places that are read at once.
+const READ_MAX: usize = 512;
+
+impl Reclaimer {
+    /// A reclaimer of that log.
+    pub(super) fn new(log: Arc<Log>, index: Arc<Index>, options: Options) -> Self {
+        // Those that a crash left without a name in the index are found by the first walk.
+        let is_wanted = !log.cold_files().is_empty();
+        Self {
+            log,
+            index,
+            options,
+            dead: Vec::new(),
+            moves: HashMap::new(),
+            parts: HashMap::new(),
+            rest: 0,
+            is_wanted,
+            is_emptied: is_wanted,
+        }
+    }
+
+    /// Whether a checkpoint would give up something.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Many messages went at once: it is worth looking.
+    pub(super) fn note_emptied(&mut self) {
+        self.is_emptied = true;
+    }
+
+    /// Says to a queue where its messages were copied to. To be called before its look.
+    pub(super) fn tell(&mut self, queue: &Queue) {
+        if self.moves.is_empty() {
+            return;
+        }
+        if let Some(moves) = self.moves.remove(&queue.id) {
+            queue.relocated(&moves);
+        }
+    }
+
+    /// To be called after every checkpoint, with the number of messages that the index has and the bytes
+    /// of their bodies. `chain_bytes_max` is zero while no record has parts. May take a while.
+    pub(super) fn reclaim(&mut self, indexed: (u64, u64), chain_bytes_max: u64) {
+        let Some(checkpoint) = self.index.checkpoint() else { return };
+        // Of queues that have gone meanwhile: nobody names those copies.
+        self.moves.clear();
+        self.give_up(checkpoint.previous_covered.unwrap_or(0));
+        self.is_wanted = false;
+        if self.rest > 0 && !self.is_emptied {
+            self.rest -= 1;
+            return;
+        }
+        let live_bytes = indexed.1 + indexed.0 * MESSAGE_OVERHEAD_BYTES;
+        if !self.is_worth_it(live_bytes, checkpoint.covered) {
+            return;
+        }
+        self.is_emptied = false;
+        match self.walk(checkpoint.covered, chain_bytes_max) {
+            Ok(usage) => {
+                self.dead = usage.dead().collect();
+                let sparse = usage.sparse(self.options.slack_bytes);
+                if !sparse.is_empty() {
+                    self.relocate(&usage, &sparse);
+                }
+                self.is_wanted = !self.dead.is_empty() || !self.moves.is_empty();
+                if !self.is_wanted {
+                    self.rest = (usage.entries_count / ENTRIES_PER_REST).min(REST_MAX);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index cannot be read: no disk space is given up for a while");
+                self.rest = REST_MAX;
+            }
+        }
+    }
+
+    /// Only gives up what is known to be dead, for a checkpoint that is in a hurry.
+    pub(super) fn give_up_only(&mut self) {
+        self.moves.clear();
+        if let Some(checkpoint) = self.index.checkpoint() {
+            self.give_up(checkpoint.previous_covered.unwrap_or(0));
+        }
+    }
+
+    fn give_up(&mut self, covered: u64) {
+        let segments = self.log.segments();
+        let mut count = 0;
+        for file in std::mem::take(&mut self.dead) {
+            count += match file {
+                File::Segment(number) => {
+                    let is_covered =
+                        |segment: &SegmentInfo| segment.number == number && segment.end.0 <= covered;
+                    let is_released = segments.iter().any(is_covered) && self.log.drop_segment(number);
+                    u64::from(is_released)
+                }
+                File::Cold(number) => u64::from(self.log.drop_cold(number)),
+            };
+        }
+        if count > 0 {
+            tracing::debug!(files = count, "gave up what the log need not keep");
+        }
+    }
+
+    fn is_worth_it(&self, live_bytes: u64, covered: u64) -> bool {
+        let (segments, cold) = (self.log.segments(), self.log.cold_files());
+        let is_old = |segment: &SegmentInfo| !segment.is_active && segment.end.0 <= covered;
+        if cold.is_empty() && !segments.iter().any(is_old) {
+            return false;
+        }
+        let cold_bytes: u64 = cold.iter().map(|cold| cold.file_bytes).sum();
+        let file_bytes = segments.iter().map(|segment| segment.file_bytes).sum::<u64>() + cold_bytes;
+        let is_large = file_bytes > 2 * live_bytes + self.options.slack_bytes;
+        is_large || self.is_emptied || self.index.stats().entries_count <= FEW_ENTRIES
+    }
+
+    /// Walks over the index.
+    fn walk(&mut self, covered: u64, chain_bytes_max: u64) -> Result<Usage, index::Error> {
+        let snapshot = self.index.snapshot();
+        let mut usage = Usage::new(&self.log, covered);
+        let has_chains = chain_bytes_max > 0;
+        let mut long = HashSet::new();
+        let long_bytes = self.log.body_bytes_max() as u64 / 2;
+        for (owner, _) in snapshot.owners(entries::MESSAGES) {
+            let mut scan = snapshot.scan(entries::MESSAGES, owner, Rank::MIN);
+            while let Some((rank, value)) = scan.next_entry()? {
+                usage.entries_count += 1;
+                let Some(entry) = entries::message(0, rank.seq, value) else { continue };
+                let bytes = entry.body_bytes + MESSAGE_OVERHEAD_BYTES;
+                usage.add(entry.place, bytes, owner, rank.seq);
+                if has_chains && entry.body_bytes >= long_bytes && !is_cold(entry.place) {
+                    long.insert(entry.place);
+                    match self.parts_of(entry.place) {
+                        Some(parts) => parts.iter().for_each(|part| usage.add(placed(*part), 1, owner, rank.seq)),
+                        None => usage.pin(entry.place, chain_bytes_max),
+                    }
+                }
+            }
+        }
+        let mut scan = snapshot.scan(entries::HOLDS, 0, Rank::MIN);
+        while let Some((_, value)) = scan.next_entry()? {
+            usage.entries_count += 1;
+            let Some(place) = entries::place(value) else { continue };
+            usage.pin(place, 0);
+            if has_chains {
+                long.insert(place);
+                match self.parts_of(place) {
+                    Some(parts) => parts.iter().for_each(|part| usage.pin(placed(*part), 0)),
+                    None => usage.pin(place, chain_bytes_max),
+                }
+            }
+        }
+        self.parts.retain(|place, _| long.contains(place));
+        Ok(usage)
+    }
+
+    /// Where the parts of a record are; `None` if it cannot be read.
+    fn parts_of(&mut self, place: Position) -> Option<&[store::Position]> {
+        if !self.parts.contains_key(&place) {
+            let mut buffer = Vec::new();
+            let record = self.log.read(store::Position(place.0), &mut buffer).ok()?;
+            let parts = match record.head.kind {
+                CHAINED => chain_of(record.body)?.2.collect(),
+                _ => Vec::new(),
+            };
+            self.parts.insert(place, parts);
+        }
+        self.parts.get(&place).map(Vec::as_slice)
+    }
+
+    /// Copies what is alive in those files, as much as may be copied at once.
+    fn relocate(&mut self, usage: &Usage, sparse: &HashSet<File>) {
+        let mut owners: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for (&(_, owner), &(first, last)) in usage.spans.iter().filter(|((file, _), _)| sparse.contains(file)) {
+            let span = owners.entry(owner).or_insert((first, last));
+            *span = (span.0.min(first), span.1.max(last));
+        }
+        let snapshot = self.index.snapshot();
+        let (mut copied, mut queues_count) = (0, 0);
+        let mut owners = owners.into_iter().peekable();
+        while let Some(&(owner, _)) = owners.peek() {
+            let queue = entries::queue_of(owner);
+            let mut copy = Copy { log: &self.log, owner: queue.0, options: self.options, file: None, done: Vec::new() };
+            let mut result = Ok(());
+            while let Some((owner, span)) = owners.next_if(|(owner, _)| entries::queue_of(*owner) == queue) {
+                let left = COPIED_MESSAGES_MAX.saturating_sub(copied);
+                let found = self.entries_in(usage, sparse, &snapshot, owner, span, left);
+                result = found.map_err(|error| error.to_string()).and_then(|found| {
+                    copied += found.len();
+                    copy.all(found)
+                });
+                if result.is_err() {
+                    break;
+                }
+            }
+            let result = result.and_then(|()| copy.finish());
+            if !copy.done.is_empty() {
+                self.moves.insert(queue, copy.done);
+            }
+            if let Err(error) = result {
+                // The next walk tries again; until then the disk keeps what it has.
+                tracing::warn!(queue = queue.0, error, "messages of sparse segments cannot be moved");
+                return;
+            }
+            queues_count += 1;
+            if copied >= COPIED_MESSAGES_MAX || queues_count >= COPIED_QUEUES_MAX {
+                return;
+            }
+        }
+    }
+
+    /// Up to `max` entries of an owner that need those files.
+    fn entries_in(
+        &self,
+        usage: &Usage,
+        sparse: &HashSet<File>,
+        snapshot: &Arc<Snapshot>,
+        owner: u64,
+        (first, last): (u64, u64),
+        max: usize,
+    ) -> Result<Vec<ColdEntry>, index::Error> {
+        let mut found = Vec::new();
+        let mut scan = snapshot.scan(entries::MESSAGES, owner, Rank::new(0, first));
+        let is_in = |place: Position| usage.file_of(place).is_some_and(|file| sparse.contains(&file));
+        while let Some((rank, value)) = scan.next_entry()? {
+            if rank.seq > last || found.len() >= max {
+                break;
+            }
+            let Some(entry) = entries::message(entries::level_of(owner), rank.seq, value) else { continue };
+            let parts = self.parts.get(&entry.place).into_iter().flatten();
+            if is_in(entry.place) || parts.into_iter().any(|part| is_in(placed(*part))) {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Usage {
+    fn new(log: &Log, covered: u64) -> Self {
+        let segments = log.segments();
+        let of_log = segments.iter().map(|segment| {
+            let is_covered = !segment.is_active && segment.end.0 <= covered;
+            let (file, file_bytes) = (File::Segment(segment.number), segment.file_bytes);
+            (file, FileUsage { file_bytes, is_covered, ..FileUsage::default() })
+        });
+        let cold = log.cold_files().into_iter().map(|cold| {
+            let file_bytes = cold.file_bytes;
+            (File::Cold(cold.number), FileUsage { file_bytes, is_covered: true, ..FileUsage::default() })
+        });
+        let files = of_log.chain(cold).collect();
+        Self { segments, files, spans: HashMap::new(), entries_count: 0 }
+    }
+
+    fn file_of(&self, place: Position) -> Option<File> {
+        let place = store::Position(place.0);
+        if let Some(number) = place.cold_file() {
+            return Some(File::Cold(number));
+        }
+        let after = self.segments.partition_point(|segment| segment.first <= place);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        Some(File::Segment(segment.number))
+    }
+
+    /// Something of an owner is alive there.
+    fn add(&mut self, place: Position, bytes: u64, owner: u64, seq: u64) {
+        let Some(file) = self.file_of(place) else { return };
+        if let Some(usage) = self.files.get_mut(&file) {
+            usage.live_bytes += bytes;
+            let span = self.spans.entry((file, owner)).or_insert((seq, seq));
+            *span = (span.0.min(seq), span.1.max(seq));
+        }
+    }
+
+    /// Something is alive there, or up to so many bytes before, and cannot be moved.
+    fn pin(&mut self, place: Position, bytes_before: u64) {
+        let from = if is_cold(place) { place.0 } else { place.0.saturating_sub(bytes_before) };
+        let (Some(first), Some(last)) = (self.file_of(Position(from)).or(self.first()), self.file_of(place)) else {
+            return;
+        };
+        for (_, usage) in self.files.range_mut(first.min(last)..=last) {
+            usage.is_pinned = true;
+            usage.live_bytes += HELD_BYTES;
+        }
+    }
+
+    fn first(&self) -> Option<File> {
+        self.segments.first().map(|segment| File::Segment(segment.number))
+    }
+
+    fn dead(&self) -> impl Iterator<Item = File> {
+        let is_dead = |usage: &FileUsage| usage.is_covered && usage.live_bytes == 0;
+        self.files.iter().filter(move |(_, usage)| is_dead(usage)).map(|(file, _)| *file)
+    }
+
+    /// The files that are to be emptied, so that all together are no larger than twice what is alive and
+    /// a part of the slack: those from which a copy gains most.
+    fn sparse(&self, slack_bytes: u64) -> HashSet<File> {
+        let live_bytes: u64 = self.files.values().map(|usage| usage.live_bytes).sum();
+        let kept = self.files.values().filter(|usage| !usage.is_covered || usage.live_bytes > 0);
+        let mut file_bytes: u64 = kept.map(|usage| usage.file_bytes).sum();
+        if file_bytes <= 2 * live_bytes + slack_bytes {
+            return HashSet::new();
+        }
+        let is_movable = |usage: &FileUsage| usage.is_covered && !usage.is_pinned && usage.live_bytes > 0;
+        let is_sparse = |usage: &FileUsage| usage.live_bytes < usage.file_bytes / 2;
+        let movable = self.files.iter().filter(|(_, usage)| is_movable(usage) && is_sparse(usage));
+        let mut movable: Vec<_> = movable.collect();
+        let share = |usage: &FileUsage| usage.live_bytes as f64 / usage.file_bytes as f64;
+        movable.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
+        let (mut sparse, mut copied) = (HashSet::new(), 0);
+        for (file, usage) in movable {
+            if file_bytes <= 2 * live_bytes + slack_bytes / 2 || copied >= COPIED_BYTES_MAX {
+                break;
+            }
+            file_bytes -= usage.file_bytes - usage.live_bytes;
+            copied += usage.live_bytes;
+            sparse.insert(*file);
+        }
+        sparse
+    }
+}
+
+/// Copies messages of one queue.
+struct Copy<'a> {
+    log: &'a Arc<Log>,
+    owner: u64,
+    options: Options,
+    /// The file being written, and what is in it.
+    file: Option<(ColdWriter, Vec<Relocated>)>,
+    /// What is in complete files.
+    done: Vec<Relocated>,
+}
+
+impl Copy<'_> {
+    fn all(&mut self, found: Vec<ColdEntry>) -> Result<(), String> {
+        let (log, mut buffer) = (self.log, Vec::new());
+        for some in found.chunks(READ_MAX) {
+            let places: Vec<_> = some.iter().map(|entry| store::Position(entry.place.0)).collect();
+            let mut result = Ok(());
+            log.read_many(&places, &mut buffer, |at, record| {
+                if result.is_ok() {
+                    result = match record {
+                        Ok(record) => self.one(&some[at], record),
+                        // Whoever wants the message is told; what cannot be read stays where it is.
+                        Err(error @ ReadError::Corrupt(_)) => {
+                            tracing::error!(%error, queue = self.owner, "a message cannot be moved");
+                            Ok(())
+                        }
+                        Err(error) => Err(error.to_string()),
+                    };
+                }
+            });
+            result?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, entry: &ColdEntry, record: Record<'_>) -> Result<(), String> {
+        let place = if record.head.kind == CHAINED {
+            let (log, mut buffer) = (self.log, Vec::new());
+            let (kind, version, parts) =
+                chain_of(record.body).ok_or_else(|| format!("position {} is no chain", record.position))?;
+            let parts: Vec<_> = parts.collect();
+            // All of it in one file, so that the file lives as long as the message.
+            let bytes_max = parts.len() as u64 * (log.body_bytes_max() as u64 + RECORD_BYTES);
+            let Some(bytes) = bytes_max.checked_add(record.body.len() as u64 + RECORD_BYTES) else { return Ok(()) };
+            if bytes + FILE_HEADER_BYTES > self.options.segment_bytes {
+                return Ok(());
+            }
+            self.make_room(bytes)?;
+            let mut chain = vec![kind, version];
+            for part in parts {
+                let part = log.read(part, &mut buffer).map_err(|error| error.to_string())?;
+                if part.head.kind != PART {
+                    return Err(format!("position {} is no part", part.position));
+                }
+                let place = self.append(part.head, part.body)?;
+                chain.extend(place.0.to_le_bytes());
+            }
+            self.append(record.head, &chain)?
+        } else {
+            self.make_room(record.body.len() as u64 + RECORD_BYTES)?;
+            self.append(record.head, record.body)?
+        };
+        if let Some((_, moved)) = &mut self.file {
+            moved.push(Relocated { entry: entry.clone(), place: placed(place) });
+        }
+        Ok(())
+    }
+
+    /// Has a file that takes so many bytes.
+    fn make_room(&mut self, bytes: u64) -> Result<(), String> {
+        let is_full = |file: &ColdWriter| file.file_bytes() + bytes > self.options.segment_bytes;
+        if self.file.as_ref().is_some_and(|(file, _)| is_full(file)) {
+            self.finish()?;
+        }
+        if self.file.is_none() {
+            let file = self.log.cold_writer(self.owner).map_err(|error| error.to_string())?;
+            self.file = Some((file, Vec::new()));
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, head: Head, body: &[u8]) -> Result<store::Position, String> {
+        let (file, _) = self.file.as_mut().ok_or("there is no cold file")?;
+        let place = file.append(head, body).map_err(|error| error.to_string())?;
+        place.ok_or_else(|| format!("a cold file has no room for a record of {} bytes", body.len()))
+    }
+
+    /// Makes durable what was copied.
+    fn finish(&mut self) -> Result<(), String> {
+        if let Some((file, moved)) = self.file.take() {
+            file.finish().map_err(|error| error.to_string())?;
+            self.done.extend(moved);
+        }
+        Ok(())
+    }
+}
+
+/// What a record takes beside its body.
+const RECORD_BYTES: u64 = 12;
+/// What a cold file begins with.
+const FILE_HEADER_BYTES: u64 = 4_096;
+
+fn is_cold(place: Position) -> bool {
+    store::Position(place.0).is_cold()
+}
+
+fn placed(position: store::Position) -> Position {
+    Position(position.0)
+}

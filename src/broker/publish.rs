@@ -134,6 +134,8 @@ impl Vhost {
                 let hold = turn.broker.next_hold_id();
                 delayed.hold(due, hold, message.clone());
                 if message.traits.persistent && self.records(&keeper, turn) {
+                    // No checkpoint begins between the record and its being noted.
+                    let _pin = turn.broker.pin();
                     let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
                     let place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message: message.clone() });
                     turn.broker.holds.hold(hold, due, place);

@@ -157,6 +157,11 @@ impl Checkpointer {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn with_reclaimer<T>(&self, act: impl FnOnce(&mut Reclaimer) -> T) -> T {
+        act(&mut self.state.lock().reclaimer)
+    }
+
     /// Makes a checkpoint.
     pub(super) fn make(&self) -> Result<(), Error> {
         let mut state = self.state.lock();

@@ -14,6 +14,9 @@ mod pages;
 mod reclaim;
 mod replay;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::Path,
     sync::{Arc, OnceLock, Weak},

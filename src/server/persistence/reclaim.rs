@@ -136,6 +136,11 @@ impl Reclaimer {
         self.is_wanted
     }
 
+    #[cfg(test)]
+    pub(super) fn set_slack_bytes(&mut self, slack_bytes: u64) {
+        self.options.slack_bytes = slack_bytes;
+    }
+
     /// Many messages went at once: it is worth looking.
     pub(super) fn note_emptied(&mut self) {
         self.is_emptied = true;

@@ -31,10 +31,9 @@ pub(super) fn alarms(call: &Call<'_>) -> Reply {
 
 fn on(call: &Call<'_>) -> Vec<Alarm> {
     let (memory, disk) = call.broker.alarms();
-    [(memory, Alarm::Memory), (disk, Alarm::Disk)]
-        .into_iter()
-        .filter_map(|(is_on, alarm)| is_on.then_some(alarm))
-        .collect()
+    let of_resources = [(memory, Alarm::Memory), (disk, Alarm::Disk)].into_iter();
+    let of_resources = of_resources.filter_map(|(is_on, alarm)| is_on.then_some(alarm));
+    of_resources.chain(call.broker.damages().into_iter().map(Alarm::Damage)).collect()
 }
 
 /// The alarms as `status` tells them.
@@ -44,6 +43,7 @@ fn told(call: &Call<'_>) -> Vec<String> {
         Alarm::Memory => format!("Memory alarm on node {node}"),
         Alarm::Disk => format!("Free disk space alarm on node {node}"),
         Alarm::FileDescriptorLimit => format!("File descriptor alarm on node {node}"),
+        Alarm::Damage(what) => format!("Damaged data on node {node}: {what}"),
     };
     on(call).into_iter().map(text).collect()
 }
@@ -166,6 +166,16 @@ mod tests {
         let told = ["Memory alarm on node tern@localhost", "Free disk space alarm on node tern@localhost"];
         assert_eq!(desk.done(Verb::Status {})["alarms"], json!(told));
         assert_eq!(desk.done(Verb::ClusterStatus {})["alarms"], json!(told));
+    }
+
+    #[test]
+    fn damage_is_an_alarm_that_says_what_is_damaged() {
+        let desk = Desk::new();
+        desk.broker.set_damage("segment 7 is damaged".into());
+        desk.broker.set_damage("segment 7 is damaged".into());
+        assert_eq!(desk.done(Verb::Alarms {}), json!([{ "damage": "segment 7 is damaged" }]));
+        let told = ["Damaged data on node tern@localhost: segment 7 is damaged"];
+        assert_eq!(desk.done(Verb::Status {})["alarms"], json!(told));
     }
 
     #[test]

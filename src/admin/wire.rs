@@ -334,7 +334,7 @@ pub struct Listener {
 }
 
 /// An alarm that is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alarm {
     /// The process uses more than its memory limit.
@@ -343,6 +343,8 @@ pub enum Alarm {
     Disk,
     /// Too few file descriptors are left.
     FileDescriptorLimit,
+    /// Something on the disk is damaged: what, and what to do.
+    Damage(String),
 }
 
 /// One line from server to client. The variants are told apart by their shape.

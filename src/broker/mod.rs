@@ -102,6 +102,8 @@ pub struct Broker {
     disk_alarm: AtomicBool,
     /// The log has no room for more messages.
     log_alarm: AtomicBool,
+    /// What is damaged on the disk, for whoever asks which alarms are on.
+    damages: Mutex<Vec<String>>,
     started_at: Time,
 }
 
@@ -187,6 +189,7 @@ impl Broker {
             disk_free_limit: Mutex::new(options.disk_free_limit),
             disk_alarm: AtomicBool::new(false),
             log_alarm: AtomicBool::new(false),
+            damages: Mutex::default(),
             started_at: now,
             options,
         })
@@ -524,6 +527,20 @@ impl Broker {
         self.change_alarms(|| self.log_alarm.store(is_short, Ordering::Relaxed));
     }
 
+    /// Notes that something on the disk is damaged: what, and what to do. An alarm is on until the next
+    /// start; publishers go on.
+    pub fn set_damage(&self, text: String) {
+        let mut damages = self.damages.lock();
+        if damages.len() < DAMAGES_MAX && !damages.contains(&text) {
+            damages.push(text);
+        }
+    }
+
+    /// What is damaged on the disk, as far as it was found.
+    pub fn damages(&self) -> Vec<String> {
+        self.damages.lock().clone()
+    }
+
     fn change_alarms(&self, change: impl FnOnce()) {
         let was = self.alarms();
         change();
@@ -545,6 +562,9 @@ pub enum OpenError {
     #[error("{0}")]
     Defaults(String),
 }
+
+/// Damages that are listed. Full: later ones are in the log file only.
+const DAMAGES_MAX: usize = 64;
 
 /// Appointments that one tick serves.
 const TICKS_MAX: usize = 10_000;

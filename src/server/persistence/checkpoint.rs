@@ -100,10 +100,8 @@ impl Checkpointer {
         index: Arc<Index>,
         options: Persistence,
     ) -> Arc<Self> {
-        let reclaim = reclaim::Options {
-            slack_bytes: options.reclaim_slack_bytes,
-            segment_bytes: options.log.segment_bytes,
-        };
+        let reclaim =
+            reclaim::Options { slack_bytes: options.reclaim_slack_bytes, segment_bytes: options.log.segment_bytes };
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());

@@ -105,6 +105,13 @@ pub fn open(
     // What a first start defined must be there before anybody is told that the broker runs.
     log.flush().map_err(other)?;
     watcher.watch(&broker);
+    let damaged = Arc::downgrade(&broker);
+    index.on_damage(move |error| {
+        tracing::error!(%error, "the index is damaged");
+        if let Some(broker) = damaged.upgrade() {
+            broker.set_damage(error.to_string());
+        }
+    });
     let checkpointer = Checkpointer::new(broker.clone(), log.clone(), journal, index, persistence.clone());
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
@@ -218,5 +225,8 @@ impl Owner for Watcher {
 
     fn corrupted(&self, corruption: &store::Corruption) {
         tracing::error!(%corruption, "the log is damaged");
+        if let Some(broker) = self.broker() {
+            broker.set_damage(corruption.to_string());
+        }
     }
 }

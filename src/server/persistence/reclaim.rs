@@ -52,6 +52,9 @@ pub(super) struct Reclaimer {
     moves: HashMap<QueueId, Vec<Relocated>>,
     /// Where the parts of long records are, by the record's place; empty for a record that has none.
     parts: HashMap<Position, Vec<store::Position>>,
+    /// What was alive of each cold file when it was first looked at. What an entry says of the size of its
+    /// record is an estimate; beside this the copies of a copy would look as sparse as the copy.
+    first_live: HashMap<u32, u64>,
     /// Checkpoints without a walk, after one that cost much and led to nothing.
     rest: u64,
     is_wanted: bool,
@@ -79,6 +82,8 @@ enum File {
 struct FileUsage {
     file_bytes: u64,
     live_bytes: u64,
+    /// Whose messages a cold file has, and what of them was alive when it was new.
+    first: Option<(u64, u64)>,
     /// Everything before its end is in the index.
     is_covered: bool,
     /// Something in it is not moved.
@@ -110,6 +115,8 @@ const COPIED_BYTES_MAX: u64 = 256 << 20;
 const COPIED_MESSAGES_MAX: usize = 128 << 10;
 /// Queues whose messages are copied between two checkpoints: each has a file to be synced.
 const COPIED_QUEUES_MAX: usize = 256;
+/// Small cold files of one queue that are put together.
+const SMALL_FILES_MAX: usize = 4;
 /// Places that are read at once.
 const READ_MAX: usize = 512;
 
@@ -125,6 +132,7 @@ impl Reclaimer {
             dead: Vec::new(),
             moves: HashMap::new(),
             parts: HashMap::new(),
+            first_live: HashMap::new(),
             rest: 0,
             is_wanted,
             is_emptied: is_wanted,
@@ -174,9 +182,10 @@ impl Reclaimer {
         }
         self.is_emptied = false;
         match self.walk(checkpoint.covered, chain_bytes_max) {
-            Ok(usage) => {
+            Ok(mut usage) => {
+                usage.compare(&mut self.first_live);
                 self.dead = usage.dead().collect();
-                let sparse = usage.sparse(self.options.slack_bytes);
+                let sparse = usage.sparse(self.options);
                 if !sparse.is_empty() {
                     self.relocate(&usage, &sparse);
                 }
@@ -206,8 +215,7 @@ impl Reclaimer {
         for file in std::mem::take(&mut self.dead) {
             count += match file {
                 File::Segment(number) => {
-                    let is_covered =
-                        |segment: &SegmentInfo| segment.number == number && segment.end.0 <= covered;
+                    let is_covered = |segment: &SegmentInfo| segment.number == number && segment.end.0 <= covered;
                     let is_released = segments.iter().any(is_covered) && self.log.drop_segment(number);
                     u64::from(is_released)
                 }
@@ -243,15 +251,21 @@ impl Reclaimer {
             while let Some((rank, value)) = scan.next_entry()? {
                 usage.entries_count += 1;
                 let Some(entry) = entries::message(0, rank.seq, value) else { continue };
-                let bytes = entry.body_bytes + MESSAGE_OVERHEAD_BYTES;
-                usage.add(entry.place, bytes, owner, rank.seq);
+                let mut bytes = entry.body_bytes;
+                // A copy is in one file, with its parts.
                 if has_chains && entry.body_bytes >= long_bytes && !is_cold(entry.place) {
                     long.insert(entry.place);
                     match self.parts_of(entry.place) {
-                        Some(parts) => parts.iter().for_each(|part| usage.add(placed(*part), 1, owner, rank.seq)),
+                        Some([]) => {}
+                        Some(parts) => {
+                            let each = bytes / parts.len() as u64 + 1;
+                            parts.iter().for_each(|part| usage.add(placed(*part), each, owner, rank.seq));
+                            bytes = 0;
+                        }
                         None => usage.pin(entry.place, chain_bytes_max),
                     }
                 }
+                usage.add(entry.place, bytes + MESSAGE_OVERHEAD_BYTES, owner, rank.seq);
             }
         }
         let mut scan = snapshot.scan(entries::HOLDS, 0, Rank::MIN);
@@ -353,6 +367,14 @@ impl Reclaimer {
     }
 }
 
+impl FileUsage {
+    /// How much of it is alive, from 0 to 1.
+    fn share(&self) -> f64 {
+        let whole = self.first.map_or(self.file_bytes, |(_, first)| first);
+        (self.live_bytes as f64 / whole.max(1) as f64).min(1.0)
+    }
+}
+
 impl Usage {
     fn new(log: &Log, covered: u64) -> Self {
         let segments = log.segments();
@@ -363,7 +385,8 @@ impl Usage {
         });
         let cold = log.cold_files().into_iter().map(|cold| {
             let file_bytes = cold.file_bytes;
-            (File::Cold(cold.number), FileUsage { file_bytes, is_covered: true, ..FileUsage::default() })
+            let first = Some((cold.owner, 0));
+            (File::Cold(cold.number), FileUsage { file_bytes, first, is_covered: true, ..FileUsage::default() })
         });
         let files = of_log.chain(cold).collect();
         Self { segments, files, spans: HashMap::new(), entries_count: 0 }
@@ -401,6 +424,17 @@ impl Usage {
         }
     }
 
+    /// Notes what was alive when each cold file was new.
+    fn compare(&mut self, first_live: &mut HashMap<u32, u64>) {
+        let known = std::mem::take(first_live);
+        for (file, usage) in &mut self.files {
+            if let (File::Cold(number), Some((_, first))) = (file, &mut usage.first) {
+                *first = known.get(number).copied().unwrap_or(usage.live_bytes);
+                first_live.insert(*number, *first);
+            }
+        }
+    }
+
     fn first(&self) -> Option<File> {
         self.segments.first().map(|segment| File::Segment(segment.number))
     }
@@ -412,27 +446,35 @@ impl Usage {
 
     /// The files that are to be emptied, so that all together are no larger than twice what is alive and
     /// a part of the slack: those from which a copy gains most.
-    fn sparse(&self, slack_bytes: u64) -> HashSet<File> {
+    fn sparse(&self, Options { slack_bytes, segment_bytes }: Options) -> HashSet<File> {
         let live_bytes: u64 = self.files.values().map(|usage| usage.live_bytes).sum();
         let kept = self.files.values().filter(|usage| !usage.is_covered || usage.live_bytes > 0);
         let mut file_bytes: u64 = kept.map(|usage| usage.file_bytes).sum();
         if file_bytes <= 2 * live_bytes + slack_bytes {
             return HashSet::new();
         }
-        let is_movable = |usage: &FileUsage| usage.is_covered && !usage.is_pinned && usage.live_bytes > 0;
-        let is_sparse = |usage: &FileUsage| usage.live_bytes < usage.file_bytes / 2;
-        let movable = self.files.iter().filter(|(_, usage)| is_movable(usage) && is_sparse(usage));
-        let mut movable: Vec<_> = movable.collect();
-        let share = |usage: &FileUsage| usage.live_bytes as f64 / usage.file_bytes as f64;
-        movable.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
+        let is_movable = |usage: &&FileUsage| usage.is_covered && !usage.is_pinned && usage.live_bytes > 0;
+        let movable = || self.files.iter().filter(|(_, usage)| is_movable(usage));
+        let mut candidates: Vec<_> = movable().filter(|(_, usage)| usage.share() < 0.5).collect();
+        candidates.sort_by(|(_, one), (_, other)| one.share().total_cmp(&other.share()));
         let (mut sparse, mut copied) = (HashSet::new(), 0);
-        for (file, usage) in movable {
+        for (file, usage) in candidates {
             if file_bytes <= 2 * live_bytes + slack_bytes / 2 || copied >= COPIED_BYTES_MAX {
                 break;
             }
-            file_bytes -= usage.file_bytes - usage.live_bytes;
+            file_bytes -= ((1.0 - usage.share()) * usage.file_bytes as f64) as u64;
             copied += usage.live_bytes;
             sparse.insert(*file);
+        }
+        // Small files of one queue become one.
+        let mut small: BTreeMap<u64, Vec<File>> = BTreeMap::new();
+        for (file, usage) in movable().filter(|(_, usage)| usage.file_bytes <= segment_bytes / 4) {
+            if let Some((owner, _)) = usage.first {
+                small.entry(owner).or_default().push(*file);
+            }
+        }
+        for files in small.into_values().filter(|files| files.len() >= SMALL_FILES_MAX) {
+            sparse.extend(files);
         }
         sparse
     }

@@ -206,14 +206,12 @@ fn slow_queues_among_busy_ones_do_not_keep_the_log() {
     names.iter().for_each(|name| rig.declare(name));
     rig.declare("busy");
     let mut expected: BTreeMap<&String, Vec<String>> = BTreeMap::new();
-    let mut published = 0;
-    for round in 0..30 {
+    for round in 0..20 {
         for (number, name) in names.iter().enumerate() {
             let body = format!("{round:02} of {name} {}", "y".repeat(number % 3 + 100));
             rig.publish(name, &body);
             expected.entry(name).or_default().push(body);
-            published += 1024;
-            rig.flow("busy", 2);
+            rig.flow("busy", 4);
             if round % 3 == 2 && number % 2 == 0 {
                 let gone = rig.body(name).unwrap();
                 expected.get_mut(name).unwrap().retain(|body| *body != gone);
@@ -224,8 +222,11 @@ fn slow_queues_among_busy_ones_do_not_keep_the_log() {
     }
     rig.settle_down();
     let live: u64 = expected.values().flatten().map(|body| body.len() as u64 + 100).sum();
-    let bound = 2 * live + SLACK_BYTES + 4 * SEGMENT_BYTES;
-    assert!(rig.file_bytes() <= bound, "{} bytes of files, bound {bound}, published {published}", rig.file_bytes());
+    // A file begins with a block of its own, and each queue may have a few.
+    let headers = names.len() as u64 * 4 * 4096;
+    let bound = 2 * live + SLACK_BYTES + 2 * SEGMENT_BYTES + headers;
+    assert!(bound < 2 << 20, "more than four were published");
+    assert!(rig.file_bytes() <= bound, "{} bytes of files, bound {bound}", rig.file_bytes());
     let rig = rig.reopen();
     for (name, mut bodies) in expected {
         bodies.sort();
@@ -369,9 +370,9 @@ fn a_record_of_several_parts_is_moved_as_a_whole() {
     rig.publish("slow", &long);
     rig.publish("slow", "short");
     rig.flow("busy", 800);
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
     rig.settle_down();
     assert!(rig.cold_files() > 0);
-    assert!(rig.file_bytes() <= 2 * 31_000 + SLACK_BYTES + SEGMENT_BYTES, "{}", rig.file_bytes());
     let first = rig.opened().log.segments()[0].number;
     assert!(first > 1, "the segment with the parts is gone");
     let rig = rig.reopen();
@@ -386,6 +387,7 @@ fn a_record_that_no_cold_file_has_room_for_keeps_its_segments() {
     let long = "l".repeat(100_000);
     rig.publish("slow", &long);
     rig.flow("busy", 800);
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
     rig.settle_down();
     rig.settle_down();
     assert_eq!(rig.opened().log.segments()[0].number, 1);

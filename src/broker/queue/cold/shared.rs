@@ -56,6 +56,7 @@ impl Queue {
         if let Some(reason) = damage {
             let (vhost, queue) = (self.vhost_name(), &self.name);
             tracing::error!(%vhost, %queue, reason, "messages on disk cannot be read: the queue delivers none of them");
+            turn.broker.set_damage(format!("queue {queue} in vhost {vhost} delivers no messages from disk: {reason}"));
         }
     }
 

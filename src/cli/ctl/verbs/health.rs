@@ -285,6 +285,7 @@ fn alarms(answer: &Json, node: &str) -> Vec<String> {
             Alarm::Memory => format!("Memory alarm on node {node}"),
             Alarm::Disk => format!("Free disk space alarm on node {node}"),
             Alarm::FileDescriptorLimit => format!("File descriptor alarm on node {node}"),
+            Alarm::Damage(what) => format!("Damaged data on node {node}: {what}"),
         })
         .collect()
 }

@@ -188,7 +188,7 @@ impl Checkpointer {
                 covered = covered.min(first);
                 continue;
             }
-            state.reclaimer.tell(&queue);
+            state.reclaimer.tell(&queue, &mut changes);
             let look = queue.look(state.boundary, &window);
             let (count, bytes) = queue.indexed();
             indexed = (indexed.0 + count, indexed.1 + bytes);

@@ -86,7 +86,14 @@ impl Pages {
             };
             drop(requests);
             let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
-            let page = self.read(&request, log, &mut buffer);
+            let number = || self.index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
+            let mut seen = number();
+            let mut page = self.read(&request, log, &mut buffer);
+            // A message that was moved meanwhile is no longer where it was.
+            while page.result.is_err() && number() != seen {
+                seen = number();
+                page = self.read(&request, log, &mut buffer);
+            }
             let mut turn = Turn::new(&broker, clock::now());
             queue.page_in(page, &mut turn);
             turn.end();

@@ -37,7 +37,7 @@ use crate::{
     },
     store::{
         self, ColdWriter, Head, Log, ReadError, Record, SegmentInfo,
-        index::{self, Index, Rank, Snapshot},
+        index::{self, Changes, Index, Rank, Snapshot},
     },
 };
 
@@ -154,13 +154,20 @@ impl Reclaimer {
         self.is_emptied = true;
     }
 
-    /// Says to a queue where its messages were copied to. To be called before its look.
-    pub(super) fn tell(&mut self, queue: &Queue) {
+    /// Says to a queue where its messages were copied to. To be called before its look, and before the
+    /// look is in `changes`: what it says has gone is gone.
+    pub(super) fn tell(&mut self, queue: &Queue, changes: &mut Changes) {
         if self.moves.is_empty() {
             return;
         }
-        if let Some(moves) = self.moves.remove(&queue.id) {
-            queue.relocated(&moves);
+        let Some(moves) = self.moves.remove(&queue.id) else { return };
+        if !queue.is_stream() {
+            return queue.relocated(&moves);
+        }
+        // A message of a stream never changes, and goes only below a head.
+        for Relocated { entry, place } in moves {
+            let moved = ColdEntry { place, ..entry };
+            changes.put(entries::message_key(queue.id, moved.level, moved.seq), &entries::put_message(&moved));
         }
     }
 

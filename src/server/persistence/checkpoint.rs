@@ -160,7 +160,8 @@ impl Checkpointer {
             // Until everything is covered: then a start replays nothing.
             let is_behind = self.state.lock().boundary < end || made_at < end;
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
-            if !has_grown && !(is_time && is_behind) {
+            let is_due = has_grown || is_time && is_behind;
+            if !is_due {
                 continue;
             }
             made_at = end;

@@ -113,7 +113,7 @@ const FAILURES_MAX: usize = 5;
 fn run_directory(plan: &Plan, seed: u64, count: u32, summary: &mut Summary) {
     let mut rng = Rng::new(seed);
     let disk = if plan.is_power { Disk::cuttable() } else { Disk::folder() };
-    let special = if seed % ORDINARY_ONE_IN == 0 { &[] } else { SETTINGS };
+    let special = if seed.is_multiple_of(ORDINARY_ONE_IN) { &[] } else { SETTINGS };
     let settings = special.iter().copied().map(String::from).chain(plan.settings.iter().cloned());
     let mut node = Node::new(disk, settings.collect(), &mut rng);
     for cycle in 0..count {

@@ -13,7 +13,9 @@
 //! - order: messages of one publisher come in the order of their publishing, where nothing was
 //!   requeued between;
 //! - an honest flag: what was delivered before says so. What was not may say so too, but only for
-//!   [`AHEAD_MAX`] messages a queue and crash, since a broker need not note each delivery;
+//!   [`AHEAD_MAX`] messages a queue and crash, since a broker need not note each delivery. A flag that
+//!   is missing is told apart by whether the log had the delivery for certain when the broker was
+//!   killed: a publish was confirmed that went out after the delivery had come;
 //! - transactions: after a crash all of one, or nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -72,8 +74,10 @@ pub(crate) enum Violation {
     Duplicated(Place),
     /// After the second, which was published later.
     Reordered(Place, u64),
-    /// Delivered before, and does not say so.
+    /// Delivered before, as the log knew for certain, and does not say so.
     Dishonest(Place),
+    /// Delivered before, perhaps too late for the log, and does not say so.
+    Hasty(Place),
     /// Too many that claim to have been delivered before.
     Ahead(QueueId, usize),
     /// One sign that it was done, and one that it was not.
@@ -85,6 +89,9 @@ pub(crate) enum Violation {
 /// way to the clients of a queue.
 pub(crate) const AHEAD_MAX: usize = 1_000 + 500;
 
+/// Whether a delivery has to wait until the log has what makes its flag honest.
+const HASTE_IS_WRONG: bool = true;
+
 pub(crate) fn check(topology: &Topology, history: &[Event]) -> Verdict {
     Checker::read(topology, history).judge()
 }
@@ -95,6 +102,8 @@ type LifeId = (MessageId, QueueId);
 #[derive(Debug)]
 struct Published {
     at: usize,
+    /// Crashes before.
+    run: usize,
     queues: Vec<QueueId>,
     tx: Option<TxId>,
 }
@@ -208,7 +217,7 @@ impl<'a> Checker<'a> {
                 if let Some(tx) = tx {
                     self.tx(*tx).publishes.extend(queues.iter().map(|&queue| (*message, queue)));
                 }
-                let published = Published { at, queues: queues.clone(), tx: *tx };
+                let published = Published { at, run, queues: queues.clone(), tx: *tx };
                 assert!(self.published.insert(*message, published).is_none(), "a message is published once");
             }
             Event::Confirmed { message } => _ = self.promised_at.insert(*message, at),
@@ -299,8 +308,9 @@ impl<'a> Checker<'a> {
     fn judge(mut self) -> Verdict {
         let mut found = std::mem::take(&mut self.verdict.violations);
         let mut ahead = BTreeMap::<QueueId, usize>::new();
+        let witnesses = self.witnesses();
         for (id, life) in &self.lives {
-            self.judge_life(*id, life, &mut ahead, &mut found);
+            self.judge_life(*id, life, &witnesses, &mut ahead, &mut found);
         }
         for (queue, count) in &ahead {
             if *count > AHEAD_MAX * self.runs {
@@ -336,8 +346,29 @@ impl<'a> Checker<'a> {
         self.verdict
     }
 
+    /// Of each run the last publish that was promised: what came before it went out, the log had.
+    fn witnesses(&self) -> HashMap<usize, usize> {
+        let wiped: HashSet<_> = self.wipes.values().map(|wipe| wipe.queue).collect();
+        let mut witnesses = HashMap::new();
+        for published in self.promised_at.keys().filter_map(|message| self.published.get(message)) {
+            // What finds its queue deleted is promised without the log.
+            if published.queues.iter().all(|queue| !wiped.contains(queue)) {
+                let last = witnesses.entry(published.run).or_insert(published.at);
+                *last = published.at.max(*last);
+            }
+        }
+        witnesses
+    }
+
     /// Each delivery of a message against those before it.
-    fn judge_life(&self, id: LifeId, life: &Life, ahead: &mut BTreeMap<QueueId, usize>, found: &mut Vec<Violation>) {
+    fn judge_life(
+        &self,
+        id: LifeId,
+        life: &Life,
+        witnesses: &HashMap<usize, usize>,
+        ahead: &mut BTreeMap<QueueId, usize>,
+        found: &mut Vec<Violation>,
+    ) {
         let published = self.published.get(&id.0);
         for (n, delivery) in life.deliveries.iter().enumerate() {
             let place = delivery.place;
@@ -365,8 +396,20 @@ impl<'a> Checker<'a> {
             if self.is_duplicate(before, life, delivery) {
                 found.push(Violation::Duplicated(place));
             }
-            match (before.iter().any(|earlier| earlier.place == place), delivery.redelivered) {
-                (true, false) => found.push(Violation::Dishonest(place)),
+            let mut same = before.iter().filter(|earlier| earlier.place == place).peekable();
+            match (same.peek().is_some(), delivery.redelivered) {
+                (true, false) => {
+                    // Within a run no log is needed.
+                    let is_known = |earlier: &Delivery| {
+                        earlier.run == delivery.run
+                            || witnesses.get(&earlier.run).is_some_and(|&witness| earlier.at < witness)
+                    };
+                    if same.any(is_known) {
+                        found.push(Violation::Dishonest(place));
+                    } else if HASTE_IS_WRONG {
+                        found.push(Violation::Hasty(place));
+                    }
+                }
                 (false, true) => *ahead.entry(place.queue).or_default() += 1,
                 _ => {}
             }

@@ -244,8 +244,18 @@ fn requeued_message_may_overtake_nobody_and_be_overtaken() {
 
 #[test]
 fn delivered_message_that_comes_again_must_say_so() {
-    let history = history().confirmed(PLAIN, 1..=1).open(PLAIN, false).deliver(place(PLAIN, 1), false).crash();
-    history.drain(PLAIN, first(PLAIN, 1..=1)).is_red(Violation::Dishonest(place(PLAIN, 1)));
+    let history = history().confirmed(PLAIN, 1..=1).open(PLAIN, false).deliver(place(PLAIN, 1), false);
+    let known = history.clone().confirmed(OTHER, 2..=2).crash().drain(OTHER, first(OTHER, 2..=2));
+    known.drain(PLAIN, first(PLAIN, 1..=1)).is_red(Violation::Dishonest(place(PLAIN, 1)));
+    let perhaps = history.crash().drain(PLAIN, first(PLAIN, 1..=1)).violations();
+    assert_eq!(perhaps.contains(&Violation::Hasty(place(PLAIN, 1))), HASTE_IS_WRONG);
+}
+
+#[test]
+fn requeued_message_must_say_so() {
+    let history = history().confirmed(PLAIN, 1..=1).open(PLAIN, false).deliver(place(PLAIN, 1), false);
+    let history = history.settle(place(PLAIN, 1), Outcome::Requeued).deliver(place(PLAIN, 1), false);
+    history.accept(place(PLAIN, 1)).is_red(Violation::Dishonest(place(PLAIN, 1)));
 }
 
 #[test]

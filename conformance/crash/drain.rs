@@ -79,7 +79,7 @@ async fn drain_queue(client: &mut Client, queue: QueueId) -> Result<usize> {
     count += rest.len();
     held.extend(rest);
     client.accept_all(&mut held).await?;
-    // A cold message is not counted as ready by chance only: the broker's own word is asked for.
+    // The count was of a moment; that a get finds nothing is the broker's last word.
     while let Some(delivery) = client.get(queue).await? {
         client.settle(delivery, Outcome::Accepted, None).await?;
         count += 1;

@@ -97,5 +97,5 @@ fn falsified_record_is_noticed() {
     assert!(matches!(accusations(&history, drop_delivery)[..], [Violation::Lost(..)]));
     assert!(matches!(accusations(&history, resurrect)[..], [Violation::Resurrected(_)]));
     assert!(matches!(accusations(&history, reorder)[..], [Violation::Reordered(..)]));
-    assert!(matches!(accusations(&history, lie)[..], [Violation::Dishonest(_)]));
+    assert!(matches!(accusations(&history, lie)[..], [Violation::Dishonest(_) | Violation::Hasty(_)]));
 }

@@ -83,6 +83,10 @@ pub fn open(
     let mut reader = Reader::default();
     let covered = store::Position(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covered));
     let recovered = store.replay(covered, |record, _| reader.read(record, &mut replay)).map_err(other)?;
+    // A broker that began without what it cannot read would lose messages and say nothing.
+    if let Some(failure) = pages.failure() {
+        return Err(other(failure));
+    }
     clock::start_after(Time(recovered.time_ms()));
     if let Some(torn) = recovered.torn() {
         tracing::warn!(
@@ -101,7 +105,8 @@ pub fn open(
     // What a first start defined must be there before anybody is told that the broker runs.
     log.flush().map_err(other)?;
     watcher.watch(&broker);
-    let checkpointer = Checkpointer::new(broker.clone(), log.clone(), journal, index, persistence.clone());
+    let checkpointer =
+        Checkpointer::new(broker.clone(), log.clone(), journal, index, watcher.clone(), persistence.clone());
     let checkpointer = checkpointer.map_err(other)?;
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
@@ -175,6 +180,14 @@ impl Watcher {
         self.failure.get().map(String::as_str)
     }
 
+    /// What is on the disk is not known any more: the process ends.
+    fn fail(&self, failure: &dyn std::fmt::Display) {
+        tracing::error!(%failure, "the disk has failed: nothing more is confirmed, and the broker stops");
+        // The first failure is what an operator has to know.
+        let _ = self.failure.set(failure.to_string());
+        self.stop.notify_one();
+    }
+
     fn watch(&self, broker: &Arc<Broker>) {
         // Set once, when the broker is opened.
         let _ = self.broker.set(Arc::downgrade(broker));
@@ -207,10 +220,7 @@ impl Owner for Watcher {
     }
 
     fn failed(&self, failure: &store::Failure) {
-        tracing::error!(%failure, "the log has failed: nothing more is confirmed, and the broker stops");
-        // The log tells the first failure only.
-        let _ = self.failure.set(failure.to_string());
-        self.stop.notify_one();
+        self.fail(failure);
     }
 
     fn corrupted(&self, corruption: &store::Corruption) {

@@ -12,10 +12,12 @@
 )]
 
 mod alarm;
+mod app;
 mod broker;
 mod client;
 mod floods;
 mod handshake;
 mod loss;
+mod restart;
 mod slow;
 mod start;

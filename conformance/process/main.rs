@@ -15,6 +15,7 @@ mod alarm;
 mod app;
 mod broker;
 mod client;
+mod damage;
 mod floods;
 mod handshake;
 mod loss;

@@ -9,13 +9,16 @@ use std::{
 
 use crate::{
     app::{App, DURABLE, body, number},
-    broker::{Broker, Refused},
+    broker::{Broker, Refused, until},
 };
 
 /// Files small enough to be compared.
 const SETTINGS: &[&str] =
     &["store.segment_bytes=4MiB", "store.batch_bytes_max=512KiB", "store.unwritten_bytes_max=1MiB"];
 const COUNT: u32 = 50;
+
+/// Bytes of a segment before its first batch.
+const HEADER_BYTES: usize = 4096;
 
 /// A broker that was killed after it had confirmed [`COUNT`] messages, none of them in a checkpoint.
 fn killed() -> Broker {
@@ -141,10 +144,18 @@ fn a_data_directory_in_use_is_refused() {
 fn a_torn_tail_is_cut_off() {
     let mut broker = killed();
     let file = segment(&broker);
-    let end = std::fs::read(&file).unwrap().iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
-    // A batch's beginning, as a write that the crash cut would leave it, then anything.
-    let torn: Vec<u8> = b"TrnB".iter().copied().chain((0..9000_u32).map(|at| (at * 7) as u8 | 1)).collect();
-    overwrite(&file, end.next_multiple_of(8), &torn);
+    let bytes = std::fs::read(&file).unwrap();
+    let length = |at: usize| u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+    let (mut last, mut end) = (0, HEADER_BYTES);
+    while bytes[end..].starts_with(b"TrnB") {
+        (last, end) = (end, end + length(end));
+    }
+    // The header of one more batch as it should be, and of its records some: what a cut write leaves.
+    let mut torn = bytes[last..last + 64].to_vec();
+    torn[8..12].copy_from_slice(&4096_u32.to_le_bytes());
+    torn[24..32].copy_from_slice(&((end - HEADER_BYTES) as u64).to_le_bytes());
+    torn.extend([0x5A; 500]);
+    overwrite(&file, end as u64, &torn);
     broker.start_again();
     broker.await_log("ends in a batch that was not written whole");
     assert_eq!(bodies(&broker), (0..COUNT).collect::<Vec<_>>());
@@ -157,14 +168,40 @@ fn a_torn_tail_is_cut_off() {
 }
 
 #[test]
-fn a_lost_index_is_refused() {
+fn a_lost_index_costs_nothing_while_the_log_is_whole() {
     let mut broker = killed();
     // The last checkpoint of an orderly end covers everything.
     broker.start_again();
     broker.terminate();
     assert_eq!(broker.wait().code(), Some(0));
     std::fs::remove_dir_all(broker.data().join("index")).unwrap();
-    says(&refused(&broker), &["index", "backup"]);
+    broker.start_again();
+    assert_eq!(bodies(&broker), (0..COUNT).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lost_index_is_refused_when_the_log_was_released() {
+    let settings = [SETTINGS, &["store.checkpoint_bytes=64KiB", "store.checkpoint_ms=50"]].concat();
+    let mut broker = Broker::with(&settings);
+    let app = App::on(&broker);
+    app.declare("q", DURABLE, &[]);
+    let first = segment(&broker);
+    until("the first segment is released", || {
+        app.publish_numbers("q", 0..COUNT);
+        app.drain("q");
+        !first.exists()
+    });
+    app.publish("q", &body(7));
+    broker.kill();
+    app.forget();
+    let (index, aside) = (broker.data().join("index"), broker.data().join("aside"));
+    std::fs::rename(&index, &aside).unwrap();
+    let index_name = index.display().to_string();
+    says(&refused(&broker), &["the index", &index_name, "missing", "backup", "tern store salvage"]);
+    assert!(!index.exists(), "no empty one is begun in its place");
+    std::fs::rename(&aside, &index).unwrap();
+    broker.start_again();
+    assert_eq!(bodies(&broker), [7]);
 }
 
 #[test]

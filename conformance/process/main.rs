@@ -16,6 +16,7 @@ mod app;
 mod broker;
 mod client;
 mod damage;
+mod disk;
 mod floods;
 mod handshake;
 mod loss;

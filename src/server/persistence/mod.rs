@@ -14,7 +14,7 @@ mod pages;
 mod replay;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
     thread::JoinHandle,
 };
@@ -28,7 +28,7 @@ use crate::{
     broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
     store::{
         self, Log, Owner, Space, Store,
-        disk::RealDisk,
+        disk::{Disk as _, RealDisk},
         index::{Index, Rank},
     },
 };
@@ -64,7 +64,12 @@ pub fn open(
     let started_at = clock::wall();
     let disk = Arc::new(RealDisk);
     let store = Store::open(disk.clone(), &data_dir.join(LOG_FOLDER), persistence.log.clone()).map_err(other)?;
-    let index = Index::open(disk, &data_dir.join(INDEX_FOLDER), persistence.index.clone()).map_err(other)?;
+    let index_dir = data_dir.join(INDEX_FOLDER);
+    // Before an empty one is begun in its place. A log that is all there needs none.
+    if store.first().0 > 0 && !disk.list(&index_dir).is_ok_and(|files| !files.is_empty()) {
+        return Err(other(IndexLost { dir: index_dir, first: store.first() }));
+    }
+    let index = Index::open(disk, &index_dir, persistence.index.clone()).map_err(other)?;
     let index = Arc::new(index);
     let checkpoint = index.checkpoint();
     let note = checkpoint.as_ref().and_then(|checkpoint| note_of(&checkpoint.note));
@@ -118,6 +123,19 @@ pub fn open(
         "the log was replayed"
     );
     Ok(Opened { broker, log, checkpointer, pages, threads })
+}
+
+/// The index is gone, and with it what of the log was released for its sake. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the index {} is missing or empty, and the log no longer has what is before position {first}: put the folder \
+     back, or restore the data directory from a backup (`tern store salvage` keeps what can be read)",
+    dir.display()
+)]
+struct IndexLost {
+    dir: PathBuf,
+    /// Where the log begins.
+    first: store::Position,
 }
 
 fn other(error: impl std::fmt::Display) -> StartError {

@@ -16,6 +16,7 @@ pub(crate) struct Broker {
     child: Child,
     /// Removed when the test is over.
     dir: TempDir,
+    settings: Vec<String>,
     pub(crate) port: u16,
     stderr: Receiver<String>,
     seen: Vec<String>,
@@ -37,7 +38,10 @@ impl Broker {
 
     /// With some settings and variables of the environment.
     pub(crate) fn with_environment(settings: &[&str], variables: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), settings, variables)
+    }
+
+    fn in_folder(dir: TempDir, settings: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(dir.path(), settings, variables).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (tell, stderr) = mpsc::channel();
@@ -51,7 +55,18 @@ impl Broker {
         let ports = std::fs::read_to_string(ports_file(dir.path())).unwrap();
         let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
         let port = u16::try_from(ports["amqp"].as_u64().unwrap()).unwrap();
-        Self { child, dir, port, stderr, seen: Vec::new() }
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Self { child, dir, settings, port, stderr, seen: Vec::new() }
+    }
+
+    /// Kills it where it stands, and starts it again with the same settings on what it has left.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
+        let started = Self::in_folder(dir, &settings, &[]);
+        *self = started;
     }
 
     /// Waits for a line of the log that contains `text`.

@@ -19,3 +19,4 @@ mod handshake;
 mod loss;
 mod slow;
 mod start;
+mod stream;

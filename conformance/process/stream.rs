@@ -4,7 +4,7 @@ use ternmq::protocol::amqp::codec::method::{AMQPClass, AMQPValue, FieldTable, ba
 
 use crate::{
     broker::{Broker, until},
-    client::{Client, publish},
+    client::{Client, Login, publish},
 };
 
 const MESSAGES: u64 = 20_000;
@@ -29,8 +29,10 @@ fn publish_all(client: &mut Client, offsets: std::ops::Range<u64>) {
 }
 
 /// Reads from a place in the stream to its end, and expects the messages from `first` on.
-fn read(broker: &Broker, offset: AMQPValue, first: u64) {
-    let mut client = broker.channel();
+fn read(port: u16, offset: AMQPValue, first: u64) {
+    let mut client = Client::connect(port);
+    client.login(&Login::default());
+    client.open_channel(1);
     client.qos(500);
     let mut arguments = FieldTable::default();
     arguments.insert("x-stream-offset".into(), offset);
@@ -64,10 +66,10 @@ fn a_stream_on_disk_is_read_from_anywhere_after_a_crash() {
     publish_all(&mut client, MESSAGES / 2..MESSAGES);
     client.await_confirm(MESSAGES);
     for _ in 0..2 {
-        read(&broker, AMQPValue::LongString("first".into()), 0);
-        read(&broker, AMQPValue::LongLongInt(1234), 1234);
-        read(&broker, AMQPValue::Timestamp(half), MESSAGES / 2);
-        read(&broker, AMQPValue::LongLongInt(19_990), 19_990);
+        read(broker.port, AMQPValue::LongString("first".into()), 0);
+        read(broker.port, AMQPValue::LongLongInt(1234), 1234);
+        read(broker.port, AMQPValue::Timestamp(half), MESSAGES / 2);
+        read(broker.port, AMQPValue::LongLongInt(19_990), 19_990);
         broker.crash();
         assert_eq!(declare(&mut broker.channel()), MESSAGES as u32);
     }
@@ -88,8 +90,8 @@ fn several_readers_of_a_stream_on_disk_come_to_its_end() {
     client.await_confirm(MESSAGES);
     std::thread::scope(|scope| {
         for reader in 0..12 {
-            let broker = &broker;
-            scope.spawn(move || read(broker, AMQPValue::LongLongInt(reader * 777), reader as u64 * 777));
+            let port = broker.port;
+            scope.spawn(move || read(port, AMQPValue::LongLongInt(reader * 777), reader as u64 * 777));
         }
     });
 }

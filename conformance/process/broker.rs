@@ -72,6 +72,12 @@ impl Broker {
         refused(command(self.dir.path(), &settings, &[]).spawn().unwrap())
     }
 
+    /// Kills it where it stands, and starts it again with the same settings on what it has left.
+    pub(crate) fn crash(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
     /// Waits for a line of the log that contains `text`.
     pub(crate) fn await_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;

@@ -23,3 +23,4 @@ mod loss;
 mod restart;
 mod slow;
 mod start;
+mod stream;

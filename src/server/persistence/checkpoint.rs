@@ -184,7 +184,7 @@ impl Checkpointer {
     /// Makes a checkpoint.
     pub(super) fn make(&self) -> Result<(), Error> {
         let mut state = self.state.lock();
-        let mut covered = state.boundary;
+        let covered = state.boundary;
         let boundary = self.journal.pins().boundary(|| self.journal.end());
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
         let snapshot = is_new.then(|| self.broker.snapshot());
@@ -205,9 +205,7 @@ impl Checkpointer {
         let mut looked = Vec::new();
         let mut skew = state.skew;
         for queue in self.broker.durable_queues() {
-            if let Some(first) = queue.first_kept() {
-                covered = covered.min(first);
-            } else if let Some(look) = queue.look(state.boundary, &window) {
+            if let Some(look) = queue.look(state.boundary, &window) {
                 let largest = state.largest.entry(queue.id).or_default();
                 for put in &look.puts {
                     skew = skew.max(largest.0.saturating_sub(put.place.0));
@@ -296,6 +294,12 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
     }
     for &(level, seq) in &look.heads {
         changes.advance_head(entries::MESSAGES, entries::owner(id, level), Rank::new(0, seq));
+        if queue.is_stream() {
+            changes.advance_head(entries::SEGMENTS, entries::header_owner(id), Rank::new(seq, 0));
+        }
+    }
+    for segment in &look.segments {
+        changes.put(entries::segment_key(id, segment.base), &entries::put_segment(segment));
     }
     if let Some(header) = &look.header {
         changes.advance_head(entries::DEADLINES, entries::owner(id, 0), Rank::new(header.next_deadline.0, 0));

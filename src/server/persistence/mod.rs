@@ -12,6 +12,7 @@ mod journal;
 mod messages;
 mod pages;
 mod replay;
+mod streams;
 
 use std::{
     path::{Path, PathBuf},
@@ -35,6 +36,7 @@ use crate::{
 use checkpoint::{Checkpointer, note_of, snapshot_of};
 use pages::Pages;
 use replay::Reader;
+use streams::Streams;
 
 /// Folder of the log in the data directory.
 const LOG_FOLDER: &str = "log";
@@ -50,6 +52,7 @@ pub struct Opened {
     pub log: Arc<Log>,
     checkpointer: Arc<Checkpointer>,
     pages: Arc<Pages>,
+    streams: Arc<Streams>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -115,6 +118,8 @@ pub fn open(
     let checkpointer = checkpointer.map_err(other)?;
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
+    let streams = watcher.streams.clone();
+    threads.push(streams.start(&broker).map_err(other)?);
     tracing::info!(
         records = replayed.records,
         queues = replayed.queues,
@@ -122,7 +127,7 @@ pub fn open(
         ms = clock::wall().ms_since(started_at),
         "the log was replayed"
     );
-    Ok(Opened { broker, log, checkpointer, pages, threads })
+    Ok(Opened { broker, log, checkpointer, pages, streams, threads })
 }
 
 /// The index is gone, and with it what of the log was released for its sake. Nothing was changed.
@@ -163,6 +168,7 @@ impl Opened {
     pub fn close(self) {
         self.checkpointer.stop();
         self.pages.stop();
+        self.streams.stop();
         for thread in self.threads {
             // One that panicked has said so.
             let _ = thread.join();
@@ -185,6 +191,7 @@ pub struct Watcher {
     broker: OnceLock<Weak<Broker>>,
     failure: OnceLock<String>,
     stop: Arc<Notify>,
+    streams: Arc<Streams>,
 }
 
 impl Watcher {
@@ -220,6 +227,9 @@ impl Owner for Watcher {
     fn flushed(&self, _: store::Position) {
         if let Some(broker) = self.broker() {
             broker.waiting.proceed();
+            if broker.waiting.has_streams() {
+                self.streams.flushed();
+            }
         }
     }
 

@@ -15,7 +15,10 @@ use crate::{
     broker::{
         Broker,
         message::Message,
-        queue::cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+        queue::{
+            cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+            stream::Summary,
+        },
         record::QueueId,
         time::Time,
         turn::Turn,
@@ -34,7 +37,7 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
-    /// At most one request of each kind for each queue.
+    /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
     asked: Condvar,
     /// Why the index could not be read while records were replayed.
@@ -145,6 +148,15 @@ impl ColdPages for Pages {
             header.levels.extend(entries::level(level.rank.order as u8, level.value.as_bytes()));
         }
         Some(header)
+    }
+
+    fn segments(&self, queue: QueueId) -> Vec<Summary> {
+        let mut scan = self.index.scan(entries::SEGMENTS, entries::header_owner(queue), Rank::MIN);
+        let mut segments = Vec::new();
+        while let Some((rank, value)) = self.at_start(scan.next_entry()).flatten() {
+            segments.extend(entries::segment(rank.order, value));
+        }
+        segments
     }
 }
 

@@ -11,7 +11,10 @@ use ternmq::{
     broker::{
         Options as BrokerOptions,
         message::Message,
-        queue::cold::{ColdEntry, Header, Page, PageRequest, Window},
+        queue::{
+            cold::{ColdEntry, Header, Page, PageRequest, Window},
+            stream::Summary,
+        },
         record::{Appended, Journal, Pins, Position, QueueId, Record, message_in},
         time::Time,
         turn::Turn,
@@ -291,6 +294,10 @@ impl ColdPages for Pages {
 
     fn header(&self, _: QueueId) -> Option<Header> {
         None
+    }
+
+    fn segments(&self, _: QueueId) -> Vec<Summary> {
+        Vec::new()
     }
 }
 

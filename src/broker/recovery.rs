@@ -485,8 +485,14 @@ impl<'a> Replay<'a> {
         let declaration =
             QueueDeclaration { is_durable: true, is_auto_delete: auto_delete, owner: None, arguments, parsed };
         let queue = vhost.add_queue(id, name.clone(), declaration, &mut self.turn);
-        if let Some(header) = self.turn.broker.cold_pages().and_then(|pages| pages.header(id)) {
-            queue.lock().restore_header(header);
+        if let Some(pages) = self.turn.broker.cold_pages()
+            && let Some(header) = pages.header(id)
+        {
+            let mut machine = queue.lock();
+            match &mut machine.stream {
+                Some(stream) => stream.restore_index(header, pages.segments(id)),
+                None => machine.restore_header(header),
+            }
         }
         Ok(Some(queue))
     }

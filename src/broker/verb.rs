@@ -11,8 +11,13 @@ use parking_lot::Mutex;
 
 use super::{
     connections::ConnectionHandle,
-    queue::cold::{ColdEntry, Header, PageRequest},
+    queue::{
+        Queue,
+        cold::{ColdEntry, Header, PageRequest},
+        stream::Summary,
+    },
     record::QueueId,
+    turn::Turn,
 };
 
 /// What a verb came to.
@@ -40,12 +45,16 @@ pub trait ColdPages: Send + Sync {
 
     /// The header of a queue, while records are replayed.
     fn header(&self, queue: QueueId) -> Option<Header>;
+
+    /// The segments of a stream, in order, while records are replayed.
+    fn segments(&self, queue: QueueId) -> Vec<Summary>;
 }
 
-/// Connections with replies or verbs that wait.
+/// Connections with replies or verbs that wait, and streams whose readers do.
 #[derive(Default)]
 pub struct Waiting {
     connections: Mutex<Vec<Weak<dyn ConnectionHandle>>>,
+    streams: Mutex<Vec<Weak<Queue>>>,
 }
 
 impl Waiting {
@@ -53,6 +62,26 @@ impl Waiting {
     /// what it waited for.
     pub fn register(&self, connection: Weak<dyn ConnectionHandle>) {
         self.connections.lock().push(connection);
+    }
+
+    /// Has the readers of a stream served once when the log has been flushed further. Called under the
+    /// queue's lock.
+    pub(in crate::broker) fn await_flush(&self, stream: Weak<Queue>) {
+        self.streams.lock().push(stream);
+    }
+
+    /// Whether [`Self::serve_streams`] is to be called when the log has been flushed.
+    pub fn has_streams(&self) -> bool {
+        !self.streams.lock().is_empty()
+    }
+
+    /// The log has been flushed further: serves the readers of streams who waited for that. Takes as long
+    /// as it takes to hand deliveries over, so the log's own thread is not to do it.
+    pub fn serve_streams(&self, turn: &mut Turn<'_>) {
+        let waiting = std::mem::take(&mut *self.streams.lock());
+        for stream in waiting.iter().filter_map(Weak::upgrade) {
+            stream.serve_flushed(turn);
+        }
     }
 
     /// The log has been flushed further, or a page is there.

@@ -6,6 +6,8 @@
 //! ([`Queue::looked`](super::Queue::looked)): then the queue forgets what it need not have here. What
 //! comes back does so in pages ([`Page`]), which somebody reads while nobody waits under a lock.
 //!
+//! Streams keep their own account of the same ([`super::stream`]).
+//!
 //! Invariants:
 //! - every message that is alive, in the log, and has a seq below `indexed_below` is in the index or
 //!   among the puts of the look under way; below `committed_below` it is in the index;
@@ -18,7 +20,7 @@ use std::{
     sync::Weak,
 };
 
-use super::{Queue, ready::Entry};
+use super::{Queue, ready::Entry, stream::Summary};
 use crate::broker::{
     message::Message,
     record::{Position, QueueId},
@@ -34,7 +36,7 @@ pub struct ColdEntry {
     pub seq: u64,
     /// Where the log has it.
     pub place: Position,
-    /// When it expires.
+    /// When it expires; of a message of a stream, when it came.
     pub deadline: Time,
     /// It brought its time to live along: it may expire before those in front of it.
     pub has_own_ttl: bool,
@@ -121,16 +123,19 @@ pub struct Look {
     pub deletes: Vec<Gone>,
     /// Level and the seq below which nothing of it is alive.
     pub heads: Vec<(u8, u64)>,
+    /// Of a stream: segments that are new or have grown.
+    pub segments: Vec<Summary>,
     /// The new header, if it is another one.
     pub header: Option<Header>,
 }
 
 impl Look {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         !self.is_purged
             && self.puts.is_empty()
             && self.deletes.is_empty()
             && self.heads.is_empty()
+            && self.segments.is_empty()
             && self.header.is_none()
     }
 }

@@ -10,7 +10,10 @@
 
 use std::cell::RefCell;
 
-use crate::broker::consumer::{Assigned, ConsumerId, ConsumerOptions};
+use crate::broker::{
+    consumer::{Assigned, ConsumerId, ConsumerOptions},
+    time::Time,
+};
 
 /// A consumer as its queue sees it.
 pub struct Consumer {
@@ -34,6 +37,8 @@ pub struct Consumer {
 pub struct Cursor {
     /// The offset to look at next.
     pub next: u64,
+    /// What came earlier it does not want.
+    pub since: Time,
     /// What it wants to see.
     pub filter: super::stream::Filter,
 }
@@ -213,7 +218,8 @@ impl Consumers {
 }
 
 impl Consumer {
-    fn could_take(&mut self) -> bool {
+    /// Whether it could take a message that has to be fetched first.
+    pub(super) fn could_take(&mut self) -> bool {
         let could = self.take_credit();
         if could && !self.options.no_ack {
             self.unsettled -= 1;

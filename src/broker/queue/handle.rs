@@ -327,6 +327,7 @@ impl Queue {
         mut effects: Effects,
         turn: &mut Turn<'_>,
     ) {
+        self.mark(&mut machine, turn);
         self.retain(&mut machine, turn);
         self.run(&mut machine, turn, &mut effects);
         if machine.ready.next_deadline() <= turn.now {
@@ -334,6 +335,40 @@ impl Queue {
         }
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
+    }
+
+    /// Notes how far the log has to be flushed before a stream's new messages may be read.
+    fn mark(&self, machine: &mut Machine, turn: &Turn<'_>) {
+        let Some(stream) = &mut machine.stream else { return };
+        match turn.broker.journal().filter(|_| self.is_logged(turn)) {
+            // What was recorded last may be of another queue: later is as good.
+            Some(journal) => stream.mark(turn.gate().unwrap_or_else(|| journal.end())),
+            None => stream.mark_safe(),
+        }
+    }
+
+    /// The log was flushed: serves those who waited for that.
+    pub(in crate::broker) fn serve_flushed(self: &Arc<Self>, turn: &mut Turn<'_>) {
+        if let Some(stream) = &mut self.machine.lock().stream {
+            stream.set_awaited(false);
+        }
+        self.serve(turn);
+    }
+
+    /// Has somebody come when more of a stream may be read.
+    fn await_flush(self: &Arc<Self>, machine: &mut Machine, turn: &Turn<'_>) {
+        if machine.consumers.is_empty() {
+            return;
+        }
+        let Some(stream) = &mut machine.stream else { return };
+        let Some((until, journal)) = stream.unflushed_until().zip(turn.broker.journal()) else { return };
+        if !stream.set_awaited(true) {
+            turn.broker.waiting.await_flush(Arc::downgrade(self));
+        }
+        // It may have been flushed before anybody was to come.
+        if until <= journal.flushed() {
+            self.appoint(turn.now, turn);
+        }
     }
 
     /// Has a stream give up what its limits no longer allow, a bounded part of it.
@@ -351,13 +386,6 @@ impl Queue {
     /// Whether changes of this queue are recorded.
     pub(in crate::broker) fn is_logged(&self, turn: &Turn<'_>) -> bool {
         self.survives_restart() && turn.broker.is_logged()
-    }
-
-    /// The place in the log of the oldest message of a stream; [`None`] for other queues.
-    pub fn first_kept(&self) -> Option<Position> {
-        let machine = self.machine.lock();
-        let stream = machine.stream.as_ref()?;
-        Some(stream.first_place().unwrap_or(Position(u64::MAX)))
     }
 
     /// Whether it is in the log: durable, and not to go with its connection.
@@ -522,8 +550,12 @@ impl Queue {
         let cursor = self.cursor(&machine, &options, turn.now)?;
         machine.had_consumer = true;
         machine.used_at = turn.now;
+        let is_settling = !options.no_ack;
         machine.consumers.add(id, options, cursor);
         machine.elect();
+        if is_settling && effects.wants_settled {
+            effects.handed = machine.prepare_handed();
+        }
         self.run(&mut machine, turn, &mut effects);
         self.finish(machine, effects, turn);
         Ok(())
@@ -559,7 +591,8 @@ impl Queue {
         let spec = OffsetSpec::parse_argument(options.arguments.get("x-stream-offset"))
             .map_err(|error| refuse("x-stream-offset", &error))?;
         let filter = Filter::parse(&options.arguments);
-        Ok(Some(Box::new(Cursor { next: stream.resolve(&spec, now), filter })))
+        let start = stream.resolve(&spec, now);
+        Ok(Some(Box::new(Cursor { next: start.offset, since: start.since, filter })))
     }
 
     /// Ends a consumer; what it holds stays unsettled. Returns whether the queue has to be deleted
@@ -706,6 +739,7 @@ impl Queue {
             has_more |= machine.compact(CHUNK);
             has_more |= self.retain(&mut machine, turn);
             if !has_more {
+                machine.forget_unread();
                 self.run(&mut machine, turn, &mut effects);
                 self.appoint_next(&machine, turn);
             }
@@ -767,6 +801,9 @@ impl Queue {
 
     /// Dispatches and hands over until nobody can take more.
     pub(super) fn run(&self, machine: &mut Machine, turn: &mut Turn<'_>, effects: &mut Effects) {
+        if let Some((stream, journal)) = machine.stream.as_mut().zip(turn.broker.journal()) {
+            stream.flushed(journal.flushed());
+        }
         loop {
             machine.dispatch(turn.now, effects);
             if !machine.has_assigned() {
@@ -831,6 +868,9 @@ impl Queue {
         if machine.cold.is_some() {
             machine.prune_gone();
             self.ask_for_pages(&mut machine, turn);
+        } else if machine.stream.is_some() {
+            self.ask_for_pages(&mut machine, turn);
+            self.await_flush(&mut machine, turn);
         }
         drop(machine);
         for dead in effects.dead {

@@ -309,6 +309,9 @@ impl Machine {
             Err(pushed) => return pushed,
         };
         self.enter(seq, message, Position::NONE, now, effects);
+        if let Some(stream) = &mut self.stream {
+            stream.mark_safe();
+        }
         Pushed::Accepted(seq)
     }
 
@@ -414,11 +417,16 @@ impl Machine {
     /// led to is in the log, too.
     pub fn restore(&mut self, entry: Entry, at: Time) {
         if let Some(stream) = &mut self.stream {
+            // The index has it already, or retention took it.
+            if entry.seq < stream.next_offset() {
+                return;
+            }
             if stream.is_empty() {
                 stream.start_at(entry.seq);
             }
             debug_assert_eq!(stream.next_offset(), entry.seq, "a stream's records have no gaps");
             stream.append(entry.message, at, entry.place);
+            stream.mark_safe();
             return;
         }
         self.next_seq = self.next_seq.max(entry.seq + 1);
@@ -456,6 +464,19 @@ impl Machine {
         if self.consumers.is_empty() { self.handed.release() } else { None }
     }
 
+    /// A consumer has come: what it may be given is reserved before it is. Returns what is to be recorded.
+    pub fn prepare_handed(&mut self) -> Option<u64> {
+        if self.stream.is_some() {
+            return None;
+        }
+        let first = match self.ready.front() {
+            Front::Entry(entry) => entry.seq,
+            Front::Cold(level) => self.ready.gap(level).map_or(self.next_seq, |gap| gap.from),
+            Front::Empty => self.next_seq,
+        };
+        self.handed.prepare(first)
+    }
+
     /// Messages up to this one count as delivered after a restart.
     pub fn handed_up_to(&self) -> u64 {
         self.handed.reserved()
@@ -471,6 +492,12 @@ impl Machine {
         if let Some(stream) = &mut self.stream {
             stream.trim_to(first);
         }
+    }
+
+    /// Has a stream give up what it fetched and nobody reads any more.
+    pub(super) fn forget_unread(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        if self.consumers.is_empty() { stream.forget_fetched() } else { stream.forget_unread() }
     }
 
     /// Forgets all messages, as a deleted queue does.
@@ -616,7 +643,7 @@ impl Machine {
     }
 
     fn dispatch_stream(&mut self) {
-        let Some(stream) = &self.stream else { return };
+        let Some(stream) = &mut self.stream else { return };
         let slots: Vec<u32> = self.consumers.slots().to_vec();
         for slot in slots {
             let is_allowed = self.consumers.active.is_none_or(|active| active == slot);
@@ -626,17 +653,29 @@ impl Machine {
                 continue;
             }
             let mut next = cursor.next;
+            // Who cannot take anything keeps nothing in memory.
+            if stream.is_cold_at(next) && consumer.could_take() {
+                stream.read_at(next);
+            }
             let mut bytes = 0;
             let mut is_at_end = false;
             while consumer.assigned.len() < DISPATCH_MAX && bytes < DISPATCH_BYTES_MAX {
                 let Some(cursor) = &consumer.cursor else { break };
-                let (offset, message) = match stream.next(next, &cursor.filter) {
+                let (offset, message) = match stream.next(next, cursor.since, &cursor.filter) {
                     Next::Message(offset, message) => (offset, message.clone()),
                     Next::Searched(offset) => {
                         next = offset;
                         // What does not fit the filter costs its consumer's turn, not the lock.
                         bytes += DISPATCH_BYTES_MAX / 8;
                         continue;
+                    }
+                    Next::Cold(offset) => {
+                        next = offset;
+                        is_at_end = true;
+                        if consumer.could_take() {
+                            stream.want(offset);
+                        }
+                        break;
                     }
                     Next::End(offset) => {
                         next = offset;

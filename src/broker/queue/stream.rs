@@ -7,18 +7,28 @@
 //! ```text
 //!    segments:   [ base 0 | 256 messages ] [ base 256 | .. ] ... [ base n | .. ]
 //!                  first_offset                                      next_offset - 1
+//!                └──── cold: summaries ────┘└──────── resident ────────┘
 //! ```
+//!
+//! With an index ([`cold`]) only the end of the stream is resident. Of an older segment memory has a
+//! [`Summary`], which is all that retention and searching by time need; readers have its messages
+//! fetched.
 //!
 //! Invariants:
 //! - offsets are contiguous: a segment's base is its predecessor's base plus its length;
 //! - times never decrease with offsets;
-//! - no segment but the last may be empty, and the last is empty only when the stream is.
+//! - no segment is empty;
+//! - cold segments come before resident ones, and the index has all of their messages;
+//! - nobody is given what the log has not flushed ([`flush`]).
 
+mod cold;
+mod flush;
 mod offset;
 
 use std::collections::VecDeque;
 
 pub use self::offset::{OffsetError, OffsetSpec};
+use self::{cold::Cold, flush::Unflushed};
 use super::arguments::QueueArguments;
 use crate::broker::{
     message::Message,
@@ -79,38 +89,86 @@ pub struct Stream {
     next_offset: u64,
     held_bytes: u64,
     body_bytes: u64,
-    /// Offset of the first message that came at the time of the last one.
-    last_chunk_offset: u64,
+    unflushed: Unflushed,
+    /// What an index keeps of it, when one does.
+    cold: Option<Box<Cold>>,
+}
+
+/// What a stream knows of a segment wherever its messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The first offset.
+    pub base: u64,
+    /// Messages.
+    pub count: u64,
+    /// When the first one came.
+    pub first_time: Time,
+    /// When the last one came.
+    pub last_time: Time,
+    /// The first offset of the stream whose message came at that time.
+    pub last_time_offset: u64,
+    /// Bytes that the messages account for.
+    pub held_bytes: u64,
+    /// Bytes of the bodies alone.
+    pub body_bytes: u64,
+}
+
+impl Summary {
+    /// Of a segment whose first message comes at `time`, after a segment of which it has `previous`.
+    fn begin(base: u64, time: Time, previous: Option<&Self>) -> Self {
+        let same_time = previous.filter(|previous| previous.last_time == time);
+        let last_time_offset = same_time.map_or(base, |previous| previous.last_time_offset);
+        Self { base, count: 0, first_time: time, last_time: time, last_time_offset, held_bytes: 0, body_bytes: 0 }
+    }
+
+    fn add(&mut self, message: &Message, time: Time) {
+        if time != self.last_time {
+            self.last_time_offset = self.end();
+            self.last_time = time;
+        }
+        self.count += 1;
+        self.held_bytes += message.held_bytes();
+        self.body_bytes += message.body_bytes();
+    }
+
+    fn end(&self) -> u64 {
+        self.base + self.count
+    }
 }
 
 #[derive(Debug)]
 struct Segment {
-    base: u64,
-    /// Where the log has the oldest message.
-    place: Position,
+    summary: Summary,
+    /// Its messages; none when it is cold.
     entries: Vec<Entry>,
-    held_bytes: u64,
-    body_bytes: u64,
 }
 
+/// A message of a stream.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     time: Time,
+    /// Where the log has it.
+    place: Position,
     message: Message,
 }
 
 impl Segment {
     fn end(&self) -> u64 {
-        self.base + self.entries.len() as u64
+        self.summary.end()
     }
 
-    fn first_time(&self) -> Option<Time> {
-        self.entries.first().map(|entry| entry.time)
+    fn is_cold(&self) -> bool {
+        self.entries.is_empty()
     }
+}
 
-    fn last_time(&self) -> Option<Time> {
-        self.entries.last().map(|entry| entry.time)
-    }
+/// Where a consumer begins: at an offset, but with nothing that came before a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The offset.
+    pub offset: u64,
+    /// The time.
+    pub since: Time,
 }
 
 /// What a search for the next message came to.
@@ -120,68 +178,69 @@ pub enum Next<'a> {
     Message(u64, &'a Message),
     /// Nothing up to this offset passes, and more was not looked at: ask again from there.
     Searched(u64),
-    /// Nothing more has come; the next message will have this offset.
+    /// The message at this offset is not in memory: [`Stream::want`] it.
+    Cold(u64),
+    /// Nothing more can be read; the next message will have this offset or a later one.
     End(u64),
 }
 
 impl Stream {
     /// An empty stream.
     pub fn new(options: StreamOptions) -> Self {
-        Self { options, segments: VecDeque::new(), next_offset: 0, held_bytes: 0, body_bytes: 0, last_chunk_offset: 0 }
+        Self {
+            options,
+            segments: VecDeque::new(),
+            next_offset: 0,
+            held_bytes: 0,
+            body_bytes: 0,
+            unflushed: Unflushed::default(),
+            cold: None,
+        }
     }
 
-    /// Adds a message and returns its offset.
+    /// Adds a message, which the log has at `place`, and returns its offset. Nobody can read it before
+    /// it is marked as safe.
     ///
     /// Drops nothing: call [`Stream::retain`] afterwards.
     pub fn append(&mut self, message: Message, now: Time, place: Position) -> u64 {
         let offset = self.next_offset;
-        let last_time = self.segments.back().and_then(Segment::last_time);
+        let last = self.segments.back().map(|segment| segment.summary);
         // The clock never runs backwards, but searching by time must not depend on it.
-        let now = last_time.map_or(now, |last| last.max(now));
-        if last_time != Some(now) {
-            self.last_chunk_offset = offset;
-        }
-        let (held_bytes, body_bytes) = (message.held_bytes(), message.body_bytes());
-        if self.starts_segment(held_bytes, now) {
-            let entries = Vec::new();
-            self.segments.push_back(Segment { base: offset, place, entries, held_bytes: 0, body_bytes: 0 });
+        let time = last.map_or(now, |last| last.last_time.max(now));
+        let held_bytes = message.held_bytes();
+        if self.starts_segment(held_bytes, time) {
+            let summary = Summary::begin(offset, time, last.as_ref());
+            self.segments.push_back(Segment { summary, entries: Vec::new() });
         }
         let segment = self.segments.back_mut().expect("a first append starts a segment");
-        segment.entries.push(Entry { time: now, message });
-        // A message that several queues took is in the log earlier than in its queue.
-        segment.place = segment.place.min(place);
-        segment.held_bytes += held_bytes;
-        segment.body_bytes += body_bytes;
         self.held_bytes += held_bytes;
-        self.body_bytes += body_bytes;
+        self.body_bytes += message.body_bytes();
+        segment.summary.add(&message, time);
+        segment.entries.push(Entry { time, place, message });
         self.next_offset += 1;
         self.compact_behind();
         offset
     }
 
     fn starts_segment(&self, held_bytes: u64, now: Time) -> bool {
-        let Some(last) = self.segments.back() else { return true };
+        let Some(last) = self.segments.back().filter(|last| !last.is_cold()) else { return true };
         last.entries.len() >= SEGMENT_MESSAGES_MAX
-            || last.held_bytes.saturating_add(held_bytes) > self.options.segment_bytes()
-            || last.first_time().is_some_and(|first| now.ms_since(first) > self.options.segment_age_ms())
+            || last.summary.held_bytes.saturating_add(held_bytes) > self.options.segment_bytes()
+            || now.ms_since(last.summary.first_time) > self.options.segment_age_ms()
     }
 
     fn compact_behind(&mut self) {
         if let Some(offset) = self.next_offset.checked_sub(1 + UNCOMPACTED_MESSAGES as u64)
             && let Some((segment_index, entry_index)) = self.locate(offset)
+            && let Some(entry) = self.segments[segment_index].entries.get_mut(entry_index)
         {
-            self.segments[segment_index].entries[entry_index].message.compact();
+            entry.message.compact();
         }
-    }
-
-    /// Where the log has the oldest message.
-    pub fn first_place(&self) -> Option<Position> {
-        self.segments.front().map(|segment| segment.place)
     }
 
     /// The offset of the oldest message; the next offset when there is none.
     pub fn first_offset(&self) -> u64 {
-        self.segments.front().map_or(self.next_offset, |first| first.base)
+        self.segments.front().map_or(self.next_offset, |first| first.summary.base)
     }
 
     /// The offset that the next message gets.
@@ -223,38 +282,55 @@ impl Stream {
         }
         let over_bytes = self.options.max_length_bytes.is_some_and(|limit| self.held_bytes > limit);
         let over_age = |first: &Segment| {
-            self.options
-                .max_age_ms
-                .is_some_and(|limit| first.last_time().is_some_and(|last| now.ms_since(last) > limit))
+            self.options.max_age_ms.is_some_and(|limit| now.ms_since(first.summary.last_time) > limit)
         };
         match self.segments.front() {
             Some(first) if over_bytes || over_age(first) => {}
             _ => return 0,
         }
-        let dropped = self.segments.pop_front().expect("two segments or more");
+        self.drop_front().map_or(0, |dropped| dropped.count as usize)
+    }
+
+    fn drop_front(&mut self) -> Option<Summary> {
+        let dropped = self.segments.pop_front()?.summary;
         self.held_bytes -= dropped.held_bytes;
         self.body_bytes -= dropped.body_bytes;
-        dropped.entries.len()
+        let first = self.first_offset();
+        if let Some(cold) = &mut self.cold {
+            cold.forget_before(first);
+        }
+        Some(dropped)
     }
 
     /// Gives an empty stream the offset of its first message.
     pub(in crate::broker) fn start_at(&mut self, offset: u64) {
         debug_assert!(self.is_empty());
         self.next_offset = offset;
-        self.last_chunk_offset = offset;
+        self.mark_safe();
     }
 
-    /// Drops the segments that end before `first`, as [`Stream::retain`] did when it was logged.
+    /// Drops what is before `first`, as [`Stream::retain`] did when it was logged. Segments may have
+    /// been cut otherwise then: of one in memory the rest stays.
     pub(in crate::broker) fn trim_to(&mut self, first: u64) {
-        while let Some(front) = self.segments.front().filter(|front| front.base < first) {
-            // Limits may have changed since, and segments been cut otherwise: then the rest stays.
+        while let Some(front) = self.segments.front().filter(|front| front.summary.base < first) {
             if front.end() > first {
-                return;
+                return self.trim_front(first);
             }
-            self.held_bytes -= front.held_bytes;
-            self.body_bytes -= front.body_bytes;
-            self.segments.pop_front();
+            self.drop_front();
         }
+    }
+
+    fn trim_front(&mut self, first: u64) {
+        let Some(front) = self.segments.front_mut().filter(|front| !front.is_cold()) else { return };
+        let before = front.summary;
+        front.entries.drain(..(first - before.base) as usize);
+        let Some(time) = front.entries.first().map(|entry| entry.time) else { return };
+        front.summary = Summary::begin(first, time, None);
+        for entry in &front.entries {
+            front.summary.add(&entry.message, entry.time);
+        }
+        self.held_bytes -= before.held_bytes - front.summary.held_bytes;
+        self.body_bytes -= before.body_bytes - front.summary.body_bytes;
     }
 
     /// The moment from which [`Stream::retain`] will drop something for its age, if any.
@@ -262,82 +338,104 @@ impl Stream {
         if self.segments.len() < 2 {
             return None;
         }
-        let last = self.segments.front().and_then(Segment::last_time)?;
+        let last = self.segments.front()?.summary.last_time;
         Some(last.after_ms(self.options.max_age_ms?.saturating_add(1)))
     }
 
-    /// The offset at which a consumer that asked for `spec` starts.
-    pub fn resolve(&self, spec: &OffsetSpec, now: Time) -> u64 {
-        match *spec {
+    /// Where a consumer that asked for `spec` starts.
+    pub fn resolve(&self, spec: &OffsetSpec, now: Time) -> Start {
+        let offset = match *spec {
             OffsetSpec::First => self.first_offset(),
-            OffsetSpec::Last => self.last_chunk_offset.clamp(self.first_offset(), self.next_offset),
+            OffsetSpec::Last => {
+                let last = self.segments.back().map_or(self.next_offset, |last| last.summary.last_time_offset);
+                last.max(self.first_offset())
+            }
             OffsetSpec::Next => self.next_offset,
             OffsetSpec::Offset(offset) => offset.clamp(self.first_offset(), self.next_offset),
-            OffsetSpec::Timestamp(secs) => self.offset_at(Time(secs.saturating_mul(1000))),
-            OffsetSpec::Interval(ms) => self.offset_at(Time(now.0.saturating_sub(ms))),
-        }
+            OffsetSpec::Timestamp(secs) => return self.start_since(Time(secs.saturating_mul(1000))),
+            OffsetSpec::Interval(ms) => return self.start_since(Time(now.0.saturating_sub(ms))),
+        };
+        Start { offset, since: Time(0) }
     }
 
-    /// The first offset whose message came at `time` or later.
-    fn offset_at(&self, time: Time) -> u64 {
-        let index = self.segments.partition_point(|segment| segment.last_time().is_some_and(|last| last < time));
-        match self.segments.get(index) {
-            None => self.next_offset,
-            Some(segment) => segment.base + segment.entries.partition_point(|entry| entry.time < time) as u64,
-        }
+    /// The first message that came at `since` or later. Where it is in a segment that is not in memory,
+    /// its reader passes over those before it.
+    fn start_since(&self, since: Time) -> Start {
+        let index = self.segments.partition_point(|segment| segment.summary.last_time < since);
+        let offset = self.segments.get(index).map_or(self.next_offset, |segment| {
+            let earlier = segment.entries.partition_point(|entry| entry.time < since);
+            segment.summary.base + earlier as u64
+        });
+        Start { offset, since }
     }
 
-    /// The message at `offset` and when it came, unless retention took it or it has not come yet.
+    /// The message at `offset` and when it came, unless retention took it, it has not come yet, or it
+    /// is not in memory.
     pub fn get(&self, offset: u64) -> Option<(&Message, Time)> {
         let (segment_index, entry_index) = self.locate(offset)?;
-        let entry = &self.segments[segment_index].entries[entry_index];
+        let entry = self.entries_of(segment_index)?.get(entry_index)?;
         Some((&entry.message, entry.time))
     }
 
     fn locate(&self, offset: u64) -> Option<(usize, usize)> {
         // Readers are mostly at the end.
         let last = self.segments.back()?;
-        let segment_index = if offset >= last.base {
+        let segment_index = if offset >= last.summary.base {
             self.segments.len() - 1
         } else {
-            self.segments.partition_point(|segment| segment.base <= offset).checked_sub(1)?
+            self.segments.partition_point(|segment| segment.summary.base <= offset).checked_sub(1)?
         };
         let segment = &self.segments[segment_index];
-        (offset < segment.end()).then(|| (segment_index, (offset - segment.base) as usize))
+        (offset < segment.end()).then(|| (segment_index, (offset - segment.summary.base) as usize))
     }
 
-    /// The first message at `from` or later that passes the filter. What retention took is skipped.
+    /// The messages of a segment, if they are in memory.
+    fn entries_of(&self, segment_index: usize) -> Option<&[Entry]> {
+        let segment = &self.segments[segment_index];
+        match &self.cold {
+            Some(cold) if segment.is_cold() => cold.page(segment.summary.base),
+            _ => Some(&segment.entries),
+        }
+    }
+
+    /// The first message at `from` or later that came at `since` or later and passes the filter. What
+    /// retention took is skipped.
     ///
     /// Looks at no more than [`SCAN_MESSAGES_MAX`] messages.
-    pub fn next(&self, from: u64, filter: &Filter) -> Next<'_> {
-        let from = from.max(self.first_offset());
-        let Some((mut segment_index, mut entry_index)) = self.locate(from) else {
-            return Next::End(from.max(self.next_offset));
+    pub fn next(&self, from: u64, since: Time, filter: &Filter) -> Next<'_> {
+        let mut offset = from.max(self.first_offset());
+        let end = self.unflushed.readable_below().min(self.next_offset);
+        let looked_max = offset.saturating_add(SCAN_MESSAGES_MAX as u64);
+        let Some((mut segment_index, mut entry_index)) = self.locate(offset).filter(|_| offset < end) else {
+            return Next::End(offset);
         };
-        let mut offset = from;
-        for _ in 0..SCAN_MESSAGES_MAX {
-            let segment = &self.segments[segment_index];
-            let message = &segment.entries[entry_index].message;
-            if filter.passes(message) {
-                return Next::Message(offset, message);
+        loop {
+            let Some(entries) = self.entries_of(segment_index) else { return Next::Cold(offset) };
+            for entry in &entries[entry_index..] {
+                if offset == end {
+                    return Next::End(offset);
+                }
+                if offset == looked_max {
+                    return Next::Searched(offset);
+                }
+                if since <= entry.time && filter.passes(&entry.message) {
+                    return Next::Message(offset, &entry.message);
+                }
+                offset += 1;
             }
-            offset += 1;
-            if offset == self.next_offset {
+            (segment_index, entry_index) = (segment_index + 1, 0);
+            if segment_index == self.segments.len() {
                 return Next::End(offset);
             }
-            entry_index += 1;
-            if entry_index == segment.entries.len() {
-                (segment_index, entry_index) = (segment_index + 1, 0);
-            }
         }
-        Next::Searched(offset)
     }
 
     /// Takes every message away, for the deletion of the stream. The next offset stays.
     pub fn clear(&mut self) {
         self.segments.clear();
         (self.held_bytes, self.body_bytes) = (0, 0);
-        self.last_chunk_offset = self.next_offset;
+        self.cold = None;
+        self.mark_safe();
     }
 }
 

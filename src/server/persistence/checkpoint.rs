@@ -27,7 +27,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    entries,
+    Watcher, entries,
     journal::LogJournal,
     reclaim::{self, Reclaimer},
 };
@@ -64,6 +64,7 @@ pub(super) struct Checkpointer {
     log: Arc<Log>,
     journal: Arc<LogJournal>,
     index: Arc<Index>,
+    watcher: Arc<Watcher>,
     options: Persistence,
     state: Mutex<State>,
     signal: Mutex<Signal>,
@@ -98,6 +99,7 @@ impl Checkpointer {
         log: Arc<Log>,
         journal: Arc<LogJournal>,
         index: Arc<Index>,
+        watcher: Arc<Watcher>,
         options: Persistence,
     ) -> Arc<Self> {
         let reclaim =
@@ -105,7 +107,7 @@ impl Checkpointer {
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Arc::new(Self { broker, log, journal, index, options, state, signal, signalled })
+        Arc::new(Self { broker, log, journal, index, watcher, options, state, signal, signalled })
     }
 
     /// Begins to make checkpoints.
@@ -141,11 +143,16 @@ impl Checkpointer {
             let is_behind = state.boundary < end || made_at < end || state.reclaimer.wants_checkpoint();
             drop(state);
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
-            if !has_grown && !(is_time && is_behind) {
+            let is_due = has_grown || is_time && is_behind;
+            if !is_due {
                 continue;
             }
             made_at = end;
             if let Err(error) = self.make() {
+                if let Error::Index(index::Error::Failed { .. }) = error {
+                    // Memory and the log would only grow from now on.
+                    return self.watcher.fail(&error);
+                }
                 tracing::error!(%error, "no checkpoint could be made; trying again");
                 if !self.pause(RETRY) {
                     return;
@@ -163,7 +170,7 @@ impl Checkpointer {
     /// Makes a checkpoint.
     pub(super) fn make(&self) -> Result<(), Error> {
         let mut state = self.state.lock();
-        let mut covered = state.boundary;
+        let covered = state.boundary;
         let boundary = self.journal.pins().boundary(|| self.journal.end());
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
         let snapshot = is_new.then(|| self.broker.snapshot());
@@ -184,10 +191,6 @@ impl Checkpointer {
         let (mut looked, mut indexed) = (Vec::new(), (0, 0));
         let mut is_emptied = !gone.is_empty();
         for queue in self.broker.durable_queues() {
-            if let Some(first) = queue.first_kept() {
-                covered = covered.min(first);
-                continue;
-            }
             state.reclaimer.tell(&queue, &mut changes);
             let look = queue.look(state.boundary, &window);
             let (count, bytes) = queue.indexed();
@@ -254,6 +257,12 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
     }
     for &(level, seq) in &look.heads {
         changes.advance_head(entries::MESSAGES, entries::owner(id, level), Rank::new(0, seq));
+        if queue.is_stream() {
+            changes.advance_head(entries::SEGMENTS, entries::header_owner(id), Rank::new(seq, 0));
+        }
+    }
+    for segment in &look.segments {
+        changes.put(entries::segment_key(id, segment.base), &entries::put_segment(segment));
     }
     if let Some(header) = &look.header {
         changes.advance_head(entries::DEADLINES, entries::owner(id, 0), Rank::new(header.next_deadline.0, 0));

@@ -7,13 +7,19 @@
 //! | 2, headers | header of the queue | 0 | 0 | [`Header`] without its levels |
 //! | 3, levels | header of the queue | level | 0 | number of messages, bytes of their bodies |
 //! | 4, holds | 0 | when it is due | identity | place |
+//! | 5, segments of a stream | header of the queue | first offset | 0 | [`Summary`] |
 //!
 //! Flags: 1 own time to live, 2 redelivered. Numbers are LEB128; a deadline is one more, so that never
-//! is 0.
+//! is 0. A message of a stream has the time at which it came for a deadline. A segment has its number of
+//! messages, the time of the first, by how much the last is later, how far its end is behind the first
+//! message of the stream at that time, and its bytes with and without what surrounds bodies.
 
 use crate::{
     broker::{
-        queue::cold::{ColdEntry, Header, LevelHeader},
+        queue::{
+            cold::{ColdEntry, Header, LevelHeader},
+            stream::Summary,
+        },
         record::{HoldId, Position, QueueId},
         time::Time,
     },
@@ -25,6 +31,7 @@ pub(super) const DEADLINES: u8 = 1;
 pub(super) const HEADERS: u8 = 2;
 pub(super) const LEVELS: u8 = 3;
 pub(super) const HOLDS: u8 = 4;
+pub(super) const SEGMENTS: u8 = 5;
 
 const HAS_OWN_TTL: u64 = 1;
 const REDELIVERED: u64 = 2;
@@ -57,6 +64,11 @@ pub(super) fn message_key(queue: QueueId, level: u8, seq: u64) -> Key {
 /// Where a message is filed by its deadline.
 pub(super) fn deadline_key(queue: QueueId, deadline: Time, seq: u64) -> Key {
     Key::new(DEADLINES, owner(queue, 0), deadline.0, seq)
+}
+
+/// Where a segment of a stream is filed.
+pub(super) fn segment_key(queue: QueueId, base: u64) -> Key {
+    Key::new(SEGMENTS, header_owner(queue), base, 0)
 }
 
 /// Where a message is filed that an exchange holds.
@@ -142,6 +154,32 @@ pub(super) fn header(value: &[u8]) -> Option<Header> {
     Some(Header { indexed_below, next_seq, handed, next_deadline, levels: Vec::new() })
 }
 
+/// The value of a segment.
+pub(super) fn put_segment(segment: &Summary) -> Vec<u8> {
+    put(&[
+        segment.count,
+        segment.first_time.0,
+        segment.last_time.0.wrapping_sub(segment.first_time.0),
+        (segment.base + segment.count).wrapping_sub(segment.last_time_offset),
+        segment.held_bytes,
+        segment.body_bytes,
+    ])
+}
+
+/// A segment that begins at that offset.
+pub(super) fn segment(base: u64, value: &[u8]) -> Option<Summary> {
+    let [count, first_time, lasted, since_last, held_bytes, body_bytes] = numbers(value)?;
+    Some(Summary {
+        base,
+        count,
+        first_time: Time(first_time),
+        last_time: Time(first_time.wrapping_add(lasted)),
+        last_time_offset: base.wrapping_add(count).wrapping_sub(since_last),
+        held_bytes,
+        body_bytes,
+    })
+}
+
 /// The value of a level.
 pub(super) fn put_level(level: &LevelHeader) -> Vec<u8> {
     put(&[level.len, level.bytes])
@@ -184,6 +222,18 @@ mod tests {
             let value = put_header(&written);
             prop_assert!(value.len() <= VALUE_BYTES_MAX);
             prop_assert_eq!(header(&value), Some(written));
+            let written = Summary {
+                base: place >> 1,
+                count: u64::from(count),
+                first_time: Time(deadline),
+                last_time: Time(bytes),
+                last_time_offset: place,
+                held_bytes: bytes,
+                body_bytes: deadline,
+            };
+            let value = put_segment(&written);
+            prop_assert!(value.len() <= VALUE_BYTES_MAX);
+            prop_assert_eq!(segment(place >> 1, &value), Some(written));
         }
 
         #[test]

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     thread,
 };
 
@@ -15,7 +15,10 @@ use crate::{
     broker::{
         Broker,
         message::Message,
-        queue::cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+        queue::{
+            cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+            stream::Summary,
+        },
         record::QueueId,
         time::Time,
         turn::Turn,
@@ -34,9 +37,11 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
-    /// At most one request of each kind for each queue.
+    /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
     asked: Condvar,
+    /// Why the index could not be read while records were replayed.
+    failure: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -48,7 +53,7 @@ struct Requests {
 impl Pages {
     /// Pages of that index. Nothing is read before [`Self::start`].
     pub(super) fn new(index: Arc<Index>) -> Arc<Self> {
-        Arc::new(Self { index, requests: Mutex::default(), asked: Condvar::new() })
+        Arc::new(Self { index, requests: Mutex::default(), asked: Condvar::new(), failure: OnceLock::new() })
     }
 
     /// Begins to read, from `log` and for `broker`.
@@ -63,6 +68,16 @@ impl Pages {
             thread.spawn(move || pages.run(&log, &broker))
         };
         (0..THREADS).map(start_one).collect()
+    }
+
+    /// Why the index could not be read while records were replayed, if so: what was replayed is not all.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    fn at_start<T>(&self, read: Result<T, index::Error>) -> Option<T> {
+        // The first failure is the one to tell.
+        read.map_err(|error| _ = self.failure.set(error.to_string())).ok()
     }
 
     /// Has the threads end.
@@ -128,26 +143,27 @@ impl ColdPages for Pages {
     }
 
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
-        let value = read_at_start(self.index.get(entries::message_key(queue, level, seq)))?;
+        let value = self.at_start(self.index.get(entries::message_key(queue, level, seq)))??;
         entries::message(level, seq, value.as_bytes())
     }
 
     fn header(&self, queue: QueueId) -> Option<Header> {
         let owner = entries::header_owner(queue);
-        let value = read_at_start(self.index.get(index::Key::new(entries::HEADERS, owner, 0, 0)))?;
+        let value = self.at_start(self.index.get(index::Key::new(entries::HEADERS, owner, 0, 0)))??;
         let mut header = entries::header(value.as_bytes())?;
-        for level in read_at_start(self.index.page(entries::LEVELS, owner, Rank::MIN, 256).map(Some))? {
+        for level in self.at_start(self.index.page(entries::LEVELS, owner, Rank::MIN, 256))? {
             header.levels.extend(entries::level(level.rank.order as u8, level.value.as_bytes()));
         }
         Some(header)
     }
-}
 
-/// A broker that began without what it cannot read would lose messages and say nothing.
-fn read_at_start<T>(read: Result<Option<T>, index::Error>) -> Option<T> {
-    match read {
-        Ok(found) => found,
-        Err(error) => panic!("the index cannot be read: {error}"),
+    fn segments(&self, queue: QueueId) -> Vec<Summary> {
+        let mut scan = self.index.scan(entries::SEGMENTS, entries::header_owner(queue), Rank::MIN);
+        let mut segments = Vec::new();
+        while let Some((rank, value)) = self.at_start(scan.next_entry()).flatten() {
+            segments.extend(entries::segment(rank.order, value));
+        }
+        segments
     }
 }
 

@@ -87,6 +87,9 @@ impl Machine {
 
     /// Takes a page that was asked for. Returns what is wrong with the cold messages, once.
     pub(in crate::broker::queue) fn page_in(&mut self, page: Page, effects: &mut Effects) -> Option<String> {
+        if let Some(stream) = &mut self.stream {
+            return stream.page_in(page);
+        }
         let cold = self.cold.as_deref_mut()?;
         match page.wanted {
             Wanted::Front { .. } => (cold.is_front_asked, cold.has_get) = (false, false),

@@ -15,8 +15,9 @@ pub(in crate::broker) type Find<'a> = &'a dyn Fn(u8, u64) -> Option<ColdEntry>;
 impl Machine {
     /// Has an index keep what is too much for memory.
     pub(in crate::broker) fn keep_cold(&mut self) {
-        if self.stream.is_none() {
-            self.cold = Some(Box::default());
+        match &mut self.stream {
+            Some(stream) => stream.keep_cold(),
+            None => self.cold = Some(Box::default()),
         }
     }
 

@@ -20,6 +20,9 @@ impl Queue {
         if self.is_deleted() {
             return None;
         }
+        if let Some(stream) = &mut machine.stream {
+            return stream.look(below, window);
+        }
         let look = machine.look(below, window, &mut evicted);
         // Dropped after the lock is let go, as many messages may be.
         drop(machine);
@@ -32,6 +35,11 @@ impl Queue {
     pub fn looked(&self, is_committed: bool, window: &Window) {
         let mut evicted = Vec::new();
         let mut machine = self.lock();
+        if let Some(stream) = &mut machine.stream {
+            let of_stream = stream.looked(is_committed, window);
+            drop(machine);
+            return drop(of_stream);
+        }
         machine.looked(is_committed, window, &mut evicted);
         drop(machine);
     }
@@ -62,20 +70,32 @@ impl Queue {
 
     /// Its messages on disk cannot be read.
     pub fn is_damaged(&self) -> bool {
-        self.lock().cold.as_deref().is_some_and(|cold| cold.is_damaged())
+        let machine = self.lock();
+        machine.stream.as_ref().is_some_and(|stream| stream.is_damaged())
+            || machine.cold.as_deref().is_some_and(|cold| cold.is_damaged())
     }
 
     /// Number of messages that are not in memory, and the bytes of their bodies.
     pub fn cold(&self) -> (u64, u64) {
-        self.lock().ready.cold()
+        let machine = self.lock();
+        machine.stream.as_ref().map_or_else(|| machine.ready.cold(), |stream| stream.cold_count())
     }
 
     pub(in crate::broker::queue) fn ask_for_pages(self: &Arc<Self>, machine: &mut Machine, turn: &Turn<'_>) {
         // Before somebody can answer, nothing is asked.
-        if machine.ready.gaps().is_empty() || turn.is_replay() {
+        if turn.is_replay() {
             return;
         }
         let Some(pages) = turn.broker.cold_pages() else { return };
+        if let Some(stream) = &mut machine.stream {
+            for wanted in stream.wanted_pages() {
+                pages.fetch(PageRequest { queue: Arc::downgrade(self), id: self.id, generation: 0, wanted });
+            }
+            return;
+        }
+        if machine.ready.gaps().is_empty() {
+            return;
+        }
         for wanted in machine.wanted_pages(turn.now).into_iter().flatten() {
             let generation = machine.generation();
             pages.fetch(PageRequest { queue: Arc::downgrade(self), id: self.id, generation, wanted });

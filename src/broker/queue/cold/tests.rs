@@ -1,7 +1,13 @@
 //! Random operations on a broker with an index of its own, and on one that has everything in memory:
 //! the same deliveries in the same order, the same counts, also after restarts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -12,7 +18,7 @@ use crate::broker::{
     connections::ConnectionId,
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
     message::Message,
-    queue::Queue,
+    queue::{Queue, stream::Summary},
     record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode, message_in},
     time::Time,
     topology::DeclareQueue,
@@ -21,8 +27,11 @@ use crate::broker::{
     verb::{ColdPages, Verb},
 };
 
+mod streams;
+
+/// Records, what belongs together of them, and how many are flushed.
 #[derive(Default)]
-struct VecJournal(Mutex<Vec<Vec<u8>>>, Arc<Pins>);
+struct VecJournal(Mutex<Vec<Vec<u8>>>, Arc<Pins>, AtomicU64);
 
 impl VecJournal {
     fn all(&self) -> Vec<(Position, Record)> {
@@ -52,7 +61,7 @@ impl Journal for VecJournal {
     }
 
     fn flushed(&self) -> Position {
-        Position(0)
+        Position(self.2.load(Ordering::Relaxed))
     }
 
     fn end(&self) -> Position {
@@ -71,6 +80,7 @@ type Tree = BTreeMap<(QueueId, u8, u64), ColdEntry>;
 struct Index {
     tree: Tree,
     headers: BTreeMap<QueueId, Header>,
+    segments: BTreeMap<(QueueId, u64), Summary>,
     covered: u64,
 }
 
@@ -90,7 +100,9 @@ impl Index {
         }
         for &(level, head) in &look.heads {
             self.tree.retain(|&(queue, of, seq), _| queue != id || of != level || seq >= head);
+            self.segments.retain(|&(queue, base), _| queue != id || base >= head);
         }
+        self.segments.extend(look.segments.iter().map(|segment| ((id, segment.base), *segment)));
         if let Some(header) = &look.header {
             self.headers.insert(id, header.clone());
         }
@@ -145,6 +157,11 @@ impl ColdPages for Store {
 
     fn header(&self, queue: QueueId) -> Option<Header> {
         self.index.lock().headers.get(&queue).cloned()
+    }
+
+    fn segments(&self, queue: QueueId) -> Vec<Summary> {
+        let index = self.index.lock();
+        index.segments.iter().filter(|((of, _), _)| *of == queue).map(|(_, segment)| *segment).collect()
     }
 }
 

@@ -16,11 +16,18 @@ fn filtered(value: &str) -> Message {
     Message::build("", b"s", &headers, (0, headers.len()), b"body")
 }
 
+/// Adds a message that is as safe as it will be.
+fn append(stream: &mut Stream, message: Message, now: Time, place: Position) -> u64 {
+    let offset = stream.append(message, now, place);
+    stream.mark_safe();
+    offset
+}
+
 /// A stream with one message per given time.
 fn stream_at(times: &[u64]) -> Stream {
     let mut stream = Stream::new(StreamOptions::default());
     for &time in times {
-        stream.append(message(b"body"), Time(time), Position::NONE);
+        append(&mut stream, message(b"body"), Time(time), Position::NONE);
     }
     stream
 }
@@ -33,12 +40,13 @@ fn filter(entries: &[(&str, Value)]) -> Filter {
 fn offsets(stream: &Stream, filter: &Filter) -> Vec<u64> {
     let (mut from, mut offsets) = (0, Vec::new());
     loop {
-        match stream.next(from, filter) {
+        match stream.next(from, Time(0), filter) {
             Next::Message(offset, _) => {
                 offsets.push(offset);
                 from = offset + 1;
             }
             Next::Searched(offset) => from = offset,
+            Next::Cold(offset) => panic!("{offset} is not in memory"),
             Next::End(_) => return offsets,
         }
     }
@@ -60,35 +68,35 @@ fn an_empty_stream_starts_everybody_at_zero() {
     let stream = stream_at(&[]);
     for spec in [OffsetSpec::First, OffsetSpec::Last, OffsetSpec::Next, OffsetSpec::Offset(5), OffsetSpec::Interval(9)]
     {
-        assert_eq!(stream.resolve(&spec, Time(10)), 0);
+        assert_eq!(stream.resolve(&spec, Time(10)).offset, 0);
     }
-    assert!(matches!(stream.next(0, &Filter::default()), Next::End(0)));
+    assert!(matches!(stream.next(0, Time(0), &Filter::default()), Next::End(0)));
 }
 
 #[test]
 fn last_is_the_start_of_what_came_together() {
     let stream = stream_at(&[1, 1, 5, 5, 5]);
-    assert_eq!(stream.resolve(&OffsetSpec::Last, Time(9)), 2);
-    assert_eq!(stream.resolve(&OffsetSpec::Next, Time(9)), 5);
+    assert_eq!(stream.resolve(&OffsetSpec::Last, Time(9)).offset, 2);
+    assert_eq!(stream.resolve(&OffsetSpec::Next, Time(9)).offset, 5);
 }
 
 #[test]
 fn an_offset_not_yet_given_is_the_next() {
     let stream = stream_at(&[1, 1, 1]);
-    assert_eq!(stream.resolve(&OffsetSpec::Offset(2), Time(9)), 2);
-    assert_eq!(stream.resolve(&OffsetSpec::Offset(3), Time(9)), 3);
-    assert_eq!(stream.resolve(&OffsetSpec::Offset(99), Time(9)), 3);
+    assert_eq!(stream.resolve(&OffsetSpec::Offset(2), Time(9)).offset, 2);
+    assert_eq!(stream.resolve(&OffsetSpec::Offset(3), Time(9)).offset, 3);
+    assert_eq!(stream.resolve(&OffsetSpec::Offset(99), Time(9)).offset, 3);
 }
 
 #[test]
 fn a_time_is_the_first_message_at_it_or_later() {
     let times: Vec<u64> = (0..1000).map(|n| 10_000 + n / 5 * 1000).collect();
     let stream = stream_at(&times);
-    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(0), Time(0)), 0);
-    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(12), Time(0)), 10);
-    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(u64::MAX), Time(0)), 1000);
-    assert_eq!(stream.resolve(&OffsetSpec::Interval(2500), Time(15_000)), 15);
-    assert_eq!(stream.resolve(&OffsetSpec::Interval(u64::MAX), Time(15_000)), 0);
+    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(0), Time(0)).offset, 0);
+    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(12), Time(0)).offset, 10);
+    assert_eq!(stream.resolve(&OffsetSpec::Timestamp(u64::MAX), Time(0)).offset, 1000);
+    assert_eq!(stream.resolve(&OffsetSpec::Interval(2500), Time(15_000)).offset, 15);
+    assert_eq!(stream.resolve(&OffsetSpec::Interval(u64::MAX), Time(15_000)).offset, 0);
 }
 
 #[test]
@@ -102,7 +110,7 @@ fn bytes_over_the_limit_take_the_oldest_segments() {
     let options = StreamOptions { max_length_bytes: Some(100_000), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..1000 {
-        stream.append(message(&[0; 1000]), Time(now), Position::NONE);
+        append(&mut stream, message(&[0; 1000]), Time(now), Position::NONE);
         let dropped = stream.retain(Time(now));
         assert!(dropped <= SEGMENT_MESSAGES_MAX);
     }
@@ -113,8 +121,8 @@ fn bytes_over_the_limit_take_the_oldest_segments() {
     let first = stream.first_offset();
     assert!(stream.get(first - 1).is_none());
     assert!(stream.get(first).is_some());
-    assert_eq!(stream.resolve(&OffsetSpec::Offset(0), Time(0)), first);
-    assert!(matches!(stream.next(0, &Filter::default()), Next::Message(offset, _) if offset == first));
+    assert_eq!(stream.resolve(&OffsetSpec::Offset(0), Time(0)).offset, first);
+    assert!(matches!(stream.next(0, Time(0), &Filter::default()), Next::Message(offset, _) if offset == first));
 }
 
 #[test]
@@ -122,7 +130,7 @@ fn the_last_segment_stays_however_small_the_limit() {
     let options = StreamOptions { max_length_bytes: Some(1), max_age_ms: Some(1), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..10 {
-        stream.append(message(b"body"), Time(100 * now), Position::NONE);
+        append(&mut stream, message(b"body"), Time(100 * now), Position::NONE);
         while stream.retain(Time(1_000_000)) > 0 {}
     }
     assert_eq!((stream.first_offset(), stream.next_offset()), (9, 10));
@@ -133,7 +141,7 @@ fn age_takes_segments_whose_last_message_is_older() {
     let options = StreamOptions { max_age_ms: Some(8000), ..StreamOptions::default() };
     let mut stream = Stream::new(options);
     for now in 0..10 {
-        stream.append(message(b"body"), Time(now * 1001), Position::NONE);
+        append(&mut stream, message(b"body"), Time(now * 1001), Position::NONE);
     }
     assert_eq!(stream.retain(Time(8000)), 0);
     assert_eq!(stream.next_expiry(), Some(Time(8001)));
@@ -146,7 +154,7 @@ fn age_takes_segments_whose_last_message_is_older() {
 fn new_options_hold_for_what_is_there() {
     let mut stream = Stream::new(StreamOptions::default());
     for now in 0..3 * SEGMENT_MESSAGES_MAX as u64 {
-        stream.append(message(b"body"), Time(now), Position::NONE);
+        append(&mut stream, message(b"body"), Time(now), Position::NONE);
     }
     assert_eq!(stream.retain(Time(1_000_000)), 0);
     stream.set_options(StreamOptions { max_age_ms: Some(10), ..StreamOptions::default() });
@@ -159,9 +167,9 @@ fn new_options_hold_for_what_is_there() {
 fn a_filter_passes_one_of_its_values() {
     let mut stream = Stream::new(StreamOptions::default());
     for value in ["a", "b", "c", "a"] {
-        stream.append(filtered(value), Time(0), Position::NONE);
+        append(&mut stream, filtered(value), Time(0), Position::NONE);
     }
-    stream.append(message(b"no value"), Time(0), Position::NONE);
+    append(&mut stream, message(b"no value"), Time(0), Position::NONE);
     let text = |value| ("x-stream-filter", Value::text(value));
     assert_eq!(offsets(&stream, &filter(&[text("a")])), [0, 3]);
     let list = ("x-stream-filter", Value::Array(vec![Value::text("c"), Value::I8(1), Value::text("a")]));
@@ -176,11 +184,11 @@ fn a_filter_passes_one_of_its_values() {
 fn a_search_without_a_hit_is_bounded_and_goes_on_where_it_stopped() {
     let mut stream = Stream::new(StreamOptions::default());
     for _ in 0..1000 {
-        stream.append(filtered("a"), Time(0), Position::NONE);
+        append(&mut stream, filtered("a"), Time(0), Position::NONE);
     }
-    stream.append(filtered("b"), Time(0), Position::NONE);
+    append(&mut stream, filtered("b"), Time(0), Position::NONE);
     let filter = filter(&[("x-stream-filter", Value::text("b"))]);
-    assert!(matches!(stream.next(0, &filter), Next::Searched(offset) if offset == SCAN_MESSAGES_MAX as u64));
+    assert!(matches!(stream.next(0, Time(0), &filter), Next::Searched(offset) if offset == SCAN_MESSAGES_MAX as u64));
     assert_eq!(offsets(&stream, &filter), [1000]);
 }
 
@@ -191,9 +199,9 @@ fn old_messages_do_not_pin_the_buffers_they_came_in() {
     use crate::broker::message::{Layout, Traits};
     let mut stream = Stream::new(StreamOptions::default());
     let block = Arc::new(vec![0; 1 << 20]);
-    stream.append(Message::new(block.clone(), Layout::default(), Traits::default()), Time(0), Position::NONE);
+    append(&mut stream, Message::new(block.clone(), Layout::default(), Traits::default()), Time(0), Position::NONE);
     for now in 0..UNCOMPACTED_MESSAGES as u64 {
-        stream.append(message(b"body"), Time(now), Position::NONE);
+        append(&mut stream, message(b"body"), Time(now), Position::NONE);
     }
     assert_eq!(Arc::strong_count(&block), 1);
 }
@@ -249,7 +257,7 @@ proptest! {
                         Some(value) => filtered(&char::from(value).to_string()),
                         None => message(&vec![0; body_bytes]),
                     };
-                    prop_assert_eq!(stream.append(message, Time(now), Position::NONE), list.len() as u64);
+                    prop_assert_eq!(append(&mut stream, message, Time(now), Position::NONE), list.len() as u64);
                     list.push((now, value));
                 }
                 Operation::Retain => first += stream.retain(Time(now)),
@@ -266,14 +274,14 @@ proptest! {
                         OffsetSpec::Timestamp(secs) => from(secs * 1000),
                         OffsetSpec::Interval(ms) => from(now.saturating_sub(ms)),
                     };
-                    prop_assert_eq!(stream.resolve(&spec, Time(now)), expected as u64);
+                    prop_assert_eq!(stream.resolve(&spec, Time(now)).offset, expected as u64);
                 }
                 Operation::Read { from, value } => {
                     let wanted = value.map(|value| ("x-stream-filter", Value::text(char::from(value).to_string())));
                     let filter = Filter::parse(&wanted.into_iter().collect());
                     let start = (from as usize).max(first).min(list.len());
                     let hit = list[start..].iter().position(|(_, held)| value.is_none() || *held == value);
-                    match (stream.next(from, &filter), hit) {
+                    match (stream.next(from, Time(0), &filter), hit) {
                         (Next::Message(offset, _), Some(hit)) => prop_assert_eq!(offset, (start + hit) as u64),
                         (Next::End(end), None) => prop_assert_eq!(end, from.max(list.len() as u64)),
                         (Next::Searched(offset), hit) => {

@@ -44,7 +44,7 @@ fn read(port: u16, offset: AMQPValue, first: u64) {
     for offset in first..MESSAGES {
         let message = client.delivery();
         assert_eq!(message.body, body(offset));
-        if message.tag % 100 == 0 {
+        if message.tag.is_multiple_of(100) {
             client.ack(message.tag, true);
         }
     }

@@ -95,6 +95,10 @@ struct State {
 const LOOK: Duration = Duration::from_millis(50);
 /// Attempts after a failure follow each other no faster than this.
 const RETRY: Duration = Duration::from_secs(1);
+/// Checkpoints after the log has come to rest. The first begins what the second covers, so that a start
+/// replays nothing; with the third the one before the last covers it too, and the log is released. Nobody
+/// else would: on a full disk publishers wait for just that.
+const MADE_AT_REST: u32 = 3;
 /// Messages of a queue that stay in memory, whatever their size.
 const WINDOW_MESSAGES: usize = 16_384;
 
@@ -154,18 +158,23 @@ impl Checkpointer {
     fn run(&self) {
         let mut last = Instant::now();
         let mut made_at = self.journal.end();
+        // Since the log has last grown.
+        let mut made_count = 0;
         while self.pause(LOOK) {
             let end = self.journal.end();
             let has_grown = end.0.saturating_sub(made_at.0) >= self.options.checkpoint_bytes;
-            // Until everything is covered: then a start replays nothing.
-            let is_behind = self.state.lock().boundary < end || made_at < end;
+            if made_at < end {
+                made_count = 0;
+            }
+            let is_behind = made_count < MADE_AT_REST;
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
             if !has_grown && !(is_time && is_behind) {
                 continue;
             }
-            made_at = end;
+            (made_at, made_count) = (end, made_count + 1);
             if let Err(error) = self.make() {
                 tracing::error!(%error, "no checkpoint could be made; trying again");
+                made_count = 0;
                 if !self.pause(RETRY) {
                     return;
                 }

@@ -20,7 +20,11 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -50,6 +54,9 @@ pub(super) enum Error {
     /// The log has failed.
     #[error(transparent)]
     Log(#[from] store::Failure),
+    /// The log could not be copied.
+    #[error("the log cannot be copied: {0}")]
+    Copy(std::io::Error),
     /// The index could not be written.
     #[error(transparent)]
     Index(#[from] index::Error),
@@ -63,6 +70,8 @@ pub(super) struct Checkpointer {
     index: Arc<Index>,
     options: Persistence,
     state: Mutex<State>,
+    /// Backups under way: nothing of the log is released.
+    backups_count: AtomicUsize,
     signal: Mutex<Signal>,
     signalled: Condvar,
 }
@@ -129,8 +138,9 @@ impl Checkpointer {
             largest,
             skew,
         };
+        let backups_count = AtomicUsize::new(0);
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { broker, log, journal, index, options, state, signal, signalled }))
+        Ok(Arc::new(Self { broker, log, journal, index, options, state, backups_count, signal, signalled }))
     }
 
     /// Begins to make checkpoints.
@@ -185,7 +195,29 @@ impl Checkpointer {
 
     /// Makes a checkpoint.
     pub(super) fn make(&self) -> Result<(), Error> {
+        self.make_with(&mut self.state.lock())
+    }
+
+    /// Copies log and index to these folders, as they are after a checkpoint that is made now. Nothing else
+    /// waits for it but the next checkpoints, while the index is copied.
+    pub(super) fn copy_to(&self, log: &Path, index: &Path) -> Result<(), Error> {
+        self.backups_count.fetch_add(1, Ordering::SeqCst);
+        let copied = self.copy_while_kept(log, index);
+        self.backups_count.fetch_sub(1, Ordering::SeqCst);
+        copied
+    }
+
+    fn copy_while_kept(&self, log: &Path, index: &Path) -> Result<(), Error> {
         let mut state = self.state.lock();
+        self.make_with(&mut state)?;
+        self.index.copy_to(index)?;
+        drop(state);
+        // After the index: what that covers is flushed.
+        self.log.copy_to(log).map_err(Error::Copy)?;
+        Ok(())
+    }
+
+    fn make_with(&self, state: &mut State) -> Result<(), Error> {
         let mut covered = state.boundary;
         let boundary = self.journal.pins().boundary(|| self.journal.end());
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
@@ -245,7 +277,9 @@ impl Checkpointer {
         if holds != Default::default() {
             state.first_hold = first_hold(&self.index)?;
         }
-        self.release(&mut state);
+        if self.backups_count.load(Ordering::SeqCst) == 0 {
+            self.release(state);
+        }
         Ok(())
     }
 

@@ -54,7 +54,9 @@ impl FileSystem {
         self.home.path().join("mount")
     }
 
-    fn broker(&self) -> Broker {
+    /// A broker on it that makes checkpoints so often, or after 1 MiB.
+    fn broker(&self, checkpoint_ms: u32) -> Broker {
+        let checkpoint_ms = format!("store.checkpoint_ms={checkpoint_ms}");
         let settings = [
             "store.segment_bytes=8MiB",
             "store.batch_bytes_max=512KiB",
@@ -63,7 +65,7 @@ impl FileSystem {
             "store.free_bytes_min=32MiB",
             "store.spare_segments_max=4",
             "store.checkpoint_bytes=1MiB",
-            "store.checkpoint_ms=100",
+            &checkpoint_ms,
             "store.queue_window_bytes=1MiB",
             "broker.disk_free_limit=1MB",
         ];
@@ -158,7 +160,7 @@ fn publisher(broker: &Broker) -> Client {
 #[test]
 fn a_full_disk_blocks_publishers_until_consumers_have_drained_it() {
     let Some(system) = FileSystem::mount() else { return };
-    let mut broker = system.broker();
+    let mut broker = system.broker(100);
     let app = App::on(&broker);
     app.declare("q", DURABLE, &[]);
     let mut publisher = publisher(&broker);
@@ -184,7 +186,8 @@ fn a_full_disk_blocks_publishers_until_consumers_have_drained_it() {
 #[test]
 fn a_full_disk_that_is_purged_has_room_again_though_nothing_else_happens() {
     let Some(system) = FileSystem::mount() else { return };
-    let broker = system.broker();
+    // Time enough between checkpoints for the log to come to rest.
+    let broker = system.broker(3000);
     let app = App::on(&broker);
     app.declare("q", DURABLE, &[]);
     let mut publisher = publisher(&broker);
@@ -196,7 +199,7 @@ fn a_full_disk_that_is_purged_has_room_again_though_nothing_else_happens() {
 #[test]
 fn what_a_full_disk_confirmed_survives_a_kill() {
     let Some(system) = FileSystem::mount() else { return };
-    let mut broker = system.broker();
+    let mut broker = system.broker(100);
     let app = App::on(&broker);
     app.declare("q", DURABLE, &[]);
     let confirmed = fill(&mut publisher(&broker));

@@ -13,6 +13,7 @@
 
 mod alarm;
 mod app;
+mod backup;
 mod broker;
 mod client;
 mod damage;

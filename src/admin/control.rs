@@ -97,8 +97,10 @@ impl Call<'_> {
 pub fn handle(broker: &Arc<Broker>, node: &Arc<dyn Node>, request: &Request) -> Result<Reply, Failure> {
     let Request { verb, vhost } = request;
     let call = &Call { broker, node, now: node.now(), verb, vhost_name: vhost };
-    let is_always_answered =
-        matches!(verb, Verb::Ping {} | Verb::StopApp {} | Verb::StartApp {} | Verb::Reset {} | Verb::Stop {});
+    let is_always_answered = matches!(
+        verb,
+        Verb::Ping {} | Verb::StopApp {} | Verb::StartApp {} | Verb::Reset {} | Verb::Stop {} | Verb::Backup { .. }
+    );
     if !is_always_answered && !node.is_running() {
         return Err(Failure::app_stopped());
     }
@@ -192,6 +194,7 @@ pub fn handle(broker: &Arc<Broker>, node: &Arc<dyn Node>, request: &Request) -> 
         Verb::VhostsDown {} => Ok(Reply::Done(json!([]))),
         Verb::Alarms {} => Ok(status::alarms(call)),
         Verb::Ping {} => Ok(Reply::Done(json!(Pong { running: node.is_running() }))),
+        Verb::Backup { to } => Ok(Reply::Later(node.backup(to))),
         Verb::StopApp {} => Ok(Reply::Later(node.stop_app())),
         Verb::StartApp {} => Ok(Reply::Later(node.start_app())),
         Verb::Reset {} => reset(call),

@@ -2,7 +2,11 @@
 //!
 //! The server implements [`Node`]; a test does too, without a process.
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use serde_json::Value as Json;
 
@@ -35,6 +39,9 @@ pub trait Node: Send + Sync {
 
     /// Opens the listeners again; done when they are open. Again: nothing.
     fn start_app(&self) -> Change;
+
+    /// Copies the data directory to an empty one; done when the copy is safe and was verified.
+    fn backup(&self, to: &Path) -> Change;
 
     /// Begins to end the process, as SIGTERM does. Returns at once.
     fn stop(&self);

@@ -98,6 +98,10 @@ impl Node for FakeNode {
         self.run(false)
     }
 
+    fn backup(&self, _: &std::path::Path) -> Change {
+        Box::pin(async { Err("there is nothing on a disk".into()) })
+    }
+
     fn start_app(&self) -> Change {
         self.run(true)
     }

@@ -245,6 +245,10 @@ pub enum Verb {
     /// `ok` is an array of [`Alarm`].
     Alarms {},
     StopApp {},
+    /// Copies the data directory to an empty one, by an absolute path.
+    Backup {
+        to: std::path::PathBuf,
+    },
     StartApp {},
     /// Only after `stop_app`, else [`Failure::app_running`].
     Reset {},

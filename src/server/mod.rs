@@ -80,7 +80,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
-    let process = Arc::new(Process::start(context, settings, Vec::new(), &bound, log.clone(), stop.clone())?);
+    let process = Arc::new(Process::start(context, settings, Vec::new(), &bound, &opened, stop.clone())?);
     let node: Arc<dyn Node> = process.clone();
     let tasks = [
         tokio::spawn(tick(broker.clone())),

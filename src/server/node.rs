@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{self, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +25,7 @@ use super::{
     limits::{self, MemoryMeter},
     listen::{self, Bound, StartError},
     load_definitions,
+    persistence::{Backups, Opened},
 };
 use crate::{
     admin::{
@@ -45,6 +46,7 @@ pub struct Process {
     config_files: Vec<PathBuf>,
     listeners: Arc<Listeners>,
     log: Arc<Log>,
+    backups: Backups,
     stop: Arc<Notify>,
     meter: Option<MemoryMeter>,
     memory_total_bytes: Option<u64>,
@@ -69,7 +71,7 @@ impl Process {
         settings: &Settings,
         config_files: Vec<PathBuf>,
         bound: &[Bound],
-        log: Arc<Log>,
+        opened: &Opened,
         stop: Arc<Notify>,
     ) -> Result<Self, StartError> {
         let mut accepting = Vec::new();
@@ -90,7 +92,8 @@ impl Process {
             started_at: clock::now(),
             config_files,
             listeners: Arc::new(listeners),
-            log,
+            log: opened.log.clone(),
+            backups: opened.backups(),
             stop,
             meter: MemoryMeter::open().ok(),
             memory_total_bytes: limits::memory_total_bytes(),
@@ -175,6 +178,14 @@ impl Node for Process {
             listeners.close().await;
             drain(&listeners.context.broker, STOP_APP_DRAIN).await;
             Ok(())
+        })
+    }
+
+    fn backup(&self, to: &Path) -> Change {
+        let (backups, to) = (self.backups.clone(), to.to_owned());
+        Box::pin(async move {
+            let made = tokio::task::spawn_blocking(move || backups.make(&to)).await;
+            made.unwrap_or_else(|_| Err("the backup could not be made: see the log".into()))
         })
     }
 

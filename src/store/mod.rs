@@ -97,6 +97,7 @@
 //! layer above refuse. Anything else raises [`FORMAT_VERSION`]; a reader refuses a later one by name and
 //! reads every earlier one.
 
+pub mod backup;
 pub mod disk;
 pub mod index;
 pub mod options;

@@ -3,6 +3,7 @@
 //! Exit status: 0 all is well, 1 something is damaged or was lost, 2 nothing can be said (a wrong command
 //! line, no data directory, a newer format, the file system).
 
+mod backup;
 mod inspect;
 mod salvage;
 mod show;
@@ -25,6 +26,13 @@ pub enum Command {
     ///
     /// Exits with 0 if nothing is damaged, 1 if something is, 2 if nothing can be said.
     Verify(Look),
+    /// Copy a data directory to a new one, also while a broker is running on it, and verify the copy.
+    ///
+    /// The copy holds everything that was confirmed before the command began. To restore it, start a broker
+    /// on it: `tern serve --data NEW`, or put it in the place of the old directory first.
+    ///
+    /// Exits with 0 if the backup is whole, 2 if there is none.
+    Backup(Backup),
     /// Copy everything that can be read of a damaged data directory to a new one. Reads only of the old.
     ///
     /// Exits with 0 if nothing is lost, 1 if something is, 2 if nothing was salvaged.
@@ -54,6 +62,17 @@ pub struct Salvage {
     json: bool,
 }
 
+/// Arguments of `tern store backup`.
+#[derive(Debug, clap::Args)]
+pub struct Backup {
+    /// The data directory.
+    dir: PathBuf,
+    /// The new data directory, which must be empty or not exist. A running broker writes it, so it must be
+    /// able to.
+    #[arg(long, value_name = "NEW")]
+    to: PathBuf,
+}
+
 /// Something is damaged or lost.
 const EXIT_DAMAGE: u8 = 1;
 
@@ -62,6 +81,7 @@ pub fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Inspect(look) => inspect::run(&look),
         Command::Verify(look) => verify::run(&look),
+        Command::Backup(backup) => backup::run(&backup),
         Command::Salvage(salvage) => salvage::run(&salvage),
     };
     result.map_or_else(

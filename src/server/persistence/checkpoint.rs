@@ -19,7 +19,11 @@
 //! back to that. What is before has to be kept where either of them names a message in it (`reclaim`).
 
 use std::{
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +57,9 @@ pub(super) enum Error {
     /// The log has failed.
     #[error(transparent)]
     Log(#[from] store::Failure),
+    /// The log could not be copied.
+    #[error("the log cannot be copied: {0}")]
+    Copy(std::io::Error),
     /// The index could not be written.
     #[error(transparent)]
     Index(#[from] index::Error),
@@ -67,6 +74,8 @@ pub(super) struct Checkpointer {
     watcher: Arc<Watcher>,
     options: Persistence,
     state: Mutex<State>,
+    /// Backups under way: nothing of the log is released.
+    backups_count: AtomicUsize,
     signal: Mutex<Signal>,
     signalled: Condvar,
 }
@@ -89,6 +98,10 @@ struct State {
 const LOOK: Duration = Duration::from_millis(50);
 /// Attempts after a failure follow each other no faster than this.
 const RETRY: Duration = Duration::from_secs(1);
+/// Checkpoints after the log has come to rest. The first begins what the second covers, so that a start
+/// replays nothing; with the third the one before the last covers it too, and the log is released. Nobody
+/// else would: on a full disk publishers wait for just that.
+const MADE_AT_REST: u32 = 3;
 /// Messages of a queue that stay in memory, whatever their size.
 const WINDOW_MESSAGES: usize = 16_384;
 
@@ -106,8 +119,9 @@ impl Checkpointer {
             reclaim::Options { slack_bytes: options.reclaim_slack_bytes, segment_bytes: options.log.segment_bytes };
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
+        let backups_count = AtomicUsize::new(0);
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Arc::new(Self { broker, log, journal, index, watcher, options, state, signal, signalled })
+        Arc::new(Self { broker, log, journal, index, watcher, options, state, backups_count, signal, signalled })
     }
 
     /// Begins to make checkpoints.
@@ -135,25 +149,28 @@ impl Checkpointer {
     fn run(&self) {
         let mut last = Instant::now();
         let mut made_at = self.journal.end();
+        // Since the log has last grown.
+        let mut made_count = 0;
         while self.pause(LOOK) {
             let end = self.journal.end();
             let has_grown = end.0.saturating_sub(made_at.0) >= self.options.checkpoint_bytes;
-            // Until everything is covered: then a start replays nothing.
-            let state = self.state.lock();
-            let is_behind = state.boundary < end || made_at < end || state.reclaimer.wants_checkpoint();
-            drop(state);
+            if made_at < end {
+                made_count = 0;
+            }
+            let is_behind = made_count < MADE_AT_REST || self.state.lock().reclaimer.wants_checkpoint();
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
             let is_due = has_grown || is_time && is_behind;
             if !is_due {
                 continue;
             }
-            made_at = end;
+            (made_at, made_count) = (end, made_count + 1);
             if let Err(error) = self.make() {
                 if let Error::Index(index::Error::Failed { .. }) = error {
                     // Memory and the log would only grow from now on.
                     return self.watcher.fail(&error);
                 }
                 tracing::error!(%error, "no checkpoint could be made; trying again");
+                made_count = 0;
                 if !self.pause(RETRY) {
                     return;
                 }
@@ -169,7 +186,29 @@ impl Checkpointer {
 
     /// Makes a checkpoint.
     pub(super) fn make(&self) -> Result<(), Error> {
+        self.make_with(&mut self.state.lock())
+    }
+
+    /// Copies log and index to these folders, as they are after a checkpoint that is made now. Nothing else
+    /// waits for it but the next checkpoints, while the index is copied.
+    pub(super) fn copy_to(&self, log: &Path, index: &Path) -> Result<(), Error> {
+        self.backups_count.fetch_add(1, Ordering::SeqCst);
+        let copied = self.copy_while_kept(log, index);
+        self.backups_count.fetch_sub(1, Ordering::SeqCst);
+        copied
+    }
+
+    fn copy_while_kept(&self, log: &Path, index: &Path) -> Result<(), Error> {
         let mut state = self.state.lock();
+        self.make_with(&mut state)?;
+        self.index.copy_to(index)?;
+        drop(state);
+        // After the index: what that covers is flushed.
+        self.log.copy_to(log).map_err(Error::Copy)?;
+        Ok(())
+    }
+
+    fn make_with(&self, state: &mut State) -> Result<(), Error> {
         let covered = state.boundary;
         let boundary = self.journal.pins().boundary(|| self.journal.end());
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
@@ -216,7 +255,9 @@ impl Checkpointer {
         if is_emptied {
             state.reclaimer.note_emptied();
         }
-        if self.signal.lock().is_over {
+        if self.backups_count.load(Ordering::SeqCst) > 0 {
+            // A copy is being made of what might go.
+        } else if self.signal.lock().is_over {
             state.reclaimer.give_up_only();
         } else {
             state.reclaimer.reclaim(indexed, self.journal.chain_bytes_max());

@@ -6,6 +6,7 @@
 //!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
 //! ```
 
+mod backup;
 mod checkpoint;
 mod entries;
 mod journal;
@@ -26,6 +27,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use backup::{Backups, prepare as prepare_backup, verify as verify_backup};
 pub use journal::LogJournal;
 
 use super::{clock, listen::StartError, options::Persistence};
@@ -174,6 +176,11 @@ fn hold(index: &Index, log: &Log, replay: &mut Replay<'_>) -> Result<(), StartEr
 }
 
 impl Opened {
+    /// Makes backups of it.
+    pub fn backups(&self) -> Backups {
+        Backups::new(self.checkpointer.clone())
+    }
+
     /// Ends everything in good order. May block.
     pub fn close(self) {
         self.checkpointer.stop();

@@ -216,6 +216,26 @@ impl Index {
         merge::merge_once(&self.shared)
     }
 
+    /// Copies the index as it is now to the folder `to`, which must be empty and is made if needed. Commits wait
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        // No record is half written, and what the last two checkpoints name stays.
+        let _writer = self.shared.writer.lock();
+        self.shared.folder.copy_to(to).map_err(|source| Error::io("copy the folder of", "the index", source))
+    }
+
+    /// Copies the index in the folder `dir`, which nobody has open, in the same way.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn copy(disk: Arc<dyn Disk>, dir: &Path, to: &Path) -> Result<(), Error> {
+        let folder = Folder::to_look_at(disk, dir);
+        folder.copy_to(to).map_err(|source| Error::io("copy the folder of", "the index", source))
+    }
+
     /// Figures of now.
     pub fn stats(&self) -> Stats {
         let manifest_bytes = self.shared.writer.lock().manifest.bytes();

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::store::disk::{Access, Disk, File};
+use crate::store::{
+    backup::copy_file,
+    disk::{Access, Disk, File},
+};
 
 /// A folder that the index has for itself.
 pub(super) struct Folder {
@@ -61,6 +64,18 @@ impl Folder {
     /// The names of all files.
     pub(super) fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.disk.list(&self.dir)?.into_iter().map(|file| file.name).collect())
+    }
+
+    /// Copies all files but drafts to the folder `to`, durably. One that is removed meanwhile is needed by nobody.
+    pub(super) fn copy_to(&self, to: &Path) -> io::Result<()> {
+        self.disk.create_dir(to)?;
+        for name in self.list()?.iter().filter(|name| !name.ends_with(".tmp")) {
+            match copy_file(&*self.disk, &self.dir.join(name), &to.join(name), None) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => copied?,
+            }
+        }
+        self.disk.sync_dir(to)
     }
 
     /// Makes names durable.

@@ -5,13 +5,16 @@
 //! for a page is the verb, and its caller asks again. Either way the connection registers with
 //! [`Waiting`] *before* it looks a last time, so that no arrival is missed.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::{
     connections::ConnectionHandle,
-    queue::cold::{ColdEntry, Header, PageRequest},
+    queue::{
+        Queue,
+        cold::{ColdEntry, Header, PageRequest, Window},
+    },
     record::QueueId,
 };
 
@@ -40,6 +43,16 @@ pub trait ColdPages: Send + Sync {
 
     /// The header of a queue, while records are replayed.
     fn header(&self, queue: QueueId) -> Option<Header>;
+}
+
+/// Who writes messages that are in no log to files when their queue gets long.
+pub trait Spill: Send + Sync {
+    /// What a queue may have in memory without being told of.
+    fn window(&self) -> Window;
+
+    /// A queue has more in memory than that, by half of it or more. Told under the queue's lock, once
+    /// until [`Queue::overflow`] has been asked: neither blocks nor reads.
+    fn overflows(&self, queue: &Arc<Queue>);
 }
 
 /// Connections with replies or verbs that wait.

@@ -65,6 +65,9 @@ pub struct Persistence {
     /// Bytes of bodies that one long queue keeps in memory beside what has not been checkpointed.
     /// Default 8 MiB.
     pub queue_window_bytes: u64,
+    /// Whether messages of long queues that are in no log leave memory for files that are removed at
+    /// start. Without it the memory alarm is all there is. Default true.
+    pub spill: bool,
 }
 
 impl Default for Persistence {
@@ -75,6 +78,7 @@ impl Default for Persistence {
             checkpoint_bytes: 32 << 20,
             checkpoint_ms: 10_000,
             queue_window_bytes: 8 << 20,
+            spill: true,
         }
     }
 }

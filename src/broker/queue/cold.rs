@@ -247,6 +247,11 @@ pub(super) struct Cold {
     /// Somebody waits to get a message.
     has_get: bool,
     is_damaged: bool,
+    /// Its messages are in no log: they have their places since they were spilled.
+    is_spill: bool,
+    /// Of such a queue: what may be indexed has a smaller seq. What has one and no place stays in memory
+    /// for good.
+    spilled_below: u64,
 }
 
 /// What a look has told and nobody has confirmed.
@@ -300,6 +305,8 @@ impl Default for Cold {
             is_expired_asked: false,
             has_get: false,
             is_damaged: false,
+            is_spill: false,
+            spilled_below: 0,
         }
     }
 }
@@ -336,6 +343,10 @@ impl Cold {
 
     /// A message is leaving; until that is recorded it is alive.
     pub(super) fn dies(&mut self, entry: &Entry, priority_max: u8) {
+        if self.is_spill {
+            // Nobody will say that it is recorded.
+            return self.left(entry, priority_max);
+        }
         if entry.place != Position::NONE && entry.seq != 0 {
             self.dying_max = self.dying_max.max(entry.seq);
             self.dying.insert(entry.seq, ColdEntry::of(entry, priority_max));
@@ -392,10 +403,13 @@ impl Cold {
     }
 }
 
+pub use spill::Overflow;
+
 mod checkpoint;
 mod paging;
 mod replay;
 mod shared;
+mod spill;
 
 #[cfg(test)]
 mod tests;

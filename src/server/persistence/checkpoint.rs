@@ -96,7 +96,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Attempts after a failure follow each other no faster than this.
 const RETRY: Duration = Duration::from_secs(1);
 /// Messages of a queue that stay in memory, whatever their size.
-const WINDOW_MESSAGES: usize = 16_384;
+pub(super) const WINDOW_MESSAGES: usize = 16_384;
 
 impl Checkpointer {
     /// A checkpointer for a broker that was replayed from `covered` on.
@@ -185,7 +185,7 @@ impl Checkpointer {
         let holds = self.broker.holds().look();
         let mut changes = Changes::new();
         for &(queue, priority_max) in &gone {
-            (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(queue, level)));
+            drop_queue(queue, priority_max, &mut changes);
             changes.drop_owner(entries::header_owner(queue));
         }
         for (&hold, &(due, place)) in &holds.puts {
@@ -206,7 +206,7 @@ impl Checkpointer {
                     skew = skew.max(largest.0.saturating_sub(put.place.0));
                     *largest = put.place.max(*largest);
                 }
-                file(&queue, &look, &mut changes);
+                file(&queue, &look, true, &mut changes);
                 looked.push(queue);
             }
         }
@@ -274,12 +274,17 @@ impl Checkpointer {
     }
 }
 
-/// What a queue has told, as changes of the index.
-fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
+/// The messages of a queue that has gone, as changes of the index.
+pub(super) fn drop_queue(queue: QueueId, priority_max: u8, changes: &mut Changes) {
+    (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(queue, level)));
+}
+
+/// What a queue has told, as changes of the index; with its header, if that is to be read at start.
+pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut Changes) {
     let id = queue.id;
     if look.is_purged {
         let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
-        (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(id, level)));
+        drop_queue(id, priority_max, changes);
     }
     for gone in &look.deletes {
         changes.delete(entries::message_key(id, gone.level, gone.seq));
@@ -292,6 +297,8 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
     }
     if let Some(header) = &look.header {
         changes.advance_head(entries::DEADLINES, entries::owner(id, 0), Rank::new(header.next_deadline.0, 0));
+    }
+    if let Some(header) = look.header.as_ref().filter(|_| has_header) {
         let owner = entries::header_owner(id);
         changes.put(Key::new(entries::HEADERS, owner, 0, 0), &entries::put_header(header));
         changes.advance_head(entries::LEVELS, owner, Rank::MAX);
@@ -309,7 +316,7 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
 
 /// The smallest place in the log that the index has of a queue: of the first message of each level,
 /// since places grow with seqs but for the few messages that several queues took at once.
-fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
+pub(super) fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
     let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
     let mut first = None;
     for level in 0..=priority_max {

@@ -4,6 +4,7 @@
 //! data directory
 //!   log/      the segments of the log ([`crate::store`])
 //!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
+//!   spill/    messages of long queues that are in no log; emptied at start
 //! ```
 
 mod checkpoint;
@@ -12,6 +13,7 @@ mod journal;
 mod messages;
 mod pages;
 mod replay;
+mod spill;
 
 use std::{
     path::Path,
@@ -35,6 +37,7 @@ use crate::{
 use checkpoint::{Checkpointer, note_of, snapshot_of};
 use pages::Pages;
 use replay::Reader;
+use spill::Spill;
 
 /// Folder of the log in the data directory.
 const LOG_FOLDER: &str = "log";
@@ -50,6 +53,7 @@ pub struct Opened {
     pub log: Arc<Log>,
     checkpointer: Arc<Checkpointer>,
     pages: Arc<Pages>,
+    spill: Option<Arc<Spill>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -69,8 +73,10 @@ pub fn open(
     let checkpoint = index.checkpoint();
     let note = checkpoint.as_ref().and_then(|checkpoint| note_of(&checkpoint.note));
     let broker = Arc::new(Broker::blank(options, started_at).map_err(StartError::Other)?);
-    let pages = Pages::new(index.clone());
+    let spill = persistence.spill.then(|| spill_in(data_dir, persistence)).flatten();
+    let pages = Pages::new(index.clone(), spill.clone());
     broker.attach_cold_pages(pages.clone());
+    spill.iter().for_each(|spill| broker.attach_spill(spill.clone()));
     let mut replay = Replay::new(&broker, started_at);
     if let Some(attachment) = index.attachment().map_err(other)? {
         let snapshot = snapshot_of(&attachment);
@@ -105,6 +111,9 @@ pub fn open(
     let checkpointer = checkpointer.map_err(other)?;
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
+    if let Some(spill) = &spill {
+        threads.push(spill.start().map_err(other)?);
+    }
     tracing::info!(
         records = replayed.records,
         queues = replayed.queues,
@@ -112,11 +121,17 @@ pub fn open(
         ms = clock::wall().ms_since(started_at),
         "the log was replayed"
     );
-    Ok(Opened { broker, log, checkpointer, pages, threads })
+    Ok(Opened { broker, log, checkpointer, pages, spill, threads })
 }
 
 fn other(error: impl std::fmt::Display) -> StartError {
     StartError::Other(error.to_string())
+}
+
+/// The spill; without one, messages stay in memory: what is lost at a stop anyway is no reason not to start.
+fn spill_in(data_dir: &Path, persistence: &Persistence) -> Option<Arc<Spill>> {
+    let spill = Spill::new(data_dir, persistence);
+    spill.inspect_err(|error| tracing::error!(%error, "no messages can be spilled: the old files cannot be removed")).ok()
 }
 
 /// Has exchanges hold again what the index says they do.
@@ -140,6 +155,7 @@ impl Opened {
     pub fn close(self) {
         self.checkpointer.stop();
         self.pages.stop();
+        self.spill.iter().for_each(|spill| spill.stop());
         for thread in self.threads {
             // One that panicked has said so.
             let _ = thread.join();
@@ -152,6 +168,7 @@ impl Opened {
                 tracing::warn!(%error, "no last checkpoint could be made; the next start replays the log");
             }
         }
+        self.spill.iter().for_each(|spill| spill.close());
         self.log.close();
     }
 }

@@ -37,7 +37,17 @@ impl Broker {
 
     /// With some settings and variables of the environment.
     pub(crate) fn with_environment(settings: &[&str], variables: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap(), settings, variables)
+    }
+
+    /// Another one over the same data, which has been told to end.
+    pub(crate) fn again(mut self, settings: &[&str]) -> Self {
+        self.wait();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::over(dir, settings, &[])
+    }
+
+    fn over(dir: TempDir, settings: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = command(dir.path(), settings, variables).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (tell, stderr) = mpsc::channel();
@@ -65,6 +75,12 @@ impl Broker {
                 return line;
             }
         }
+    }
+
+    /// Names of the files of a folder in the data directory; of one that is not there, none.
+    pub(crate) fn files(&self, folder: &str) -> Vec<String> {
+        let Ok(found) = std::fs::read_dir(self.dir.path().join("data").join(folder)) else { return Vec::new() };
+        found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// Resident bytes now.

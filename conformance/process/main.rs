@@ -18,4 +18,5 @@ mod floods;
 mod handshake;
 mod loss;
 mod slow;
+mod spill;
 mod start;

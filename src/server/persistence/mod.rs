@@ -131,7 +131,9 @@ fn other(error: impl std::fmt::Display) -> StartError {
 /// The spill; without one, messages stay in memory: what is lost at a stop anyway is no reason not to start.
 fn spill_in(data_dir: &Path, persistence: &Persistence) -> Option<Arc<Spill>> {
     let spill = Spill::new(data_dir, persistence);
-    spill.inspect_err(|error| tracing::error!(%error, "no messages can be spilled: the old files cannot be removed")).ok()
+    spill
+        .inspect_err(|error| tracing::error!(%error, "no messages can be spilled: the old files cannot be removed"))
+        .ok()
 }
 
 /// Has exchanges hold again what the index says they do.

@@ -99,7 +99,6 @@ impl Pages {
             broker.waiting.proceed();
         }
     }
-
 }
 
 impl ColdPages for Pages {

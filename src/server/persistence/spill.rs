@@ -271,7 +271,8 @@ impl Spill {
             }
         }
         let checkpoint = NewCheckpoint { covered: files.log.end().0, note: &[], attachment: None };
-        let committed = if changes.is_empty() { Ok(()) } else { files.index.commit(&mut changes, checkpoint).map(drop) };
+        let committed =
+            if changes.is_empty() { Ok(()) } else { files.index.commit(&mut changes, checkpoint).map(drop) };
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &self.window));
         committed.map_err(|error| error.to_string())?;
@@ -318,7 +319,8 @@ impl Files {
             ..store::Options::default()
         };
         let opened = Store::open(disk.clone(), &dir.join(LOG_FOLDER), options).map_err(|error| text(&error))?;
-        let recovered = opened.replay(store::Position(0), |_, _| Ok::<_, store::OpenError>(())).map_err(|error| text(&error))?;
+        let recovered =
+            opened.replay(store::Position(0), |_, _| Ok::<_, store::OpenError>(())).map_err(|error| text(&error))?;
         let log = Arc::new(recovered.start(1, Arc::new(Silent)).map_err(|error| text(&error))?);
         let index = Index::open(disk, &dir.join(INDEX_FOLDER), index_options.clone()).map_err(|error| text(&error))?;
         Ok(Self { journal: LogJournal::new(log.clone(), 0), log, index: Arc::new(index) })

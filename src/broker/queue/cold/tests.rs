@@ -159,7 +159,12 @@ impl Store {
             first.entry((queue, level)).or_insert(entry.place.0);
         }
         let kept_from = first.into_values().min().unwrap_or(u64::MAX);
-        self.spilled.lock().iter_mut().zip(1..).filter(|(_, at)| *at < kept_from).for_each(|(spilled, _)| *spilled = None);
+        self.spilled
+            .lock()
+            .iter_mut()
+            .zip(1..)
+            .filter(|(_, at)| *at < kept_from)
+            .for_each(|(spilled, _)| *spilled = None);
     }
 }
 
@@ -293,7 +298,14 @@ impl Side {
         let records: Vec<_> = journal.all().into_iter().filter(is_needed).collect();
         let pages = store.clone().map(|store| store as Arc<dyn ColdPages>);
         let broker = Broker::open(Options::default(), now, pages, records.into_iter(), journal.clone()).unwrap().0;
-        Self { broker: Arc::new(broker), journal, store, client: Arc::default(), consumers: Vec::new(), is_durable: true }
+        Self {
+            broker: Arc::new(broker),
+            journal,
+            store,
+            client: Arc::default(),
+            consumers: Vec::new(),
+            is_durable: true,
+        }
     }
 
     fn declare(&self, name: &str, arguments: Table, now: Time) {

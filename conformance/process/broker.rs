@@ -77,9 +77,14 @@ impl Broker {
         }
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Names of the files of a folder in the data directory; of one that is not there, none.
     pub(crate) fn files(&self, folder: &str) -> Vec<String> {
-        let Ok(found) = std::fs::read_dir(self.dir.path().join("data").join(folder)) else { return Vec::new() };
+        let Ok(found) = std::fs::read_dir(self.data().join(folder)) else { return Vec::new() };
         found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 

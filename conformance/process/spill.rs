@@ -68,3 +68,24 @@ fn a_long_transient_queue_leaves_memory_and_comes_back_in_order() {
     let broker = broker.again(&[]);
     assert!(broker.files("spill").is_empty(), "{:?}", broker.files("spill"));
 }
+
+#[test]
+fn what_cannot_be_written_stays_in_memory_until_it_can() {
+    let mut broker = Broker::start();
+    let in_the_way = broker.data().join("spill");
+    std::fs::write(&in_the_way, b"").unwrap();
+    let messages = 20_000;
+    fill(&broker, "q", messages);
+    broker.await_log("their messages stay in memory");
+    let mut consumer = broker.channel();
+    for number in 1..=messages / 100 {
+        assert_eq!(consumer.get("q").unwrap().body[..8], number.to_le_bytes());
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    // Nobody has to touch the queue for that.
+    broker.await_log("are written to files again");
+    for number in messages / 100 + 1..=messages {
+        assert_eq!(consumer.get("q").unwrap().body[..8], number.to_le_bytes());
+    }
+    assert_eq!(consumer.get("q"), None);
+}

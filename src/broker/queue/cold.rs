@@ -252,6 +252,8 @@ pub(super) struct Cold {
     /// Of such a queue: what may be indexed has a smaller seq. What has one and no place stays in memory
     /// for good.
     spilled_below: u64,
+    /// How often in a row it was not written because a page was being read.
+    deferred: u8,
 }
 
 /// What a look has told and nobody has confirmed.
@@ -307,6 +309,7 @@ impl Default for Cold {
             is_damaged: false,
             is_spill: false,
             spilled_below: 0,
+            deferred: 0,
         }
     }
 }
@@ -387,6 +390,11 @@ impl Cold {
 
     pub(super) fn is_damaged(&self) -> bool {
         self.is_damaged
+    }
+
+    /// A page was asked for and has not come.
+    fn is_reading(&self) -> bool {
+        self.is_front_asked || self.is_expired_asked
     }
 
     pub(super) fn generation(&self) -> u64 {

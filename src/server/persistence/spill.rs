@@ -82,6 +82,8 @@ struct Spilled {
 struct State {
     queues: HashMap<QueueId, Spilled, foldhash::fast::RandomState>,
     is_failing: bool,
+    /// When queues were asked last what has gone.
+    cleaned_at: Option<Instant>,
 }
 
 /// A queue with what was written of it.
@@ -93,8 +95,8 @@ struct Written {
 
 type Places = Vec<(u8, Vec<(u64, Position)>)>;
 
-/// Rounds follow each other no faster, so that each has something to do.
-const PACE: Duration = Duration::from_millis(20);
+/// Rounds follow each other no faster: each makes a run of the index, and pages under way are in vain.
+const PACE: Duration = Duration::from_millis(50);
 /// How often queues are asked what has gone, when none gets longer.
 const CLEAN: Duration = Duration::from_secs(1);
 /// Attempts after a failure follow each other no faster.
@@ -148,7 +150,7 @@ impl Spill {
         let mut pause = PACE;
         loop {
             let mut signal = self.signal.lock();
-            let clean_at = Instant::now() + CLEAN;
+            let clean_at = state.cleaned_at.map_or_else(Instant::now, |at| at + CLEAN);
             while !signal.is_over && signal.overflowing.is_empty() {
                 if state.queues.is_empty() {
                     self.signalled.wait(&mut signal);
@@ -161,7 +163,11 @@ impl Spill {
             }
             let overflowing = std::mem::take(&mut signal.overflowing);
             drop(signal);
-            match self.round(&mut state, overflowing) {
+            let is_clean_due = state.cleaned_at.is_none_or(|at| at.elapsed() >= CLEAN);
+            if is_clean_due {
+                state.cleaned_at = Some(Instant::now());
+            }
+            match self.round(&mut state, overflowing, is_clean_due) {
                 Ok(()) => {
                     if std::mem::take(&mut state.is_failing) {
                         tracing::info!("long queues that are in no log are written to files again");
@@ -192,15 +198,22 @@ impl Spill {
     }
 
     /// Writes what overflows, and files what has changed. A failure leaves in memory what is there.
-    fn round(&self, state: &mut State, overflowing: Vec<Weak<Queue>>) -> Result<(), String> {
+    fn round(&self, state: &mut State, overflowing: Vec<Weak<Queue>>, is_clean_due: bool) -> Result<(), String> {
         let mut failure = None;
         let mut written: HashMap<QueueId, Written, foldhash::fast::RandomState> = HashMap::default();
+        let mut again: HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState> = HashMap::default();
         for queue in overflowing.iter().filter_map(Weak::upgrade) {
+            if written.contains_key(&queue.id) || again.contains_key(&queue.id) {
+                continue;
+            }
             let Some(overflow) = queue.overflow(&self.window) else { continue };
             let below = overflow.below;
             match self.write(overflow) {
                 Ok(places) => _ = written.insert(queue.id, Written { queue, below, places }),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    failure = Some(error);
+                    again.insert(queue.id, queue);
+                }
             }
         }
         for Written { queue, .. } in written.values() {
@@ -208,9 +221,13 @@ impl Spill {
             let spilled = Spilled { queue: Arc::downgrade(queue), priority_max, first: None };
             state.queues.entry(queue.id).or_insert(spilled);
         }
-        if let Some(files) = self.files() {
-            self.file(files, state, &written)?;
-        }
+        let filed = self.files().map_or(Ok(()), |files| self.file(files, state, &written, is_clean_due));
+        // Nobody else may come to tell of those.
+        let is_written = |written: &Written| written.places.iter().any(|(_, places)| !places.is_empty());
+        let left = written.into_values().filter(|written| is_written(written) && written.queue.outgrows(&self.window));
+        let again = again.into_values().chain(left.map(|written| written.queue));
+        self.signal.lock().overflowing.extend(again.map(|queue| Arc::downgrade(&queue)));
+        filed?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -252,6 +269,7 @@ impl Spill {
         files: &Files,
         state: &mut State,
         written: &HashMap<QueueId, Written, foldhash::fast::RandomState>,
+        is_clean_due: bool,
     ) -> Result<(), String> {
         let mut changes = Changes::new();
         let (mut looked, mut gone) = (Vec::new(), Vec::new());
@@ -263,7 +281,9 @@ impl Spill {
             };
             let look = match written.get(&id) {
                 Some(Written { below, places, .. }) => queue.look_spilled(*below, places, &self.window),
-                None => queue.look(Position::NONE, &self.window),
+                // What could not be filed has places that only this makes known.
+                None if is_clean_due || state.is_failing => queue.look(Position::NONE, &self.window),
+                None => None,
             };
             if let Some(look) = look {
                 checkpoint::file(&queue, &look, false, &mut changes);

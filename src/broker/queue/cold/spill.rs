@@ -32,7 +32,9 @@ pub struct Overflow {
 }
 
 /// Messages of one priority that are written at once.
-const OVERFLOW_MAX: usize = 16_384;
+const OVERFLOW_MAX: usize = 65_536;
+/// How often a queue is not written because a page of it is being read, which would be in vain.
+const DEFERRED_MAX: u8 = 10;
 
 impl Queue {
     /// Tells, if that is so, that it is too long for memory.
@@ -50,12 +52,17 @@ impl Queue {
     }
 
     /// What of it is behind the window and has to be written before it can leave memory; `None` when it
-    /// has become short. From now on [`Spill::overflows`](crate::broker::verb::Spill::overflows) tells
-    /// of it again.
+    /// has become short, or this is not the moment. From now on
+    /// [`Spill::overflows`](crate::broker::verb::Spill::overflows) tells of it again.
     pub fn overflow(&self, window: &Window) -> Option<Overflow> {
         let mut machine = self.lock();
         machine.is_overflowing = false;
         if self.is_deleted() { None } else { machine.overflow(window) }
+    }
+
+    /// Whether [`Spill::overflows`](crate::broker::verb::Spill::overflows) would tell of it.
+    pub fn outgrows(&self, window: &Window) -> bool {
+        self.lock().outgrows(window)
     }
 
     /// As [`Self::look`], after what [`Self::overflow`] told has been written: `places` is where, by
@@ -89,9 +96,16 @@ impl Machine {
         resident > window.messages || resident_bytes > window.bytes
     }
 
-    fn overflow(&self, window: &Window) -> Option<Overflow> {
+    fn overflow(&mut self, window: &Window) -> Option<Overflow> {
         if !self.exceeds(window) {
             return None;
+        }
+        if let Some(cold) = self.cold.as_deref_mut() {
+            if cold.is_reading() && cold.deferred < DEFERRED_MAX {
+                cold.deferred += 1;
+                return None;
+            }
+            cold.deferred = 0;
         }
         let known = self.cold.as_deref().map_or(0, |cold| cold.spilled_below);
         let (mut messages, mut bytes) = (window.messages, window.bytes);

@@ -7,7 +7,8 @@
 //! - [`broker`]: what a broker is. Vhosts, exchanges, queues, consumers, users, policies. No
 //!   protocol, no async, no file, no clock.
 //! - [`store`]: the log: opaque records, durable when it says so. Knows nothing of queues.
-//! - [`server`]: sockets, tasks, the clock, signals, memory and disk.
+//! - [`server`]: sockets, tasks, the clock, signals, memory and disk; [`server::persistence`] makes the
+//!   broker durable.
 //! - [`admin`]: what operators ask and change, over a local control socket.
 //! - [`config`]: settings from file, environment and flags, checked before anything starts.
 //! - [`cli`]: the subcommands of `tern`.
@@ -28,6 +29,8 @@
 //! 5. Still under that lock the queue ([`broker::queue::machine`]) assigns messages to consumers
 //!    with credit, and hands each consumer's batch to its outlet, which encodes it into the
 //!    consumer's outbox ([`protocol::amqp::output`]) and assigns delivery tags.
+//!    What is durable has been appended to the log by then ([`broker::record`]), and the log's writer
+//!    syncs it while this goes on; confirms follow when it has.
 //! 6. When the read has been worked off, the publisher's own task writes the consumers' sockets
 //!    ([`server::socket`]). Only a socket that takes no more wakes its own task.
 //!

@@ -19,6 +19,7 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
     stderr: Receiver<String>,
     seen: Vec<String>,
+    settings: Vec<String>,
 }
 
 /// How long anything may take before a test gives up. Generous: machines are shared.
@@ -37,31 +38,38 @@ impl Broker {
 
     /// With some settings and variables of the environment.
     pub(crate) fn with_environment(settings: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), settings, variables)
+        Self::on(tempfile::tempdir().unwrap(), settings, variables)
     }
 
-    /// Another one over the same data, which has been told to end.
-    pub(crate) fn again(mut self, settings: &[&str]) -> Self {
-        self.wait();
-        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
-        Self::over(dir, settings, &[])
+    /// On what is in a directory.
+    pub(crate) fn on(dir: TempDir, settings: &[&str], variables: &[(&str, &str)]) -> Self {
+        let (child, stderr, port) = start(dir.path(), settings, variables);
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Self { child, dir, port, stderr, seen: Vec::new(), settings }
     }
 
-    fn over(dir: TempDir, settings: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(dir.path(), settings, variables).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (tell, stderr) = mpsc::channel();
-        let errors = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        let started = lines.by_ref().map_while(Result::ok).any(|line| line == "Server startup complete");
-        // Nobody reads on, and nothing more is written there.
-        if !started {
-            panic!("the broker did not start: {:?}", stderr.iter().collect::<Vec<_>>());
-        }
-        let ports = std::fs::read_to_string(ports_file(dir.path())).unwrap();
-        let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
-        let port = u16::try_from(ports["amqp"].as_u64().unwrap()).unwrap();
-        Self { child, dir, port, stderr, seen: Vec::new() }
+    /// Where its data is.
+    pub(crate) fn data(&self) -> PathBuf {
+        data(self.dir.path())
+    }
+
+    /// Ends the process as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, on the same data and with the same settings, after its end.
+    pub(crate) fn start_again(&mut self) {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        self.seen.extend(self.stderr.iter());
+        (self.child, self.stderr, self.port) = start(self.dir.path(), &settings, &[]);
+    }
+
+    /// Tries to start it again, after its end, when that is expected to be refused.
+    pub(crate) fn start_again_refused(&self) -> Refused {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        refused(command(self.dir.path(), &settings, &[]).spawn().unwrap())
     }
 
     /// Waits for a line of the log that contains `text`.
@@ -75,11 +83,6 @@ impl Broker {
                 return line;
             }
         }
-    }
-
-    /// The data directory.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
     }
 
     /// Names of the files of a folder in the data directory; of one that is not there, none.
@@ -107,7 +110,7 @@ impl Broker {
     /// Administers it: carries out one command line of `tern ctl`, which must succeed.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
-        command.current_dir(self.dir.path()).env("TERN_SERVER_DATA_DIR", self.dir.path().join("data")).arg("ctl");
+        command.current_dir(self.dir.path()).env("TERN_SERVER_DATA_DIR", self.data()).arg("ctl");
         let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
@@ -148,11 +151,32 @@ pub(crate) struct Refused {
 /// Starts a broker that is expected not to start.
 pub(crate) fn start_refused(settings: &[&str], variables: &[(&str, &str)]) -> Refused {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = command(dir.path(), settings, variables).spawn().unwrap();
+    refused(command(dir.path(), settings, variables).spawn().unwrap())
+}
+
+fn refused(mut child: Child) -> Refused {
     let status = wait(&mut child);
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     Refused { status, stderr }
+}
+
+/// Waits until everything listens: the process, its log and its port.
+fn start(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> (Child, Receiver<String>, u16) {
+    let mut child = command(dir, settings, variables).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (tell, stderr) = mpsc::channel();
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let started = lines.by_ref().map_while(Result::ok).any(|line| line == "Server startup complete");
+    // Nobody reads on, and nothing more is written there.
+    if !started {
+        panic!("the broker did not start: {:?}", stderr.iter().collect::<Vec<_>>());
+    }
+    let ports = std::fs::read_to_string(ports_file(dir)).unwrap();
+    let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
+    let port = u16::try_from(ports["amqp"].as_u64().unwrap()).unwrap();
+    (child, stderr, port)
 }
 
 fn command(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Command {
@@ -163,7 +187,7 @@ fn command(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Command
     // A settings file of the directory that the tests run in is not meant.
     command.current_dir(dir).envs(variables.iter().copied());
     command.args(["--amqp-port", "0", "--bind", "127.0.0.1", "--log-level", "info"]);
-    command.arg("--data").arg(dir.join("data")).arg("--ports-file").arg(ports_file(dir));
+    command.arg("--data").arg(data(dir)).arg("--ports-file").arg(ports_file(dir));
     for setting in settings {
         match setting.strip_prefix("--") {
             Some(_) => command.args(setting.split('=')),
@@ -172,6 +196,10 @@ fn command(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Command
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+fn data(dir: &Path) -> PathBuf {
+    dir.join("data")
 }
 
 fn ports_file(dir: &Path) -> PathBuf {

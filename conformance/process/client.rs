@@ -265,6 +265,11 @@ impl Client {
         self.write(&publish(queue, body));
     }
 
+    /// With properties as they are on the wire.
+    pub(crate) fn publish_with(&mut self, queue: &str, body: &[u8], properties: &[u8]) {
+        self.write(&publish_with(queue, body, properties));
+    }
+
     /// Publishes and waits for the confirm of the number `upto`.
     pub(crate) fn await_confirm(&mut self, upto: u64) {
         loop {
@@ -382,10 +387,14 @@ pub(crate) fn consume(queue: &str, tag: &str, no_ack: bool) -> AMQPClass {
 
 /// A message for the default exchange, on channel 1.
 pub(crate) fn publish(queue: &str, body: &[u8]) -> Vec<u8> {
+    publish_with(queue, body, &[0, 0])
+}
+
+fn publish_with(queue: &str, body: &[u8], properties: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 128);
     let publish = basic::Publish { routing_key: queue.into(), ..basic::Publish::default() };
     method::encode(1, &AMQPClass::Basic(basic::AMQPMethod::Publish(publish)), &mut out);
-    hot::put_content_header(&mut out, 1, body.len() as u64, &[0, 0]);
+    hot::put_content_header(&mut out, 1, body.len() as u64, properties);
     if !body.is_empty() {
         hot::put_body_contiguous(&mut out, 1, FRAME_MAX, body);
     }

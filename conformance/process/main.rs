@@ -12,11 +12,15 @@
 )]
 
 mod alarm;
+mod app;
 mod broker;
 mod client;
+mod damage;
+mod disk;
 mod floods;
 mod handshake;
 mod loss;
+mod restart;
 mod slow;
 mod spill;
 mod start;

@@ -65,7 +65,8 @@ fn a_long_transient_queue_leaves_memory_and_comes_back_in_order() {
     fill(&broker, "left", MESSAGES / 4);
     until("it is written", || segments_count(&broker) > 1);
     broker.terminate();
-    let broker = broker.again(&[]);
+    broker.wait();
+    broker.start_again();
     assert!(broker.files("spill").is_empty(), "{:?}", broker.files("spill"));
 }
 

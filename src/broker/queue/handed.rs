@@ -25,24 +25,31 @@ impl Handed {
         Self { delivered: reserved, reserved }
     }
 
-    /// A message goes to a consumer; returns what is to be recorded first.
+    /// A message goes to a consumer; returns what is to be recorded first. That is told while half of what
+    /// was told before is left, so that the log has it on the disk when it is needed.
     #[inline]
     pub(super) fn hand(&mut self, seq: u64) -> Option<u64> {
-        self.reserve(seq, RESERVED_AHEAD)
+        self.delivered = self.delivered.max(seq);
+        self.prepare(seq)
+    }
+
+    /// Messages from that one on may go to a consumer; returns what is to be recorded.
+    #[inline]
+    pub(super) fn prepare(&mut self, seq: u64) -> Option<u64> {
+        if seq.saturating_add(RESERVED_AHEAD / 2) <= self.reserved {
+            return None;
+        }
+        self.reserved = seq.saturating_add(RESERVED_AHEAD);
+        Some(self.reserved)
     }
 
     /// As [`Self::hand`], where no more need follow.
     pub(super) fn hand_one(&mut self, seq: u64) -> Option<u64> {
-        self.reserve(seq, 0)
-    }
-
-    #[inline]
-    fn reserve(&mut self, seq: u64, ahead: u64) -> Option<u64> {
         self.delivered = self.delivered.max(seq);
         if seq <= self.reserved {
             return None;
         }
-        self.reserved = seq.saturating_add(ahead);
+        self.reserved = seq;
         Some(self.reserved)
     }
 
@@ -74,8 +81,9 @@ mod tests {
     fn one_record_reserves_many_deliveries() {
         let mut handed = Handed::default();
         assert_eq!(handed.hand(1), Some(1 + RESERVED_AHEAD));
-        assert!((2..=1 + RESERVED_AHEAD).all(|seq| handed.hand(seq).is_none()));
-        assert!(handed.hand(2 + RESERVED_AHEAD).is_some());
+        let half = 1 + RESERVED_AHEAD / 2;
+        assert!((2..=half).all(|seq| handed.hand(seq).is_none()));
+        assert_eq!(handed.hand(half + 1), Some(half + 1 + RESERVED_AHEAD));
     }
 
     #[test]

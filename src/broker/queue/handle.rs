@@ -522,8 +522,12 @@ impl Queue {
         let cursor = self.cursor(&machine, &options, turn.now)?;
         machine.had_consumer = true;
         machine.used_at = turn.now;
+        let is_settling = !options.no_ack;
         machine.consumers.add(id, options, cursor);
         machine.elect();
+        if is_settling && effects.wants_settled {
+            effects.handed = machine.prepare_handed();
+        }
         self.run(&mut machine, turn, &mut effects);
         self.finish(machine, effects, turn);
         Ok(())

@@ -459,6 +459,19 @@ impl Machine {
         if self.consumers.is_empty() { self.handed.release() } else { None }
     }
 
+    /// A consumer has come: what it may be given is reserved before it is. Returns what is to be recorded.
+    pub fn prepare_handed(&mut self) -> Option<u64> {
+        if self.stream.is_some() {
+            return None;
+        }
+        let first = match self.ready.front() {
+            Front::Entry(entry) => entry.seq,
+            Front::Cold(level) => self.ready.gap(level).map_or(self.next_seq, |gap| gap.from),
+            Front::Empty => self.next_seq,
+        };
+        self.handed.prepare(first)
+    }
+
     /// Messages up to this one count as delivered after a restart.
     pub fn handed_up_to(&self) -> u64 {
         self.handed.reserved()

@@ -27,7 +27,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, journal::LogJournal};
+use super::{Watcher, entries, journal::LogJournal};
 use crate::{
     broker::{
         Broker,
@@ -61,6 +61,7 @@ pub(super) struct Checkpointer {
     log: Arc<Log>,
     journal: Arc<LogJournal>,
     index: Arc<Index>,
+    watcher: Arc<Watcher>,
     options: Persistence,
     state: Mutex<State>,
     signal: Mutex<Signal>,
@@ -105,6 +106,7 @@ impl Checkpointer {
         log: Arc<Log>,
         journal: Arc<LogJournal>,
         index: Arc<Index>,
+        watcher: Arc<Watcher>,
         options: Persistence,
     ) -> Result<Arc<Self>, Error> {
         let (mut first_places, mut largest) = (HashMap::default(), HashMap::default());
@@ -126,7 +128,7 @@ impl Checkpointer {
             skew,
         };
         let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { broker, log, journal, index, options, state, signal, signalled }))
+        Ok(Arc::new(Self { broker, log, journal, index, watcher, options, state, signal, signalled }))
     }
 
     /// Begins to make checkpoints.
@@ -160,11 +162,16 @@ impl Checkpointer {
             // Until everything is covered: then a start replays nothing.
             let is_behind = self.state.lock().boundary < end || made_at < end;
             let is_time = last.elapsed() >= Duration::from_millis(self.options.checkpoint_ms);
-            if !has_grown && !(is_time && is_behind) {
+            let is_due = has_grown || is_time && is_behind;
+            if !is_due {
                 continue;
             }
             made_at = end;
             if let Err(error) = self.make() {
+                if let Error::Index(index::Error::Failed { .. }) = error {
+                    // Memory and the log would only grow from now on.
+                    return self.watcher.fail(&error);
+                }
                 tracing::error!(%error, "no checkpoint could be made; trying again");
                 if !self.pause(RETRY) {
                     return;

@@ -16,7 +16,7 @@ mod replay;
 mod spill;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak},
     thread::JoinHandle,
 };
@@ -30,7 +30,7 @@ use crate::{
     broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
     store::{
         self, Log, Owner, Space, Store,
-        disk::RealDisk,
+        disk::{Disk as _, RealDisk},
         index::{Index, Rank},
     },
 };
@@ -68,7 +68,12 @@ pub fn open(
     let started_at = clock::wall();
     let disk = Arc::new(RealDisk);
     let store = Store::open(disk.clone(), &data_dir.join(LOG_FOLDER), persistence.log.clone()).map_err(other)?;
-    let index = Index::open(disk, &data_dir.join(INDEX_FOLDER), persistence.index.clone()).map_err(other)?;
+    let index_dir = data_dir.join(INDEX_FOLDER);
+    // Before an empty one is begun in its place. A log that is all there needs none.
+    if store.first().0 > 0 && !disk.list(&index_dir).is_ok_and(|files| !files.is_empty()) {
+        return Err(other(IndexLost { dir: index_dir, first: store.first() }));
+    }
+    let index = Index::open(disk, &index_dir, persistence.index.clone()).map_err(other)?;
     let index = Arc::new(index);
     let checkpoint = index.checkpoint();
     let note = checkpoint.as_ref().and_then(|checkpoint| note_of(&checkpoint.note));
@@ -89,6 +94,10 @@ pub fn open(
     let mut reader = Reader::default();
     let covered = store::Position(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covered));
     let recovered = store.replay(covered, |record, _| reader.read(record, &mut replay)).map_err(other)?;
+    // A broker that began without what it cannot read would lose messages and say nothing.
+    if let Some(failure) = pages.failure() {
+        return Err(other(failure));
+    }
     clock::start_after(Time(recovered.time_ms()));
     if let Some(torn) = recovered.torn() {
         tracing::warn!(
@@ -107,7 +116,8 @@ pub fn open(
     // What a first start defined must be there before anybody is told that the broker runs.
     log.flush().map_err(other)?;
     watcher.watch(&broker);
-    let checkpointer = Checkpointer::new(broker.clone(), log.clone(), journal, index, persistence.clone());
+    let checkpointer =
+        Checkpointer::new(broker.clone(), log.clone(), journal, index, watcher.clone(), persistence.clone());
     let checkpointer = checkpointer.map_err(other)?;
     let mut threads = pages.start(&log, &broker).map_err(other)?;
     threads.push(checkpointer.start().map_err(other)?);
@@ -122,6 +132,19 @@ pub fn open(
         "the log was replayed"
     );
     Ok(Opened { broker, log, checkpointer, pages, spill, threads })
+}
+
+/// The index is gone, and with it what of the log was released for its sake. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the index {} is missing or empty, and the log no longer has what is before position {first}: put the folder \
+     back, or restore the data directory from a backup (`tern store salvage` keeps what can be read)",
+    dir.display()
+)]
+struct IndexLost {
+    dir: PathBuf,
+    /// Where the log begins.
+    first: store::Position,
 }
 
 fn other(error: impl std::fmt::Display) -> StartError {
@@ -194,6 +217,14 @@ impl Watcher {
         self.failure.get().map(String::as_str)
     }
 
+    /// What is on the disk is not known any more: the process ends.
+    fn fail(&self, failure: &dyn std::fmt::Display) {
+        tracing::error!(%failure, "the disk has failed: nothing more is confirmed, and the broker stops");
+        // The first failure is what an operator has to know.
+        let _ = self.failure.set(failure.to_string());
+        self.stop.notify_one();
+    }
+
     fn watch(&self, broker: &Arc<Broker>) {
         // Set once, when the broker is opened.
         let _ = self.broker.set(Arc::downgrade(broker));
@@ -226,10 +257,7 @@ impl Owner for Watcher {
     }
 
     fn failed(&self, failure: &store::Failure) {
-        tracing::error!(%failure, "the log has failed: nothing more is confirmed, and the broker stops");
-        // The log tells the first failure only.
-        let _ = self.failure.set(failure.to_string());
-        self.stop.notify_one();
+        self.fail(failure);
     }
 
     fn corrupted(&self, corruption: &store::Corruption) {

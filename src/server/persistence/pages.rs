@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     thread,
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Pages {
     /// At most one request of each kind for each queue.
     requests: Mutex<Requests>,
     asked: Condvar,
+    /// Why the index could not be read while records were replayed.
+    failure: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -50,7 +52,7 @@ struct Requests {
 impl Pages {
     /// Pages of that index. Nothing is read before [`Self::start`].
     pub(super) fn new(index: Arc<Index>, spill: Option<Arc<Spill>>) -> Arc<Self> {
-        Arc::new(Self { index, spill, requests: Mutex::default(), asked: Condvar::new() })
+        Arc::new(Self { index, spill, requests: Mutex::default(), asked: Condvar::new(), failure: OnceLock::new() })
     }
 
     /// Begins to read, from `log` and for `broker`.
@@ -65,6 +67,16 @@ impl Pages {
             thread.spawn(move || pages.run(&log, &broker))
         };
         (0..THREADS).map(start_one).collect()
+    }
+
+    /// Why the index could not be read while records were replayed, if so: what was replayed is not all.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    fn at_start<T>(&self, read: Result<T, index::Error>) -> Option<T> {
+        // The first failure is the one to tell.
+        read.map_err(|error| _ = self.failure.set(error.to_string())).ok()
     }
 
     /// Has the threads end.
@@ -108,26 +120,18 @@ impl ColdPages for Pages {
     }
 
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
-        let value = read_at_start(self.index.get(entries::message_key(queue, level, seq)))?;
+        let value = self.at_start(self.index.get(entries::message_key(queue, level, seq)))??;
         entries::message(level, seq, value.as_bytes())
     }
 
     fn header(&self, queue: QueueId) -> Option<Header> {
         let owner = entries::header_owner(queue);
-        let value = read_at_start(self.index.get(index::Key::new(entries::HEADERS, owner, 0, 0)))?;
+        let value = self.at_start(self.index.get(index::Key::new(entries::HEADERS, owner, 0, 0)))??;
         let mut header = entries::header(value.as_bytes())?;
-        for level in read_at_start(self.index.page(entries::LEVELS, owner, Rank::MIN, 256).map(Some))? {
+        for level in self.at_start(self.index.page(entries::LEVELS, owner, Rank::MIN, 256))? {
             header.levels.extend(entries::level(level.rank.order as u8, level.value.as_bytes()));
         }
         Some(header)
-    }
-}
-
-/// A broker that began without what it cannot read would lose messages and say nothing.
-fn read_at_start<T>(read: Result<Option<T>, index::Error>) -> Option<T> {
-    match read {
-        Ok(found) => found,
-        Err(error) => panic!("the index cannot be read: {error}"),
     }
 }
 

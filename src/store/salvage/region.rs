@@ -118,7 +118,7 @@ mod tests {
             let (mut left, mut pieces) = (bytes, 0);
             while left > 0 {
                 let piece = piece_bytes(left);
-                assert!(piece >= BATCH_HEADER_BYTES && piece <= BATCH_BYTES_LIMIT, "{bytes}");
+                assert!((BATCH_HEADER_BYTES..=BATCH_BYTES_LIMIT).contains(&piece), "{bytes}");
                 left -= piece as u64;
                 pieces += 1;
             }

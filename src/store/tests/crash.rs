@@ -29,7 +29,7 @@ fn live_through_power_cuts(seed: u64, plan: Plan) {
         for _ in 0..200 {
             match random.below(12) {
                 0..6 => {
-                    let kind = random.next() as u8;
+                    let kind = kind(random.next());
                     let bytes_max = if random.below(8) == 0 { 8000 } else { 700 };
                     let body = body(&mut random, bytes_max);
                     match rig.log.append(Head::new(kind, 0), &[&body]) {

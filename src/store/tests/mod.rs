@@ -142,6 +142,11 @@ pub(super) fn segment_paths(disk: &MemoryDisk) -> Vec<PathBuf> {
     listed.into_iter().filter(|file| is_segment(&file.name)).map(|file| Path::new(DIR).join(file.name)).collect()
 }
 
+/// Any kind but that of lost records, which nobody writes.
+fn kind(number: u64) -> u8 {
+    (number % u64::from(crate::store::LOST)) as u8
+}
+
 pub(super) fn body(random: &mut Random, bytes_max: u64) -> Vec<u8> {
     let fill = random.next() as u8;
     vec![fill; random.below(bytes_max) as usize]

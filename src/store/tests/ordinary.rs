@@ -9,7 +9,7 @@ fn records_come_back_in_order_after_a_restart() {
     let mut random = Random(1);
     let mut kept = Vec::new();
     for at in 0..500_u32 {
-        kept.push(rig.append(at as u8, &body(&mut random, 900)));
+        kept.push(rig.append(kind(at.into()), &body(&mut random, 900)));
         if at % 7 == 0 {
             rig.writer.step();
             rig.housekeeper.step();
@@ -119,7 +119,7 @@ fn a_released_segment_is_used_again_and_its_old_bytes_never_validate() {
     let (mut kept, mut random) = (Vec::new(), Random(3));
     let mut checkpoint = Position(0);
     for round in 0..400_u32 {
-        kept.push(rig.write(round as u8, &body(&mut random, 3000)));
+        kept.push(rig.write(kind(round.into()), &body(&mut random, 3000)));
         rig.housekeeper.step();
         if round % 20 == 19 {
             checkpoint = rig.log.flushed();

@@ -287,7 +287,8 @@ mod with_index {
             let index = open(&layout);
             let recovery = index.recovery();
             assert!(!recovery.is_new && recovery.discarded.is_empty(), "{recovery:?}");
-            let entries = index.scan(0, 1, index::Rank::MIN).map(|entry| entry.unwrap()).count();
+            let entries =
+                index.scan(0, 1, index::Rank::MIN).inspect(|entry| assert!(entry.is_ok(), "{entry:?}")).count();
             let checkpoint = index.checkpoint().unwrap();
             assert!(index.attachment().unwrap().is_some());
             let store = Store::open(Arc::new(RealDisk), &layout.log, small()).unwrap();

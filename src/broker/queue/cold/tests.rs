@@ -638,3 +638,18 @@ proptest! {
         check(kind, false, &ops);
     }
 }
+
+#[test]
+fn what_is_behind_the_window_of_a_queue_that_is_in_no_log_leaves_memory() {
+    let mut story = Story::new(0, false);
+    let publish = Publish { is_persistent: true, priority: 0, ttl: None, size: 0 };
+    story.run(&Op::Publish(vec![publish; 20]));
+    story.run(&Op::Look { lag: 0, window: 3 });
+    story.run(&Op::Looked { is_committed: true });
+    let queue = story.cold.queue("q");
+    assert_eq!((queue.cold(), queue.persistent()), ((17, 17 * 4), (20, 20 * 4)));
+    story.drain();
+    story.run(&Op::Look { lag: 0, window: 3 });
+    story.run(&Op::Looked { is_committed: true });
+    assert!(story.cold.store.unwrap().spilled.lock().iter().all(Option::is_none), "released");
+}

@@ -1,0 +1,156 @@
+//! A broker process that is killed and started again on the same data directory and port.
+
+use std::{
+    fs::OpenOptions,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{power::Disk, rng::Rng};
+
+pub(crate) struct Node {
+    disk: Disk,
+    settings: Vec<String>,
+    pub(crate) port: u16,
+    child: Option<Child>,
+}
+
+/// What a start or a kill found that must not be.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// How long a start may take. Generous: machines are shared.
+const START_MAX: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// Of a directory that may hold data already.
+    pub(crate) fn new(disk: Disk, settings: Vec<String>, rng: &mut Rng) -> Self {
+        Self { disk, settings, port: free_port(rng), child: None }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.disk.dir()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Starts it and waits until it serves; returns how long that took.
+    pub(crate) fn start(&mut self) -> Result<Duration, Broken> {
+        let started = Instant::now();
+        let lines = self.spawn();
+        let deadline = started + START_MAX;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == "Server startup complete" => return Ok(started.elapsed()),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Err(self.broken("the broker does not start")),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.broken("the broker ended while it started")),
+            }
+        }
+    }
+
+    /// Starts it and kills it after a while, whether it serves by then or not.
+    pub(crate) fn start_and_crash(&mut self, after: Duration) -> Result<(), Broken> {
+        let lines = self.spawn();
+        thread::sleep(after);
+        self.crash()?;
+        drop(lines);
+        Ok(())
+    }
+
+    /// Ends it without a warning. It must have been running until then.
+    pub(crate) fn crash(&mut self) -> Result<(), Broken> {
+        self.disk.cut();
+        let child = self.child.as_mut().expect("only a started broker is killed");
+        // A broker that loses its disk may end by itself.
+        if let (false, Some(status)) = (self.disk.is_cuttable(), child.try_wait().unwrap()) {
+            return Err(self.broken(&format!("the broker ended by itself ({status})")));
+        }
+        self.end();
+        self.disk.restore();
+        Ok(())
+    }
+
+    /// The last lines that it logged.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// The directory stays, and is named.
+    pub(crate) fn keep(&mut self) -> PathBuf {
+        self.end();
+        self.disk.keep()
+    }
+
+    fn spawn(&mut self) -> mpsc::Receiver<String> {
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TERN_") || name.starts_with("RABBITMQ_"))
+        {
+            command.env_remove(name);
+        }
+        // A settings file of the directory that the tests run in is not meant.
+        command.current_dir(self.disk.home());
+        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &self.port.to_string()]);
+        command.arg("--data").arg(self.dir().join("data"));
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        assert!(self.child.replace(child).is_none(), "one broker a directory");
+        let (tell, lines) = mpsc::channel();
+        // Ends with the process, whose output it reads.
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        lines
+    }
+
+    fn broken(&self, what: &str) -> Broken {
+        Broken(format!("{what}; its last words:\n{}", self.log_tail()))
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may be over already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.disk.home().join("broker.log")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The binary under test: another one than cargo's where `CRASH_BINARY` names it.
+fn binary() -> PathBuf {
+    std::env::var_os("CRASH_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_tern").into(), PathBuf::from)
+}
+
+/// One that nobody listens on, and that the system gives no client: it stays free while the broker is down.
+fn free_port(rng: &mut Rng) -> u16 {
+    // Cycles with equal seeds may run beside each other.
+    let mut rng = Rng::new(rng.next() ^ u64::from(std::process::id()));
+    loop {
+        let port = u16::try_from(rng.within(20_000..32_000)).expect("the range fits");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

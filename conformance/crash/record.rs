@@ -1,0 +1,74 @@
+//! What the clients of a cycle note, and the names that they give.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use crate::history::{Event, MessageId, Place, QueueId, StreamId, TxId, WipeId};
+
+/// Shared by all clients of a cycle.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) cycle: u32,
+    events: Mutex<Vec<Event>>,
+    promised: AtomicUsize,
+    /// The last of each kind of name.
+    names: AtomicU64,
+    seqs: Vec<AtomicU64>,
+}
+
+/// Publishers that a cycle may have.
+const PUBLISHERS_MAX: usize = 64;
+
+impl Record {
+    pub(crate) fn new(cycle: u32) -> Self {
+        let seqs = (0..PUBLISHERS_MAX).map(|_| AtomicU64::new(0)).collect();
+        Self { cycle, events: Mutex::default(), promised: AtomicUsize::new(0), names: AtomicU64::new(0), seqs }
+    }
+
+    pub(crate) fn note(&self, event: Event) {
+        self.promised.fetch_add(usize::from(matches!(event, Event::Confirmed { .. })), Ordering::Relaxed);
+        self.events.lock().unwrap().push(event);
+    }
+
+    /// Confirms until now.
+    pub(crate) fn promised(&self) -> usize {
+        self.promised.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+
+    /// Notes that one more message goes out.
+    pub(crate) fn publish(&self, publisher: u32, queues: &[QueueId], tx: Option<TxId>) -> MessageId {
+        let seq = self.seqs[publisher as usize].fetch_add(1, Ordering::Relaxed);
+        let message = MessageId { cycle: self.cycle, publisher, seq };
+        self.note(Event::Publish { message, queues: queues.to_vec(), tx });
+        message
+    }
+
+    /// Notes that a reader is about to come.
+    pub(crate) fn open(&self, queue: QueueId, is_sole: bool) -> StreamId {
+        let stream = StreamId(self.name());
+        self.note(Event::Opened { stream, queue, is_sole });
+        stream
+    }
+
+    pub(crate) fn durable(&self, places: impl IntoIterator<Item = Place>) {
+        places.into_iter().for_each(|place| self.note(Event::Durable { place }));
+    }
+
+    pub(crate) fn tx(&self) -> TxId {
+        TxId(self.name())
+    }
+
+    pub(crate) fn wipe(&self) -> WipeId {
+        WipeId(self.name())
+    }
+
+    fn name(&self) -> u64 {
+        self.names.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -91,6 +91,12 @@ impl Broker {
         }
     }
 
+    /// Names of the files of a folder in the data directory; of one that is not there, none.
+    pub(crate) fn files(&self, folder: &str) -> Vec<String> {
+        let Ok(found) = std::fs::read_dir(self.data().join(folder)) else { return Vec::new() };
+        found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// Resident bytes now.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

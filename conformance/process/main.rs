@@ -23,5 +23,6 @@ mod handshake;
 mod loss;
 mod restart;
 mod slow;
+mod spill;
 mod start;
 mod stream;

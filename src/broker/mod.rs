@@ -58,7 +58,7 @@ use recovery::{ReplayError, Replayed};
 use time::Time;
 use timers::{Owner, Timers};
 use turn::Turn;
-use verb::{ColdPages, Waiting};
+use verb::{ColdPages, Spill, Waiting};
 use vhost::Vhost;
 
 /// A broker.
@@ -94,6 +94,7 @@ pub struct Broker {
     definitions_log: Log,
     show_properties: OnceLock<trace::ShowProperties>,
     cold_pages: OnceLock<Arc<dyn ColdPages>>,
+    spill: OnceLock<Arc<dyn Spill>>,
     /// Connections that wait for the log or for a page.
     pub waiting: Waiting,
     memory_alarm: AtomicBool,
@@ -183,6 +184,7 @@ impl Broker {
             definitions_log: log,
             show_properties: OnceLock::new(),
             cold_pages: OnceLock::new(),
+            spill: OnceLock::new(),
             waiting: Waiting::default(),
             memory_alarm: AtomicBool::new(false),
             memory_high_watermark: Mutex::new(options.memory_high_watermark),
@@ -277,6 +279,17 @@ impl Broker {
     /// Who knows which messages are not in memory, if any can be.
     pub fn cold_pages(&self) -> Option<&Arc<dyn ColdPages>> {
         self.cold_pages.get()
+    }
+
+    /// Has somebody told of long queues that are in no log. Pages are read by [`Self::cold_pages`].
+    pub fn attach_spill(&self, spill: Arc<dyn Spill>) {
+        assert!(self.spill.set(spill).is_ok(), "a broker has one spill");
+    }
+
+    /// Who is told of long queues that are in no log.
+    #[inline]
+    pub(in crate::broker) fn spill(&self) -> Option<&Arc<dyn Spill>> {
+        self.spill.get()
     }
 
     /// Who keeps its records.

@@ -5,7 +5,7 @@
 //! for a page is the verb, and its caller asks again. Either way the connection registers with
 //! [`Waiting`] *before* it looks a last time, so that no arrival is missed.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -13,7 +13,7 @@ use super::{
     connections::ConnectionHandle,
     queue::{
         Queue,
-        cold::{ColdEntry, Header, PageRequest},
+        cold::{ColdEntry, Header, PageRequest, Window},
         stream::Summary,
     },
     record::QueueId,
@@ -48,6 +48,16 @@ pub trait ColdPages: Send + Sync {
 
     /// The segments of a stream, in order, while records are replayed.
     fn segments(&self, queue: QueueId) -> Vec<Summary>;
+}
+
+/// Who writes messages that are in no log to files when their queue gets long.
+pub trait Spill: Send + Sync {
+    /// What a queue may have in memory without being told of.
+    fn window(&self) -> Window;
+
+    /// A queue has more in memory than that, by half of it or more. Told under the queue's lock, once
+    /// until [`Queue::overflow`] has been asked: neither blocks nor reads.
+    fn overflows(&self, queue: &Arc<Queue>);
 }
 
 /// Connections with replies or verbs that wait, and streams whose readers do.

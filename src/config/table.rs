@@ -520,6 +520,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         persistence.reclaim_slack_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
     ),
+    row!(
+        "store.spill",
+        Rule::OneOf(&["on", "off"]),
+        "Whether long queues that are in no log leave memory for files, which are removed at start.",
+        persistence.spill = |parsed| parsed.text() == "on",
+        |spill| if *spill { "on".into() } else { "off".into() }
+    ),
     row!("log.level", Rule::Checked("off, error, warn, info, debug, trace, or directives such as info,ternmq::protocol=debug"),
         "What is logged.",
         server.log_level ? log_level, String::clone),

@@ -69,6 +69,9 @@ pub struct Persistence {
     /// Less copies messages more often. Default 256 MiB: with spare segments and what is being copied
     /// the disk stays under twice what is alive and 1 GiB.
     pub reclaim_slack_bytes: u64,
+    /// Whether messages of long queues that are in no log leave memory for files that are removed at
+    /// start. Without it the memory alarm is all there is. Default true.
+    pub spill: bool,
 }
 
 impl Default for Persistence {
@@ -80,6 +83,7 @@ impl Default for Persistence {
             checkpoint_ms: 10_000,
             queue_window_bytes: 8 << 20,
             reclaim_slack_bytes: 256 << 20,
+            spill: true,
         }
     }
 }

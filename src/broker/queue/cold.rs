@@ -252,6 +252,13 @@ pub(super) struct Cold {
     /// Somebody waits to get a message.
     has_get: bool,
     is_damaged: bool,
+    /// Its messages are in no log: they have their places since they were spilled.
+    is_spill: bool,
+    /// Of such a queue: what may be indexed has a smaller seq. What has one and no place stays in memory
+    /// for good.
+    spilled_below: u64,
+    /// How often in a row it was not written because a page was being read.
+    deferred: u8,
 }
 
 /// What a look has told and nobody has confirmed.
@@ -305,6 +312,9 @@ impl Default for Cold {
             is_expired_asked: false,
             has_get: false,
             is_damaged: false,
+            is_spill: false,
+            spilled_below: 0,
+            deferred: 0,
         }
     }
 }
@@ -341,6 +351,10 @@ impl Cold {
 
     /// A message is leaving; until that is recorded it is alive.
     pub(super) fn dies(&mut self, entry: &Entry, priority_max: u8) {
+        if self.is_spill {
+            // Nobody will say that it is recorded.
+            return self.left(entry, priority_max);
+        }
         if entry.place != Position::NONE && entry.seq != 0 {
             self.dying_max = self.dying_max.max(entry.seq);
             self.dying.insert(entry.seq, ColdEntry::of(entry, priority_max));
@@ -383,6 +397,11 @@ impl Cold {
         self.is_damaged
     }
 
+    /// A page was asked for and has not come.
+    fn is_reading(&self) -> bool {
+        self.is_front_asked || self.is_expired_asked
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
@@ -397,11 +416,14 @@ impl Cold {
     }
 }
 
+pub use spill::Overflow;
+
 mod checkpoint;
 mod paging;
 mod relocate;
 mod replay;
 mod shared;
+mod spill;
 
 pub use relocate::Relocated;
 

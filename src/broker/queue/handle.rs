@@ -389,7 +389,7 @@ impl Queue {
     }
 
     /// Whether it is in the log: durable, and not to go with its connection.
-    pub(in crate::broker) fn survives_restart(&self) -> bool {
+    pub fn survives_restart(&self) -> bool {
         self.is_durable && self.declaration.owner.is_none()
     }
 
@@ -765,8 +765,7 @@ impl Queue {
     /// Number of persistent messages that it holds, and the bytes of their bodies. Walks all messages
     /// and lets go of the lock in between, so that the answer is exact only while nothing changes.
     pub fn persistent(&self) -> (u64, u64) {
-        // Only what is in the log can be cold.
-        let (mut count, mut bytes) = self.machine.lock().ready.cold();
+        let (mut count, mut bytes) = self.machine.lock().ready.cold_persistent();
         let mut add = |entry: &super::ready::Entry| {
             if entry.message.traits.persistent {
                 count += 1;
@@ -872,6 +871,7 @@ impl Queue {
             self.ask_for_pages(&mut machine, turn);
             self.await_flush(&mut machine, turn);
         }
+        self.tell_overflow(&mut machine, turn);
         drop(machine);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);

@@ -222,6 +222,8 @@ pub struct Machine {
     pub(super) handed: Handed,
     /// What an index keeps of it, when one does.
     pub(super) cold: Option<Box<Cold>>,
+    /// Somebody was told that it is too long for memory.
+    pub(super) is_overflowing: bool,
     dedup: Option<Box<Window>>,
     /// Consumers with assigned deliveries.
     assigned: Vec<u32>,
@@ -266,6 +268,7 @@ impl Machine {
             next_seq: 1,
             handed: Handed::default(),
             cold: None,
+            is_overflowing: false,
             dedup: None,
             assigned: Vec::new(),
             has_more: false,

@@ -67,6 +67,8 @@ pub struct Gap {
     pub len: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// Those of them that are persistent, as number and bytes.
+    pub persistent: (u64, u64),
     /// The first message expires at this time or later. [`Self::UNKNOWN`] where nobody has looked.
     pub deadline: Time,
     /// Seqs in the range that the index may have and that are none of these messages: they have gone,
@@ -148,6 +150,12 @@ impl Ready {
     /// Number of messages that only the index has, and the bytes of their bodies.
     pub fn cold(&self) -> (u64, u64) {
         (self.cold_len, self.cold_bytes)
+    }
+
+    /// Those of them that are persistent.
+    pub fn cold_persistent(&self) -> (u64, u64) {
+        let each = self.gaps.iter().map(|gap| gap.persistent);
+        each.fold((0, 0), |(len, bytes), (more, more_bytes)| (len + more, bytes + more_bytes))
     }
 
     /// What only the index has.
@@ -376,13 +384,17 @@ impl Ready {
     }
 
     /// Takes one message out of a gap; false when it is not in it.
-    pub fn take_cold(&mut self, level: u8, seq: u64, body_bytes: u64) -> bool {
+    pub fn take_cold(&mut self, level: u8, seq: u64, body_bytes: u64, is_persistent: bool) -> bool {
         let Some(mut gap) = self.remove_gap(level) else { return false };
         let has = gap.has(seq);
         if has {
             gap.out.insert(seq);
             gap.len -= 1;
             gap.bytes = gap.bytes.saturating_sub(body_bytes);
+            if is_persistent {
+                gap.persistent.0 = gap.persistent.0.saturating_sub(1);
+                gap.persistent.1 = gap.persistent.1.saturating_sub(body_bytes);
+            }
         }
         self.restore_gap(gap);
         has
@@ -411,6 +423,9 @@ impl Ready {
         let (from, missing) = (gap.from, gap.len.saturating_sub(page.len() as u64));
         gap.len = missing;
         gap.bytes = gap.bytes.saturating_sub(bytes);
+        let (persistent, persistent_bytes) = persistent(&page);
+        gap.persistent.0 = gap.persistent.0.saturating_sub(persistent);
+        gap.persistent.1 = gap.persistent.1.saturating_sub(persistent_bytes);
         gap.from = next;
         gap.deadline = deadline;
         gap.out = gap.out.split_off(&next);
@@ -491,6 +506,7 @@ impl Ready {
                     to: 0,
                     len: 0,
                     bytes: 0,
+                    persistent: (0, 0),
                     deadline: Time::NEVER,
                     out: BTreeSet::new(),
                 });
@@ -500,6 +516,9 @@ impl Ready {
                 gap.to = gap.to.max(last.seq + 1);
                 gap.len += gone.len() as u64;
                 gap.bytes += body_bytes;
+                let (persistent, persistent_bytes) = persistent(gone);
+                gap.persistent.0 += persistent;
+                gap.persistent.1 += persistent_bytes;
                 self.restore_gap(gap);
             } else if let Some(gap) = gap {
                 self.restore_gap(gap);
@@ -512,6 +531,23 @@ impl Ready {
         }
         self.prune_deadlines();
         evicted
+    }
+
+    /// Notes where messages of a priority have been written, which are in the order of their seqs. Of
+    /// those that are no longer here nothing is noted.
+    pub fn place(&mut self, level: u8, places: &[(u64, Position)]) {
+        let Some(&(first, _)) = places.first() else { return };
+        let slots = &mut self.levels[level as usize];
+        let start = slots.partition_point(|slot| slot.seq < first);
+        let mut places = places.iter().peekable();
+        for slot in slots.range_mut(start..) {
+            while places.next_if(|(seq, _)| *seq < slot.seq).is_some() {}
+            let Some((seq, place)) = places.peek() else { return };
+            if let Some(entry) = slot.entry.as_mut().filter(|entry| entry.seq == *seq) {
+                debug_assert_eq!(entry.place, Position::NONE, "a message is written once");
+                entry.place = *place;
+            }
+        }
     }
 
     fn trim(&mut self, level: usize) {
@@ -561,6 +597,12 @@ impl Ready {
         }
         heads.pop().map_or(to, |Reverse((seq, _, _))| seq - 1)
     }
+}
+
+/// Number of the persistent ones and the bytes of their bodies.
+fn persistent(entries: &[Entry]) -> (u64, u64) {
+    let persistent = entries.iter().filter(|entry| entry.message.traits.persistent);
+    persistent.fold((0, 0), |(len, bytes), entry| (len + 1, bytes + entry.message.body_bytes()))
 }
 
 /// Slots whose memory an emptied queue keeps.

@@ -103,7 +103,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// else would: on a full disk publishers wait for just that.
 const MADE_AT_REST: u32 = 3;
 /// Messages of a queue that stay in memory, whatever their size.
-const WINDOW_MESSAGES: usize = 16_384;
+pub(super) const WINDOW_MESSAGES: usize = 16_384;
 
 impl Checkpointer {
     /// A checkpointer for a broker that was replayed from `covered` on.
@@ -217,7 +217,7 @@ impl Checkpointer {
         let holds = self.broker.holds().look();
         let mut changes = Changes::new();
         for &(queue, priority_max) in &gone {
-            (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(queue, level)));
+            drop_queue(queue, priority_max, &mut changes);
             changes.drop_owner(entries::header_owner(queue));
         }
         for (&hold, &(due, place)) in &holds.puts {
@@ -236,7 +236,7 @@ impl Checkpointer {
             indexed = (indexed.0 + count, indexed.1 + bytes);
             if let Some(look) = look {
                 is_emptied |= look.is_purged;
-                file(&queue, &look, &mut changes);
+                file(&queue, &look, true, &mut changes);
                 looked.push(queue);
             }
         }
@@ -283,12 +283,17 @@ impl Checkpointer {
     }
 }
 
-/// What a queue has told, as changes of the index.
-fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
+/// The messages of a queue that has gone, as changes of the index.
+pub(super) fn drop_queue(queue: QueueId, priority_max: u8, changes: &mut Changes) {
+    (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(queue, level)));
+}
+
+/// What a queue has told, as changes of the index; with its header, if that is to be read at start.
+pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut Changes) {
     let id = queue.id;
     if look.is_purged {
         let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
-        (0..=priority_max).for_each(|level| changes.drop_owner(entries::owner(id, level)));
+        drop_queue(id, priority_max, changes);
     }
     for gone in &look.deletes {
         changes.delete(entries::message_key(id, gone.level, gone.seq));
@@ -307,6 +312,8 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
     }
     if let Some(header) = &look.header {
         changes.advance_head(entries::DEADLINES, entries::owner(id, 0), Rank::new(header.next_deadline.0, 0));
+    }
+    if let Some(header) = look.header.as_ref().filter(|_| has_header) {
         let owner = entries::header_owner(id);
         changes.put(Key::new(entries::HEADERS, owner, 0, 0), &entries::put_header(header));
         changes.advance_head(entries::LEVELS, owner, Rank::MAX);
@@ -320,6 +327,20 @@ fn file(queue: &Queue, look: &Look, changes: &mut Changes) {
             changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
         }
     }
+}
+
+/// The smallest place in the log that the index has of a queue: of the first message of each level,
+/// since places grow with seqs but for the few messages that several queues took at once.
+pub(super) fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
+    let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
+    let mut first = None;
+    for level in 0..=priority_max {
+        for entry in index.page(entries::MESSAGES, entries::owner(queue.id, level), Rank::MIN, 1)? {
+            let found = entries::message(level, entry.rank.seq, entry.value.as_bytes()).map(|found| found.place);
+            first = [first, found].into_iter().flatten().min();
+        }
+    }
+    Ok(first)
 }
 
 /// A snapshot as an attachment: its place, then for each record its place, its length and its bytes.

@@ -4,6 +4,7 @@
 //! data directory
 //!   log/      the segments of the log ([`crate::store`])
 //!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
+//!   spill/    messages of long queues that are in no log; emptied at start
 //! ```
 
 mod backup;
@@ -14,6 +15,7 @@ mod messages;
 mod pages;
 mod reclaim;
 mod replay;
+mod spill;
 mod streams;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ use crate::{
 use checkpoint::{Checkpointer, note_of, snapshot_of};
 use pages::Pages;
 use replay::Reader;
+use spill::Spill;
 use streams::Streams;
 
 /// Folder of the log in the data directory.
@@ -59,6 +62,7 @@ pub struct Opened {
     checkpointer: Arc<Checkpointer>,
     pages: Arc<Pages>,
     streams: Arc<Streams>,
+    spill: Option<Arc<Spill>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -83,8 +87,10 @@ pub fn open(
     let checkpoint = index.checkpoint();
     let note = checkpoint.as_ref().and_then(|checkpoint| note_of(&checkpoint.note));
     let broker = Arc::new(Broker::blank(options, started_at).map_err(StartError::Other)?);
-    let pages = Pages::new(index.clone());
+    let spill = persistence.spill.then(|| spill_in(data_dir, persistence)).flatten();
+    let pages = Pages::new(index.clone(), spill.clone());
     broker.attach_cold_pages(pages.clone());
+    spill.iter().for_each(|spill| broker.attach_spill(spill.clone()));
     let mut replay = Replay::new(&broker, started_at);
     if let Some(attachment) = index.attachment().map_err(other)? {
         let snapshot = snapshot_of(&attachment);
@@ -132,6 +138,9 @@ pub fn open(
     threads.push(checkpointer.start().map_err(other)?);
     let streams = watcher.streams.clone();
     threads.push(streams.start(&broker).map_err(other)?);
+    if let Some(spill) = &spill {
+        threads.push(spill.start().map_err(other)?);
+    }
     tracing::info!(
         records = replayed.records,
         queues = replayed.queues,
@@ -139,7 +148,7 @@ pub fn open(
         ms = clock::wall().ms_since(started_at),
         "the log was replayed"
     );
-    Ok(Opened { broker, log, checkpointer, pages, streams, threads })
+    Ok(Opened { broker, log, checkpointer, pages, streams, spill, threads })
 }
 
 /// The index is gone, and with it what of the log was released for its sake. Nothing was changed.
@@ -157,6 +166,14 @@ struct IndexLost {
 
 fn other(error: impl std::fmt::Display) -> StartError {
     StartError::Other(error.to_string())
+}
+
+/// The spill; without one, messages stay in memory: what is lost at a stop anyway is no reason not to start.
+fn spill_in(data_dir: &Path, persistence: &Persistence) -> Option<Arc<Spill>> {
+    let spill = Spill::new(data_dir, persistence);
+    spill
+        .inspect_err(|error| tracing::error!(%error, "no messages can be spilled: the old files cannot be removed"))
+        .ok()
 }
 
 /// Has exchanges hold again what the index says they do.
@@ -186,6 +203,7 @@ impl Opened {
         self.checkpointer.stop();
         self.pages.stop();
         self.streams.stop();
+        self.spill.iter().for_each(|spill| spill.stop());
         for thread in self.threads {
             // One that panicked has said so.
             let _ = thread.join();
@@ -198,6 +216,7 @@ impl Opened {
                 tracing::warn!(%error, "no last checkpoint could be made; the next start replays the log");
             }
         }
+        self.spill.iter().for_each(|spill| spill.close());
         self.log.close();
     }
 }

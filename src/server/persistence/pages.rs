@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, messages};
+use super::{entries, messages, spill::Spill};
 use crate::{
     broker::{
         Broker,
@@ -37,6 +37,8 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
+    /// Where the messages of queues are that are in no log.
+    spill: Option<Arc<Spill>>,
     /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
     asked: Condvar,
@@ -52,8 +54,8 @@ struct Requests {
 
 impl Pages {
     /// Pages of that index. Nothing is read before [`Self::start`].
-    pub(super) fn new(index: Arc<Index>) -> Arc<Self> {
-        Arc::new(Self { index, requests: Mutex::default(), asked: Condvar::new(), failure: OnceLock::new() })
+    pub(super) fn new(index: Arc<Index>, spill: Option<Arc<Spill>>) -> Arc<Self> {
+        Arc::new(Self { index, spill, requests: Mutex::default(), asked: Condvar::new(), failure: OnceLock::new() })
     }
 
     /// Begins to read, from `log` and for `broker`.
@@ -86,6 +88,19 @@ impl Pages {
         self.asked.notify_all();
     }
 
+    /// Reads what the log and its index have.
+    fn read_kept(&self, request: &PageRequest, log: &Log, buffer: &mut Vec<u8>) -> Page {
+        let number = || self.index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
+        let mut seen = number();
+        let mut page = read(request, &self.index, log, buffer);
+        // A message that was moved meanwhile is no longer where it was.
+        while page.result.is_err() && number() != seen {
+            seen = number();
+            page = read(request, &self.index, log, buffer);
+        }
+        page
+    }
+
     fn run(&self, log: &Log, broker: &Weak<Broker>) {
         let mut buffer = Vec::new();
         loop {
@@ -101,38 +116,16 @@ impl Pages {
             };
             drop(requests);
             let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
-            let number = || self.index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
-            let mut seen = number();
-            let mut page = self.read(&request, log, &mut buffer);
-            // A message that was moved meanwhile is no longer where it was.
-            while page.result.is_err() && number() != seen {
-                seen = number();
-                page = self.read(&request, log, &mut buffer);
-            }
+            let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
+            let page = match files {
+                Some(files) => read(&request, &files.index, &files.log, &mut buffer),
+                None => self.read_kept(&request, log, &mut buffer),
+            };
             let mut turn = Turn::new(&broker, clock::now());
             queue.page_in(page, &mut turn);
             turn.end();
             broker.waiting.proceed();
         }
-    }
-
-    fn read(&self, request: &PageRequest, log: &Log, buffer: &mut Vec<u8>) -> Page {
-        let snapshot = self.index.snapshot();
-        let found = match request.wanted {
-            Wanted::Front { level, from, to, messages_max, bytes_max } => {
-                let found = front(&snapshot, request.id, (level, from, to), messages_max, bytes_max);
-                found.map(|(entries, next)| (entries, next, Time::NEVER))
-            }
-            Wanted::Expired { after, until, messages_max } => {
-                let found = expired(&snapshot, request.id, after, until, messages_max);
-                found.map(|(entries, next_deadline)| (entries, None, next_deadline))
-            }
-        };
-        let (result, next, next_deadline) = match found {
-            Ok((entries, next, next_deadline)) => (with_messages(log, entries, buffer), next, next_deadline),
-            Err(error) => (Err(error.to_string()), None, Time::NEVER),
-        };
-        Page { generation: request.generation, wanted: request.wanted, result, next, next_deadline }
     }
 }
 
@@ -165,6 +158,25 @@ impl ColdPages for Pages {
         }
         segments
     }
+}
+
+fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -> Page {
+    let snapshot = index.snapshot();
+    let found = match request.wanted {
+        Wanted::Front { level, from, to, messages_max, bytes_max } => {
+            let found = front(&snapshot, request.id, (level, from, to), messages_max, bytes_max);
+            found.map(|(entries, next)| (entries, next, Time::NEVER))
+        }
+        Wanted::Expired { after, until, messages_max } => {
+            let found = expired(&snapshot, request.id, after, until, messages_max);
+            found.map(|(entries, next_deadline)| (entries, None, next_deadline))
+        }
+    };
+    let (result, next, next_deadline) = match found {
+        Ok((entries, next, next_deadline)) => (with_messages(log, entries, buffer), next, next_deadline),
+        Err(error) => (Err(error.to_string()), None, Time::NEVER),
+    };
+    Page { generation: request.generation, wanted: request.wanted, result, next, next_deadline }
 }
 
 type Found = Vec<ColdEntry>;

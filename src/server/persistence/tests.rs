@@ -37,6 +37,7 @@ fn options() -> Persistence {
         ..store::Options::default()
     };
     Persistence {
+        spill: true,
         log,
         index: index::Options { scrub_bytes_per_sec: 0, ..index::Options::default() },
         // By hand only.

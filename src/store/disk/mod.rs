@@ -9,6 +9,7 @@
 //! keeps it.
 
 mod real;
+mod volatile;
 
 #[cfg(test)]
 pub(crate) mod memory;
@@ -17,6 +18,7 @@ use std::io;
 use std::path::Path;
 
 pub use real::RealDisk;
+pub use volatile::Volatile;
 
 /// A directory tree on stable storage.
 pub trait Disk: Send + Sync {

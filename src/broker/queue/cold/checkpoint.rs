@@ -45,14 +45,16 @@ impl Machine {
         // The others were indexed when they were ready, and nothing of them has to be told.
         let largest_out = self.handed.delivered().max(cold.dying_max);
         let mut out = Vec::new();
-        if is_purged || largest_out >= since || !cold.moved.is_empty() {
+        if is_purged || cold.is_spill || largest_out >= since || !cold.moved.is_empty() {
             let entries = self.unsettled.slots(0, usize::MAX).chain(self.retries.iter());
             let recorded = entries.filter(|entry| entry.place != Position::NONE);
             out.extend(recorded.map(|entry| ColdEntry::of(entry, priority_max)));
             out.extend(cold.dying.values().cloned());
         }
         let mut indexed_below = known;
-        if is_whole {
+        if cold.is_spill {
+            indexed_below = indexed_below.max(cold.spilled_below);
+        } else if is_whole {
             indexed_below = self.next_seq;
         } else {
             for level in 0..=priority_max {

@@ -131,7 +131,8 @@ impl Machine {
                 let last = entries.last().map(|(entry, _)| (entry.deadline, entry.seq));
                 for (entry, message) in entries {
                     let is_due = entry.has_own_ttl && entry.deadline <= until && !cold.is_purged(entry.seq);
-                    if is_due && self.ready.take_cold(entry.level, entry.seq, entry.body_bytes) {
+                    let is_persistent = message.traits.persistent;
+                    if is_due && self.ready.take_cold(entry.level, entry.seq, entry.body_bytes, is_persistent) {
                         self.counters.expired += 1;
                         let entry = cold.overlay(entry).with(message);
                         cold.dies(&entry, self.ready.priority_max());

@@ -37,6 +37,9 @@ impl Queue {
     /// Number of messages that the index has, and the bytes of their bodies.
     pub fn indexed(&self) -> (u64, u64) {
         let machine = self.lock();
+        if let Some(stream) = &machine.stream {
+            return (stream.len(), stream.body_bytes());
+        }
         let levels = machine.cold.as_deref().into_iter().flat_map(|cold| cold.levels.values());
         levels.fold((0, 0), |(len, bytes), of| (len + of.0, bytes + of.1))
     }

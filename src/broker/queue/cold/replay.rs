@@ -37,6 +37,8 @@ impl Machine {
                 to: header.indexed_below,
                 len: level.len,
                 bytes: level.bytes,
+                // No others are in the log.
+                persistent: (level.len, level.bytes),
                 deadline: Gap::UNKNOWN,
                 out: BTreeSet::new(),
             });
@@ -64,7 +66,7 @@ impl Machine {
             return Some(entry);
         }
         let entry = self.find_cold(seq, find)?;
-        self.ready.take_cold(entry.level, seq, entry.body_bytes);
+        self.ready.take_cold(entry.level, seq, entry.body_bytes, true);
         if let Some(cold) = self.cold.as_deref_mut() {
             cold.count_out(&entry);
         }
@@ -107,6 +109,7 @@ impl Machine {
             let Some(mut gap) = self.ready.remove_gap(level) else { continue };
             let left = found.values().filter(|entry| entry.level == level);
             (gap.len, gap.bytes) = left.fold((0, 0), |(len, bytes), entry| (len + 1, bytes + entry.body_bytes));
+            gap.persistent = (gap.len, gap.bytes);
             self.ready.restore_gap(gap);
         }
         if let Some(cold) = self.cold.as_deref_mut() {

@@ -106,11 +106,13 @@ impl Queue {
     pub(in crate::broker::queue) fn purge_at_once(self: &Arc<Self>, turn: &mut Turn<'_>) -> Option<u64> {
         let effects = self.effects(turn);
         let mut machine = self.lock();
-        if !effects.wants_settled {
+        if !effects.wants_settled && !machine.is_spilling() {
             return None;
         }
         let purge = machine.purge_all()?;
-        turn.record(Record::Purged { queue: self.id, below: machine.next_seq(), kept: purge.kept });
+        if effects.wants_settled {
+            turn.record(Record::Purged { queue: self.id, below: machine.next_seq(), kept: purge.kept });
+        }
         self.finish(machine, effects, turn);
         drop(purge.ready);
         Some(purge.count)

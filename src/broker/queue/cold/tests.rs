@@ -1,5 +1,6 @@
 //! Random operations on a broker with an index of its own, and on one that has everything in memory:
-//! the same deliveries in the same order, the same counts, also after restarts.
+//! the same deliveries in the same order, the same counts, also after restarts. Then the same for queues
+//! that are in no log, whose messages are spilled.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::{ColdEntry, Header, Look, Page, PageRequest, Wanted, Window};
+use super::{ColdEntry, Header, Look, Overflow, Page, PageRequest, Wanted, Window};
 use crate::broker::{
     Broker, Options,
     connections::ConnectionId,
@@ -108,7 +109,7 @@ impl Index {
         }
     }
 
-    fn read(&self, id: QueueId, wanted: Wanted, journal: &VecJournal) -> Page {
+    fn read(&self, id: QueueId, wanted: Wanted, message: impl Fn(Position) -> Message) -> Page {
         let (entries, next, next_deadline): (Vec<ColdEntry>, _, _) = match wanted {
             Wanted::Front { level, from, to, messages_max, bytes_max } => {
                 let mut range = self.tree.range((id, level, from)..(id, level, to)).map(|(_, entry)| entry);
@@ -135,7 +136,7 @@ impl Index {
                 (all, None, next_deadline)
             }
         };
-        let result = Ok(entries.into_iter().map(|entry| (entry.clone(), journal.message(entry.place))).collect());
+        let result = Ok(entries.into_iter().map(|entry| (entry.clone(), message(entry.place))).collect());
         Page { generation: 0, wanted, result, next, next_deadline }
     }
 }
@@ -144,7 +145,43 @@ impl Index {
 struct Store {
     index: Mutex<Index>,
     asked: Mutex<Vec<(PageRequest, Option<Page>)>>,
+    /// What was spilled and not released, by place from 1 on.
+    spilled: Mutex<Vec<Option<Message>>>,
 }
+
+impl Store {
+    fn spill(&self, overflow: Overflow) -> Spilled {
+        let mut spilled = self.spilled.lock();
+        let mut write = |message| {
+            spilled.push(Some(message));
+            Position(spilled.len() as u64)
+        };
+        let mut places = Vec::new();
+        for (level, messages) in overflow.levels {
+            places.push((level, messages.into_iter().map(|(seq, message)| (seq, write(message))).collect()));
+        }
+        (overflow.below, places)
+    }
+
+    /// Gives up what is before the first message of each priority, as nobody may read it again.
+    fn release(&self) {
+        let index = self.index.lock();
+        let mut first: BTreeMap<(QueueId, u8), u64> = BTreeMap::new();
+        for (&(queue, level, _), entry) in &index.tree {
+            first.entry((queue, level)).or_insert(entry.place.0);
+        }
+        let kept_from = first.into_values().min().unwrap_or(u64::MAX);
+        self.spilled
+            .lock()
+            .iter_mut()
+            .zip(1..)
+            .filter(|(_, at)| *at < kept_from)
+            .for_each(|(spilled, _)| *spilled = None);
+    }
+}
+
+/// What was written of a queue.
+type Spilled = (u64, Vec<(u8, Vec<(u64, Position)>)>);
 
 impl ColdPages for Store {
     fn fetch(&self, request: PageRequest) {
@@ -195,6 +232,7 @@ struct Side {
     store: Option<Arc<Store>>,
     client: Arc<Client>,
     consumers: Vec<ConsumerId>,
+    is_durable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -277,12 +315,19 @@ impl Side {
         let records: Vec<_> = journal.all().into_iter().filter(is_needed).collect();
         let pages = store.clone().map(|store| store as Arc<dyn ColdPages>);
         let broker = Broker::open(Options::default(), now, pages, records.into_iter(), journal.clone()).unwrap().0;
-        Self { broker: Arc::new(broker), journal, store, client: Arc::default(), consumers: Vec::new() }
+        Self {
+            broker: Arc::new(broker),
+            journal,
+            store,
+            client: Arc::default(),
+            consumers: Vec::new(),
+            is_durable: true,
+        }
     }
 
     fn declare(&self, name: &str, arguments: Table, now: Time) {
         let mut turn = Turn::new(&self.broker, now);
-        let wanted = DeclareQueue { name, durable: true, arguments, ..DeclareQueue::default() };
+        let wanted = DeclareQueue { name, durable: self.is_durable, arguments, ..DeclareQueue::default() };
         self.broker.vhost("/").unwrap().declare_queue(&wanted, None, &mut turn).unwrap();
     }
 
@@ -294,7 +339,10 @@ impl Side {
         let Some(store) = &self.store else { return };
         let index = store.index.lock();
         for (request, page) in store.asked.lock().iter_mut().filter(|(_, page)| page.is_none()) {
-            let read = index.read(request.id, request.wanted, &self.journal);
+            let read = index.read(request.id, request.wanted, |place| match self.is_durable {
+                true => self.journal.message(place),
+                false => store.spilled.lock()[place.0 as usize - 1].clone().expect("it was not released"),
+            });
             *page = Some(Page { generation: request.generation, ..read });
         }
     }
@@ -344,6 +392,8 @@ fn is_definition(record: &Record) -> bool {
     }
 }
 
+const QUEUES: [&str; 2] = ["q", "dead"];
+
 struct Story {
     model: Side,
     cold: Side,
@@ -353,14 +403,17 @@ struct Story {
     has_length_limit: bool,
     /// The look under way: what the index will be, and the window.
     given: Option<(Index, Window)>,
+    /// What was written of each queue, and nobody has been told.
+    written: Option<[Option<Spilled>; 2]>,
 }
 
 impl Story {
-    fn new(kind: u8) -> Self {
+    fn new(kind: u8, is_durable: bool) -> Self {
         let now = Time(1_000_000);
-        let model = Side::open(Arc::default(), None, now);
-        let cold = Side::open(Arc::default(), Some(Arc::default()), now);
-        for side in [&model, &cold] {
+        let mut model = Side::open(Arc::default(), None, now);
+        let mut cold = Side::open(Arc::default(), Some(Arc::default()), now);
+        for side in [&mut model, &mut cold] {
+            side.is_durable = is_durable;
             side.declare("q", arguments(kind), now);
             side.declare("dead", Table::new(), now);
         }
@@ -372,6 +425,7 @@ impl Story {
             is_dropping_by_priority: kind == 5,
             has_length_limit: [3, 5].contains(&kind),
             given: None,
+            written: None,
         }
     }
 
@@ -476,7 +530,20 @@ impl Story {
                 }
                 let mut index = self.cold.store.as_ref().unwrap().index.lock().clone();
                 index.covered = index.covered.max(self.cold.journal.end().saturating_sub(lag.into()));
-                for name in ["q", "dead"] {
+                if !self.cold.is_durable {
+                    let written = self.write(&window);
+                    for (name, written) in QUEUES.into_iter().zip(written) {
+                        let queue = self.cold.queue(name);
+                        let look = match written {
+                            Some((below, places)) => queue.look_spilled(below, &places, &window),
+                            None => queue.look(Position::NONE, &window),
+                        };
+                        look.into_iter().for_each(|look| index.apply(queue.id, &look));
+                    }
+                    self.given = Some((index, window));
+                    return;
+                }
+                for name in QUEUES {
                     let queue = self.cold.queue(name);
                     if let Some(look) = queue.look(Position(index.covered), &window) {
                         index.apply(queue.id, &look);
@@ -489,12 +556,21 @@ impl Story {
                 if is_committed {
                     *self.cold.store.as_ref().unwrap().index.lock() = index;
                 }
-                for name in ["q", "dead"] {
+                for name in QUEUES {
                     self.cold.queue(name).looked(is_committed, &window);
                 }
+                if is_committed && !self.cold.is_durable && self.written.is_none() {
+                    self.cold.store.as_ref().unwrap().release();
+                }
             }
-            Op::Load => self.cold.load(),
+            Op::Load => {
+                self.cold.load();
+                if !self.cold.is_durable && self.given.is_none() {
+                    self.written = Some(self.write(&Window { messages: 2, bytes: 16 }));
+                }
+            }
             Op::Answer => self.cold.answer(self.now),
+            Op::Restart { .. } if !self.cold.is_durable => {}
             &Op::Restart { is_committed } => {
                 self.cold.answer(self.now);
                 let store = self.cold.store.clone().unwrap();
@@ -524,6 +600,13 @@ impl Story {
         assert_eq!(*self.cold.client.seen.lock(), *self.model.client.seen.lock());
     }
 
+    /// What was written of the queues earlier, or is now.
+    fn write(&mut self, window: &Window) -> [Option<Spilled>; 2] {
+        let store = self.cold.store.as_ref().unwrap();
+        let write = |name| self.cold.queue(name).overflow(window).map(|overflow| store.spill(overflow));
+        self.written.take().unwrap_or_else(|| QUEUES.map(write))
+    }
+
     /// Everything that is left, in order.
     fn drain(&mut self) {
         self.run(&Op::Leave);
@@ -547,8 +630,8 @@ impl Story {
     }
 }
 
-fn check(kind: u8, ops: &[Op]) {
-    let mut story = Story::new(kind);
+fn check(kind: u8, is_durable: bool, ops: &[Op]) {
+    let mut story = Story::new(kind, is_durable);
     for op in ops {
         story.run(op);
     }
@@ -562,6 +645,28 @@ proptest! {
     fn a_queue_with_an_index_does_what_one_in_memory_does(
         kind in 0..7u8, ops in prop::collection::vec(op(), 1..60)
     ) {
-        check(kind, &ops);
+        check(kind, true, &ops);
     }
+
+    #[test]
+    fn a_queue_that_is_spilled_does_what_one_in_memory_does(
+        kind in prop::sample::select(vec![0, 1, 2, 3, 5, 6]), ops in prop::collection::vec(op(), 1..60)
+    ) {
+        check(kind, false, &ops);
+    }
+}
+
+#[test]
+fn what_is_behind_the_window_of_a_queue_that_is_in_no_log_leaves_memory() {
+    let mut story = Story::new(0, false);
+    let publish = Publish { is_persistent: true, priority: 0, ttl: None, size: 0 };
+    story.run(&Op::Publish(vec![publish; 20]));
+    story.run(&Op::Look { lag: 0, window: 3 });
+    story.run(&Op::Looked { is_committed: true });
+    let queue = story.cold.queue("q");
+    assert_eq!((queue.cold(), queue.persistent()), ((17, 17 * 4), (20, 20 * 4)));
+    story.drain();
+    story.run(&Op::Look { lag: 0, window: 3 });
+    story.run(&Op::Looked { is_committed: true });
+    assert!(story.cold.store.unwrap().spilled.lock().iter().all(Option::is_none), "released");
 }

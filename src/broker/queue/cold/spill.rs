@@ -1,0 +1,154 @@
+//! What of a queue that is in no log leaves memory: it is written to files that last as long as the
+//! process, and then the index of these has it as the other index has what is in the log.
+//!
+//! ```text
+//! Queue::overflow      what is behind the window, under the lock; whoever asks writes it without
+//! Queue::look_spilled  where it was written: the look of a checkpoint, which it then goes on like
+//! Queue::looked        the index has it: it leaves memory
+//! ```
+//!
+//! What is written has the seqs of messages that came after all that were written before, so that per
+//! priority later seqs have later places. Hence a message that was taken out of the queue in its turn,
+//! or waited at its head, before the queue got long, and is put back, stays in memory, as it was there
+//! before.
+
+use std::sync::Arc;
+
+use super::{Cold, Look, Window};
+use crate::broker::{
+    message::Message,
+    queue::{Queue, machine::Machine},
+    record::Position,
+    turn::Turn,
+};
+
+/// What is to be written of a queue.
+#[derive(Debug)]
+pub struct Overflow {
+    /// Nothing with a smaller seq than this will be written later.
+    pub below: u64,
+    /// Messages by priority, in the order of their seqs.
+    pub levels: Vec<(u8, Vec<(u64, Message)>)>,
+}
+
+/// Messages of one priority that are written at once.
+const OVERFLOW_MAX: usize = 65_536;
+/// How often a queue is not written because a page of it is being read, which would be in vain.
+const DEFERRED_MAX: u8 = 10;
+
+impl Queue {
+    /// Tells, if that is so, that it is too long for memory.
+    #[inline]
+    pub(in crate::broker::queue) fn tell_overflow(self: &Arc<Self>, machine: &mut Machine, turn: &Turn<'_>) {
+        if let Some(spill) = turn.broker.spill()
+            && !machine.is_overflowing
+            && machine.outgrows(&spill.window())
+            && !self.survives_restart()
+            && !self.is_stream()
+        {
+            machine.is_overflowing = true;
+            spill.overflows(self);
+        }
+    }
+
+    /// What of it is behind the window and has to be written before it can leave memory; `None` when it
+    /// has become short, or this is not the moment. From now on
+    /// [`Spill::overflows`](crate::broker::verb::Spill::overflows) tells of it again.
+    pub fn overflow(&self, window: &Window) -> Option<Overflow> {
+        let mut machine = self.lock();
+        machine.is_overflowing = false;
+        if self.is_deleted() { None } else { machine.overflow(window) }
+    }
+
+    /// Whether [`Spill::overflows`](crate::broker::verb::Spill::overflows) would tell of it.
+    pub fn outgrows(&self, window: &Window) -> bool {
+        self.lock().outgrows(window)
+    }
+
+    /// As [`Self::look`], after what [`Self::overflow`] told has been written: `places` is where, by
+    /// priority.
+    pub fn look_spilled(&self, below: u64, places: &[(u8, Vec<(u64, Position)>)], window: &Window) -> Option<Look> {
+        let mut evicted = Vec::new();
+        let mut machine = self.lock();
+        if self.is_deleted() {
+            return None;
+        }
+        machine.note_spilled(below, places, window);
+        let look = machine.look(Position::NONE, window, &mut evicted);
+        // Dropped after the lock is let go, as many messages may be.
+        drop(machine);
+        look
+    }
+}
+
+impl Machine {
+    pub(in crate::broker::queue) fn is_spilling(&self) -> bool {
+        self.cold.as_deref().is_some_and(|cold| cold.is_spill)
+    }
+
+    fn outgrows(&self, window: &Window) -> bool {
+        let (resident, resident_bytes) = self.ready.resident();
+        resident > window.messages + window.messages / 2 || resident_bytes > window.bytes + window.bytes / 2
+    }
+
+    fn exceeds(&self, window: &Window) -> bool {
+        let (resident, resident_bytes) = self.ready.resident();
+        resident > window.messages || resident_bytes > window.bytes
+    }
+
+    fn overflow(&mut self, window: &Window) -> Option<Overflow> {
+        if !self.exceeds(window) {
+            return None;
+        }
+        if let Some(cold) = self.cold.as_deref_mut() {
+            if cold.is_reading() && cold.deferred < DEFERRED_MAX {
+                cold.deferred += 1;
+                return None;
+            }
+            cold.deferred = 0;
+        }
+        let known = self.cold.as_deref().map_or(0, |cold| cold.spilled_below);
+        let (mut messages, mut bytes) = (window.messages, window.bytes);
+        let mut below = self.next_seq;
+        let mut levels = Vec::new();
+        for level in (0..=self.ready.priority_max()).rev() {
+            let head_end = self.ready.gap(level).map_or(u64::MAX, |gap| gap.from);
+            // As the window is filled when the rest leaves.
+            let mut over_from = head_end;
+            for entry in self.ready.range(level, 0, head_end) {
+                let body_bytes = entry.message.body_bytes();
+                if messages == 0 || body_bytes > bytes {
+                    messages = 0;
+                    over_from = entry.seq;
+                    break;
+                }
+                (messages, bytes) = (messages - 1, bytes - body_bytes);
+            }
+            let over = self.ready.range(level, over_from.max(known), below);
+            let mut over = over.filter(|entry| entry.place == Position::NONE);
+            let found: Vec<_> =
+                over.by_ref().take(OVERFLOW_MAX).map(|entry| (entry.seq, entry.message.clone())).collect();
+            if let Some(next) = over.next() {
+                below = next.seq;
+            }
+            levels.push((level, found));
+        }
+        for (_, found) in &mut levels {
+            found.truncate(found.partition_point(|(seq, _)| *seq < below));
+        }
+        Some(Overflow { below, levels })
+    }
+
+    fn note_spilled(&mut self, below: u64, places: &[(u8, Vec<(u64, Position)>)], window: &Window) {
+        // What has become short meanwhile stays here, and nobody knows of those places.
+        if !self.exceeds(window) || self.cold.as_deref().is_some_and(|cold| below <= cold.spilled_below) {
+            return;
+        }
+        let cold = self.cold.get_or_insert_with(|| Box::new(Cold { is_spill: true, ..Cold::default() }));
+        debug_assert!(cold.is_spill, "what is in the log is not spilled");
+        cold.spilled_below = below;
+        for (level, places) in places {
+            self.ready.place(*level, places);
+        }
+    }
+}

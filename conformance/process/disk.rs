@@ -243,7 +243,7 @@ fn fails_for_good(what: &str) {
     });
     assert!(!matches!(confirmed, Ok(Confirmation::Ack(_))), "{confirmed:?}");
     assert_eq!(broker.wait().code(), Some(1));
-    let said = broker.await_log("the log has failed: nothing more is confirmed");
+    let said = broker.await_log("the disk has failed: nothing more is confirmed");
     assert!(said.contains(".seg") && said.contains("os error 5"), "{said}");
     broker.await_log("tern: ");
     app.forget();

@@ -257,6 +257,18 @@ impl Record {
         }
     }
 
+    /// The message that it has in it, if it has one.
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Body { message, .. }
+            | Self::Enqueue { message, body: None, .. }
+            | Self::Held { message, .. }
+            | Self::Kept { message, .. } => Some(message),
+            Self::Move { message, .. } => message.as_ref(),
+            _ => None,
+        }
+    }
+
     /// It says something that a [`Snapshot`](super::snapshot::Snapshot) has.
     pub fn is_of_snapshot(&self) -> bool {
         match self {

@@ -260,7 +260,7 @@ impl Checkpointer {
         } else if self.signal.lock().is_over {
             state.reclaimer.give_up_only();
         } else {
-            state.reclaimer.reclaim(indexed, self.journal.chain_bytes_max());
+            state.reclaimer.reclaim(indexed, self.journal.chain_bytes_max(), self.journal.long_body_min());
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ impl Checkpointer {
         self.log.flush()?;
         let attachment = snapshot.map(put_snapshot);
         let (queue, hold) = self.broker.unused_ids();
-        let note = [queue.0, hold.0, 0, self.journal.chain_bytes_max()];
+        let note = [queue.0, hold.0, self.journal.long_body_min(), self.journal.chain_bytes_max()];
         let note: Vec<u8> = note.into_iter().flat_map(u64::to_le_bytes).collect();
         let checkpoint = NewCheckpoint { covered: covered.0, note: &note, attachment: attachment.as_deref() };
         self.index.commit(changes, checkpoint)?;
@@ -378,12 +378,14 @@ pub(super) struct Note {
     pub(super) queue: QueueId,
     /// The same of messages held back.
     pub(super) hold: HoldId,
+    /// The smallest body of a message whose record has parts.
+    pub(super) long_body_min: u64,
     /// Bytes of the log from the first part of a long record to its end, at most.
     pub(super) chain_bytes_max: u64,
 }
 
 pub(super) fn note_of(note: &[u8]) -> Option<Note> {
     let (numbers, []) = note.as_chunks::<8>() else { return None };
-    let [queue, hold, _, chain_bytes_max] = <[_; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
-    Some(Note { queue: QueueId(queue), hold: HoldId(hold), chain_bytes_max })
+    let [queue, hold, long_body_min, chain_bytes_max] = <[_; 4]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
+    Some(Note { queue: QueueId(queue), hold: HoldId(hold), long_body_min, chain_bytes_max })
 }

@@ -22,6 +22,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
+    broker::message::Message,
     broker::record::{Appended, Enqueued, Journal, Pins, Position, Record, encode, encode_enqueued},
     store::{self, Admission, Head, Log},
 };
@@ -40,6 +41,8 @@ pub struct LogJournal {
     /// After the last record that a snapshot of the definitions has to have.
     defined_at: AtomicU64,
     chain_bytes_max: AtomicU64,
+    /// The smallest body of a message whose record has parts.
+    long_body_min: AtomicU64,
 }
 
 thread_local! {
@@ -51,10 +54,10 @@ const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 impl LogJournal {
     /// A journal that writes to `log`.
-    /// `chain_bytes_max` is what its records so far need.
-    pub fn new(log: Arc<Log>, chain_bytes_max: u64) -> Self {
-        let (defined_at, chain_bytes_max) = (AtomicU64::new(0), AtomicU64::new(chain_bytes_max));
-        Self { log, pins: Arc::default(), defined_at, chain_bytes_max }
+    /// `chain_bytes_max` and `long_body_min` are what its records so far need.
+    pub fn new(log: Arc<Log>, chain_bytes_max: u64, long_body_min: u64) -> Self {
+        let (chain_bytes_max, long_body_min) = (AtomicU64::new(chain_bytes_max), AtomicU64::new(long_body_min));
+        Self { log, pins: Arc::default(), defined_at: AtomicU64::new(0), chain_bytes_max, long_body_min }
     }
 
     /// After the last record that a snapshot of the definitions has to have.
@@ -67,6 +70,11 @@ impl LogJournal {
         self.chain_bytes_max.load(Ordering::Relaxed)
     }
 
+    /// The smallest body of a message whose record has parts.
+    pub fn long_body_min(&self) -> u64 {
+        self.long_body_min.load(Ordering::Relaxed)
+    }
+
     fn append_pieces(&self, head: Head, pieces: &[&[u8]]) -> Appended {
         match self.log.append_essential(head, pieces) {
             Ok(appended) => placed(appended),
@@ -75,8 +83,8 @@ impl LogJournal {
         }
     }
 
-    /// Writes a record of which `bytes` begin with kind and version.
-    fn append_whole(&self, bytes: &[u8]) -> Appended {
+    /// Writes a record of which `bytes` begin with kind and version, and that may have a message in it.
+    fn append_whole(&self, bytes: &[u8], message: Option<&Message>) -> Appended {
         let head = Head::new(bytes[0], bytes[1]);
         let body = &bytes[2..];
         let bytes_max = self.log.body_bytes_max();
@@ -84,6 +92,10 @@ impl LogJournal {
             return self.append_pieces(head, &[body]);
         }
         let _pin = self.pins.pin(|| self.end());
+        // Before anybody can find the message.
+        if let Some(message) = message {
+            self.long_body_min.fetch_min(message.body_bytes(), Ordering::Relaxed);
+        }
         let mut chain = vec![head.kind, head.version];
         for part in body.chunks(bytes_max) {
             let appended = self.append_pieces(Head::new(PART, CHAIN_VERSION), &[part]);
@@ -120,7 +132,7 @@ impl Journal for LogJournal {
         let _pin = is_of_snapshot.then(|| self.pins.pin(|| self.end()));
         let appended = with_scratch(|scratch| {
             encode(record, scratch);
-            self.append_whole(scratch)
+            self.append_whole(scratch, record.message())
         });
         if is_of_snapshot {
             self.defined_at.fetch_max(appended.end.0, Ordering::AcqRel);
@@ -142,7 +154,7 @@ impl Journal for LogJournal {
                     return self.append_pieces(head, &pieces);
                 }
                 parts.for_each(|part| scratch.extend_from_slice(part));
-                self.append_whole(scratch)
+                self.append_whole(scratch, Some(enqueued.message))
             })
         })
     }

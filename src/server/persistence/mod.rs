@@ -119,8 +119,10 @@ pub fn open(
     log.set_time(clock::now().0);
     hold(&index, &log, &mut replay)?;
     let replayed = replay.finish(clock::now());
-    let chain_bytes_max = reader.chain_bytes_max.max(note.map_or(0, |note| note.chain_bytes_max));
-    let journal = Arc::new(LogJournal::new(log.clone(), chain_bytes_max));
+    let chain_bytes_max = reader.chain_bytes_max.max(note.as_ref().map_or(0, |note| note.chain_bytes_max));
+    let long_body_min = note.as_ref().map_or(u64::MAX, |note| note.long_body_min);
+    let long_body_min = reader.long_body_min.map_or(long_body_min, |min| min.min(long_body_min));
+    let journal = Arc::new(LogJournal::new(log.clone(), chain_bytes_max, long_body_min));
     broker.begin(&replayed, journal.clone()).map_err(other)?;
     // What a first start defined must be there before anybody is told that the broker runs.
     log.flush().map_err(other)?;

@@ -172,8 +172,9 @@ impl Reclaimer {
     }
 
     /// To be called after every checkpoint, with the number of messages that the index has and the bytes
-    /// of their bodies. `chain_bytes_max` is zero while no record has parts. May take a while.
-    pub(super) fn reclaim(&mut self, indexed: (u64, u64), chain_bytes_max: u64) {
+    /// of their bodies. `chain_bytes_max` is zero while no record has parts; those that have hold bodies of
+    /// `long_body_min` bytes or more. May take a while.
+    pub(super) fn reclaim(&mut self, indexed: (u64, u64), chain_bytes_max: u64, long_body_min: u64) {
         let Some(checkpoint) = self.index.checkpoint() else { return };
         // Of queues that have gone meanwhile: nobody names those copies.
         self.moves.clear();
@@ -188,7 +189,7 @@ impl Reclaimer {
             return;
         }
         self.is_emptied = false;
-        match self.walk(checkpoint.covered, chain_bytes_max) {
+        match self.walk(checkpoint.covered, chain_bytes_max, long_body_min) {
             Ok(mut usage) => {
                 usage.compare(&mut self.first_live);
                 self.dead = usage.dead().collect();
@@ -247,12 +248,11 @@ impl Reclaimer {
     }
 
     /// Walks over the index.
-    fn walk(&mut self, covered: u64, chain_bytes_max: u64) -> Result<Usage, index::Error> {
+    fn walk(&mut self, covered: u64, chain_bytes_max: u64, long_body_min: u64) -> Result<Usage, index::Error> {
         let snapshot = self.index.snapshot();
         let mut usage = Usage::new(&self.log, covered);
         let has_chains = chain_bytes_max > 0;
         let mut long = HashSet::new();
-        let long_bytes = self.log.body_bytes_max() as u64 / 2;
         for (owner, _) in snapshot.owners(entries::MESSAGES) {
             let mut scan = snapshot.scan(entries::MESSAGES, owner, Rank::MIN);
             while let Some((rank, value)) = scan.next_entry()? {
@@ -260,7 +260,7 @@ impl Reclaimer {
                 let Some(entry) = entries::message(0, rank.seq, value) else { continue };
                 let mut bytes = entry.body_bytes;
                 // A copy is in one file, with its parts.
-                if has_chains && entry.body_bytes >= long_bytes && !is_cold(entry.place) {
+                if has_chains && entry.body_bytes >= long_body_min && !is_cold(entry.place) {
                     long.insert(entry.place);
                     match self.parts_of(entry.place) {
                         Some([]) => {}

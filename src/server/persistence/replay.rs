@@ -46,6 +46,8 @@ pub(super) struct Reader {
     parts: HashMap<store::Position, Vec<u8>, foldhash::fast::RandomState>,
     /// The longest way from the first part of a record to its end, in bytes of the log.
     pub(super) chain_bytes_max: u64,
+    /// The smallest body of a message whose record has parts.
+    pub(super) long_body_min: Option<u64>,
 }
 
 impl Reader {
@@ -73,6 +75,12 @@ impl Reader {
             head => self.decoder.decode_fields(head, record.body, place),
         };
         let decoded = decoded.map_err(|error| Error::Record { position, error })?;
+        if head.0 == CHAINED
+            && let Some(message) = decoded.message()
+        {
+            let bytes = message.body_bytes();
+            self.long_body_min = Some(self.long_body_min.map_or(bytes, |min| min.min(bytes)));
+        }
         replay.apply(decoded, place).map_err(|error| Error::Replay { position, error })
     }
 }

@@ -343,7 +343,7 @@ impl Files {
             opened.replay(store::Position(0), |_, _| Ok::<_, store::OpenError>(())).map_err(|error| text(&error))?;
         let log = Arc::new(recovered.start(1, Arc::new(Silent)).map_err(|error| text(&error))?);
         let index = Index::open(disk, &dir.join(INDEX_FOLDER), index_options.clone()).map_err(|error| text(&error))?;
-        Ok(Self { journal: LogJournal::new(log.clone(), 0), log, index: Arc::new(index) })
+        Ok(Self { journal: LogJournal::new(log.clone(), 0, u64::MAX), log, index: Arc::new(index) })
     }
 
     fn append(&self, message: Message) -> Result<Position, String> {

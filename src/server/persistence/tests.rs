@@ -381,19 +381,22 @@ fn a_record_of_several_parts_is_moved_as_a_whole() {
 }
 
 #[test]
-fn a_short_body_under_long_properties_is_moved_as_a_whole_too() {
+fn the_parts_of_a_short_body_under_long_properties_are_kept() {
     let rig = Rig::new();
     rig.declare("busy");
     rig.declare("slow");
     let mut message = Message::build("", b"slow", &[b'p'; 30_000], (0, 0), b"short");
     message.traits.persistent = true;
-    rig.queue("slow").publish([message].into_iter(), &mut rig.turn(), &mut Vec::new());
-    rig.flow("busy", 800);
-    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    // The first parts of some lie in a segment where nothing else is alive.
+    for _ in 0..12 {
+        rig.flow("busy", 70);
+        rig.queue("slow").publish([message.clone()].into_iter(), &mut rig.turn(), &mut Vec::new());
+    }
+    rig.flow("busy", 200);
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(u64::MAX / 4));
     rig.settle_down();
-    assert!(rig.opened().log.segments()[0].number > 1, "the segment with the parts is gone");
     let rig = rig.reopen();
-    assert_eq!(rig.drain("slow"), ["short".to_owned()]);
+    assert_eq!(rig.drain("slow"), vec!["short".to_owned(); 12]);
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn a_confirm_of_a_persistent_message_waits_and_of_a_transient_one_does_not() {
     world.publish(peer, 1, "q", PERSISTENT, b"persistent");
     assert!(world.heard(peer).is_empty());
     journal.flush(&mut world);
-    assert_eq!(world.heard(peer), ["1 basic.ack delivery=2 multiple=true"]);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=2 multiple=false"]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_transient_publish_is_confirmed_behind_an_earlier_one_that_waits() {
     assert!(world.heard(peer).is_empty());
     journal.flush(&mut world);
     let said = world.heard(peer);
-    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=true"), "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=false"), "{said:?}");
 }
 
 #[test]
@@ -174,10 +174,10 @@ fn confirms_follow_the_log_as_far_as_it_is_flushed() {
     assert_eq!(unconfirmed(&world), 3);
     journal.flush_to(before + 2, &mut world);
     let said = world.heard(peer);
-    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=2 multiple=true"), "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("1 basic.ack delivery=2 multiple=false"), "{said:?}");
     assert_eq!(unconfirmed(&world), 1);
     journal.flush(&mut world);
-    assert_eq!(world.heard(peer), ["1 basic.ack delivery=3 multiple=true"]);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=3 multiple=false"]);
     assert_eq!(unconfirmed(&world), 0);
 }
 
@@ -428,8 +428,8 @@ fn a_connection_is_not_read_from_while_too_many_confirms_wait() {
     world.publish(peer, 1, "q", PERSISTENT, b"m");
     assert!(world.heard(peer).is_empty());
     journal.flush(&mut world);
-    assert_eq!(world.heard(peer).last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=true"));
+    assert_eq!(world.heard(peer).last().map(String::as_str), Some("1 basic.ack delivery=3 multiple=false"));
     assert!(world.wants_input(peer));
     journal.flush(&mut world);
-    assert_eq!(world.heard(peer), ["1 basic.ack delivery=4 multiple=true"]);
+    assert_eq!(world.heard(peer), ["1 basic.ack delivery=4 multiple=false"]);
 }

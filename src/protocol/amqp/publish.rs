@@ -456,8 +456,9 @@ impl Channel {
                 break;
             }
             confirms.waiting.pop_front();
+            let is_multiple = last - confirms.answered > 1;
             confirms.answered = last;
-            put_confirm(output, number, last, !is_refused, is_refused);
+            put_confirm(output, number, last, is_multiple, is_refused);
         }
         if confirms.answered != before {
             output.set_unconfirmed(number, confirms.unanswered());

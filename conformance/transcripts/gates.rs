@@ -15,7 +15,7 @@ use ternmq::{
             cold::{ColdEntry, Header, Page, PageRequest, Window},
             stream::Summary,
         },
-        record::{Appended, Journal, Pins, Position, QueueId, Record, message_in},
+        record::{Appended, Journal, Pins, Position, QueueId, Record},
         time::Time,
         turn::Turn,
         verb::ColdPages,
@@ -313,7 +313,7 @@ fn cold_world() -> (World, Arc<Pages>, usize) {
     let queue = world.broker.vhost("/").unwrap().queue("q").unwrap();
     let window = Window { bytes: 0, messages: 0 };
     let look = queue.look(Position(u64::MAX), &window).unwrap();
-    let message = journal.records.lock().last().cloned().and_then(message_in);
+    let message = journal.records.lock().last().and_then(Record::message).cloned();
     *pages.cold.lock() = look.puts.into_iter().next().zip(message);
     queue.looked(true, &window);
     (world, pages, peer)

@@ -15,7 +15,7 @@ mod pins;
 
 use std::sync::Arc;
 
-pub use codec::{DecodeError, Decoder, decode, encode, encode_enqueued, kind_name, message_in};
+pub use codec::{DecodeError, Decoder, decode, encode, encode_enqueued, kind_name};
 pub use definition::{Definition, DefinitionKey};
 pub use log::Log;
 pub use pins::{Pin, Pins};

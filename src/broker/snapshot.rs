@@ -7,7 +7,7 @@
 use super::{
     Broker,
     exchange::Target,
-    record::{HoldId, Keeper, Position, QueueId, Record},
+    record::{Keeper, Position, QueueId, Record},
     vhost::Vhost,
 };
 
@@ -30,11 +30,6 @@ impl Broker {
             tell(&vhost, at, &mut records);
         }
         Snapshot { at, records }
-    }
-
-    /// Identities that have not been given yet: of queues and of messages held back.
-    pub fn unused_ids(&self) -> (QueueId, HoldId) {
-        self.next_ids()
     }
 
     /// All queues whose messages an index may have.

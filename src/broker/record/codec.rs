@@ -304,18 +304,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     Decoder::default().decode(bytes, Position::NONE)
 }
 
-/// The message that a record has in it, if it has one.
-pub fn message_in(record: Record) -> Option<Message> {
-    match record {
-        Record::Body { message, .. }
-        | Record::Enqueue { message, body: None, .. }
-        | Record::Held { message, .. }
-        | Record::Kept { message, .. } => Some(message),
-        Record::Move { message, .. } => message,
-        _ => None,
-    }
-}
-
 /// Reads the records of a log in their order, and keeps the messages that further records name.
 #[derive(Debug, Default)]
 pub struct Decoder {

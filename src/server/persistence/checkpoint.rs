@@ -43,6 +43,7 @@ use crate::{
             cold::{Look, Window},
         },
         record::{Decoder, HoldId, Journal as _, Position, QueueId, Record, encode},
+        snapshot::Snapshot,
     },
     server::options::Persistence,
     store::{
@@ -76,13 +77,8 @@ pub(super) struct Checkpointer {
     state: Mutex<State>,
     /// Backups under way: nothing of the log is released.
     backups_count: AtomicUsize,
-    signal: Mutex<Signal>,
+    is_over: Mutex<bool>,
     signalled: Condvar,
-}
-
-#[derive(Default)]
-struct Signal {
-    is_over: bool,
 }
 
 /// What one checkpoint leaves to the next.
@@ -120,8 +116,8 @@ impl Checkpointer {
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let backups_count = AtomicUsize::new(0);
-        let (state, signal, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Arc::new(Self { broker, log, journal, index, watcher, options, state, backups_count, signal, signalled })
+        let (state, is_over, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
+        Arc::new(Self { broker, log, journal, index, watcher, options, state, backups_count, is_over, signalled })
     }
 
     /// Begins to make checkpoints.
@@ -132,17 +128,17 @@ impl Checkpointer {
 
     /// Has the thread end.
     pub(super) fn stop(&self) {
-        self.signal.lock().is_over = true;
+        *self.is_over.lock() = true;
         self.signalled.notify_all();
     }
 
     /// Waits; false when it is over.
     fn pause(&self, duration: Duration) -> bool {
-        let mut signal = self.signal.lock();
-        if !signal.is_over {
-            self.signalled.wait_for(&mut signal, duration);
+        let mut is_over = self.is_over.lock();
+        if !*is_over {
+            self.signalled.wait_for(&mut is_over, duration);
         }
-        !signal.is_over
+        !*is_over
     }
 
     #[expect(clippy::disallowed_methods, reason = "paces a thread of its own; the broker sees none of it")]
@@ -257,7 +253,7 @@ impl Checkpointer {
         }
         if self.backups_count.load(Ordering::SeqCst) > 0 {
             // A copy is being made of what might go.
-        } else if self.signal.lock().is_over {
+        } else if *self.is_over.lock() {
             state.reclaimer.give_up_only();
         } else {
             state.reclaimer.reclaim(indexed, self.journal.chain_bytes_max(), self.journal.long_body_min());
@@ -265,16 +261,11 @@ impl Checkpointer {
         Ok(())
     }
 
-    fn commit(
-        &self,
-        covered: Position,
-        snapshot: Option<&crate::broker::snapshot::Snapshot>,
-        changes: &mut Changes,
-    ) -> Result<(), Error> {
+    fn commit(&self, covered: Position, snapshot: Option<&Snapshot>, changes: &mut Changes) -> Result<(), Error> {
         // The index is not to know what the log forgets in a crash.
         self.log.flush()?;
         let attachment = snapshot.map(put_snapshot);
-        let (queue, hold) = self.broker.unused_ids();
+        let (queue, hold) = self.broker.next_ids();
         let note = [queue.0, hold.0, self.journal.long_body_min(), self.journal.chain_bytes_max()];
         let note: Vec<u8> = note.into_iter().flat_map(u64::to_le_bytes).collect();
         let checkpoint = NewCheckpoint { covered: covered.0, note: &note, attachment: attachment.as_deref() };
@@ -329,22 +320,8 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
     }
 }
 
-/// The smallest place in the log that the index has of a queue: of the first message of each level,
-/// since places grow with seqs but for the few messages that several queues took at once.
-pub(super) fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, index::Error> {
-    let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
-    let mut first = None;
-    for level in 0..=priority_max {
-        for entry in index.page(entries::MESSAGES, entries::owner(queue.id, level), Rank::MIN, 1)? {
-            let found = entries::message(level, entry.rank.seq, entry.value.as_bytes()).map(|found| found.place);
-            first = [first, found].into_iter().flatten().min();
-        }
-    }
-    Ok(first)
-}
-
 /// A snapshot as an attachment: its place, then for each record its place, its length and its bytes.
-fn put_snapshot(snapshot: &crate::broker::snapshot::Snapshot) -> Vec<u8> {
+fn put_snapshot(snapshot: &Snapshot) -> Vec<u8> {
     let mut out = snapshot.at.0.to_le_bytes().to_vec();
     let mut encoded = Vec::new();
     for (place, record) in &snapshot.records {

@@ -23,7 +23,7 @@ use crate::{
         record::{HoldId, Position, QueueId},
         time::Time,
     },
-    store::index::Key,
+    store::index::{Key, put_varint, varint_at},
 };
 
 pub(super) const MESSAGES: u8 = 0;
@@ -78,35 +78,18 @@ pub(super) fn hold_key(hold: HoldId, due: Time) -> Key {
 
 fn put(numbers: &[u64]) -> Vec<u8> {
     let mut out = Vec::with_capacity(VALUE_BYTES);
-    for &number in numbers {
-        let mut number = number;
-        while number >= 0x80 {
-            out.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        out.push(number as u8);
-    }
+    numbers.iter().for_each(|number| put_varint(&mut out, *number));
     out
 }
 
 const VALUE_BYTES: usize = 32;
 
-fn numbers<const N: usize>(mut bytes: &[u8]) -> Option<[u64; N]> {
-    let mut all = [0; N];
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (mut all, mut at) = ([0; N], 0);
     for number in &mut all {
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = bytes.split_first()?;
-            bytes = rest;
-            *number |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            if shift == 63 {
-                return None;
-            }
-        }
+        *number = varint_at(bytes, &mut at)?;
     }
-    bytes.is_empty().then_some(all)
+    (at == bytes.len()).then_some(all)
 }
 
 /// The value of a message.

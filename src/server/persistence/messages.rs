@@ -4,7 +4,7 @@ use super::journal::{CHAINED, chain_of};
 use crate::{
     broker::{
         message::Message,
-        record::{Decoder, Position, Record, message_in},
+        record::{Decoder, Position, Record},
     },
     store::{self, Log},
 };
@@ -27,8 +27,8 @@ pub(super) fn read_messages(
     log.read_many(places, buffer, |index, record| {
         let message = record.map_err(|error| error.to_string()).and_then(|record| {
             let position = record.position;
-            let message = decode(log, record)?;
-            message_in(message).ok_or_else(|| format!("the record at position {position} has no message"))
+            let record = decode(log, record)?;
+            record.message().cloned().ok_or_else(|| format!("the record at position {position} has no message"))
         });
         each(index, message);
     });

@@ -22,7 +22,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{INDEX_FOLDER, LOG_FOLDER, checkpoint, journal::LogJournal};
+use super::{INDEX_FOLDER, LOG_FOLDER, checkpoint, entries, journal::LogJournal};
 use crate::{
     broker::{
         message::Message,
@@ -37,7 +37,7 @@ use crate::{
     store::{
         self, Admission, Log, Owner, Store,
         disk::{RealDisk, Volatile},
-        index::{Changes, Index, NewCheckpoint},
+        index::{Changes, Index, NewCheckpoint, Rank},
     },
 };
 
@@ -298,7 +298,7 @@ impl Spill {
         committed.map_err(|error| error.to_string())?;
         gone.iter().for_each(|id| _ = state.queues.remove(id));
         for queue in looked {
-            let first = checkpoint::first_place(&files.index, &queue);
+            let first = first_place(&files.index, &queue);
             if let Some(spilled) = state.queues.get_mut(&queue.id) {
                 // Where nobody knows, everything is kept.
                 spilled.first = first.unwrap_or(Some(Position::NONE));
@@ -364,6 +364,20 @@ impl Files {
     fn reason(&self) -> String {
         self.log.failure().map_or_else(|| "the disk is full".into(), |failure| failure.to_string())
     }
+}
+
+/// The smallest place in the files that their index has of a queue: of the first message of each level,
+/// since places grow with seqs but for the few messages that several queues took at once.
+fn first_place(index: &Index, queue: &Queue) -> Result<Option<Position>, store::index::Error> {
+    let priority_max = queue.declaration.parsed.max_priority.unwrap_or(0);
+    let mut first = None;
+    for level in 0..=priority_max {
+        for entry in index.page(entries::MESSAGES, entries::owner(queue.id, level), Rank::MIN, 1)? {
+            let found = entries::message(level, entry.rank.seq, entry.value.as_bytes()).map(|found| found.place);
+            first = [first, found].into_iter().flatten().min();
+        }
+    }
+    Ok(first)
 }
 
 /// Is told what happens to the log of the spill; whoever writes asks.

@@ -7,7 +7,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 
 /// Appends `number` in 7-bit groups, lowest first, the high bit set on all but the last.
 #[inline]
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
 
 /// The number at `at`, which moves behind it.
 #[inline]
-pub(super) fn varint_at(bytes: &[u8], at: &mut usize) -> Option<u64> {
+pub(crate) fn varint_at(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let first = *bytes.get(*at)?;
     *at += 1;
     if first < 0x80 {

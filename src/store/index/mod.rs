@@ -68,6 +68,7 @@ mod tests;
 
 pub use changes::Changes;
 pub use checkpoint::{ATTACHMENT_BYTES_MAX, Checkpoint, NOTE_BYTES_MAX, NewCheckpoint};
+pub(crate) use coding::{put_varint, varint_at};
 pub use commit::{Index, Stats};
 pub use error::Error;
 pub use key::{Entry, Key, Rank, VALUE_BYTES_MAX, Value};

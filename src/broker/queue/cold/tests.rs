@@ -20,7 +20,7 @@ use crate::broker::{
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
     message::Message,
     queue::{Queue, stream::Summary},
-    record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode, message_in},
+    record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
     time::Time,
     topology::DeclareQueue,
     turn::Turn,
@@ -43,7 +43,7 @@ impl VecJournal {
 
     fn message(&self, place: Position) -> Message {
         let record = Decoder::default().decode(&self.0.lock()[place.0 as usize - 1], place).unwrap();
-        message_in(record).unwrap()
+        record.message().cloned().unwrap()
     }
 
     fn end(&self) -> u64 {

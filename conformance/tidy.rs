@@ -26,6 +26,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "broker::options",
             "protocol::amqp::Options",
             "protocol::amqp::options",
+            "protocol::stomp::Options",
+            "protocol::stomp::options",
             "server::Options",
             "server::options",
             "store::Options",
@@ -167,6 +169,7 @@ fn every_option_is_a_documented_setting() {
     let layers = [
         ("broker", "src/broker/options.rs"),
         ("amqp", "src/protocol/amqp/options.rs"),
+        ("stomp", "src/protocol/stomp/options.rs"),
         ("server", "src/server/options.rs"),
         ("store", "src/store/options.rs"),
     ];

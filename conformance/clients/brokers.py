@@ -22,6 +22,7 @@ RABBITMQ_PLUGINS = (
     "rabbitmq_random_exchange",
     "rabbitmq_recent_history_exchange",
     "rabbitmq_sharding",
+    "rabbitmq_stomp",
 )
 START_SECS_MAX = 120
 STOP_SECS_MAX = 60
@@ -39,6 +40,7 @@ class Broker:
         self.password = password
         self.ctl = list(ctl)
         self.ctl_env = {}
+        self.stomp_port = 61613
         self.pid = None
 
     def url(self):
@@ -53,6 +55,8 @@ class Broker:
             "AMQP_USER": self.user,
             "AMQP_PASSWORD": self.password,
             "AMQP_BROKER": self.kind,
+            "STOMP_HOST": self.host,
+            "STOMP_PORT": str(self.stomp_port),
             "AMQP_CTL": json.dumps(self.ctl),
             "AMQP_CTL_ENV": json.dumps(self.ctl_env),
         }
@@ -89,7 +93,7 @@ class Tern(Broker):
         executable = executable or os.environ.get("TERN") or ROOT / "target/release/tern"
         data = self.directory / "data"
         ports = self.directory / "ports.json"
-        env = {**os.environ, "TERN_AMQP_PORT": "0"}
+        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0"}
         if definitions:
             env["TERN_DEFINITIONS_FILE"] = str(definitions)
         self.log = self.directory / "log"
@@ -114,7 +118,8 @@ class Tern(Broker):
 
     def _read_ports(self, path):
         try:
-            self.port = json.loads(path.read_text())["amqp"]
+            ports = json.loads(path.read_text())
+            self.port, self.stomp_port = ports["amqp"], ports["stomp"]
         except (OSError, ValueError, KeyError):
             return False
         return True
@@ -134,11 +139,12 @@ class RabbitMQ(Broker):
     def __init__(self, directory, definitions=None):
         super().__init__()
         self.directory = pathlib.Path(directory)
-        self.port, distribution, epmd = free_ports(3)
+        self.port, self.stomp_port, distribution, epmd = free_ports(4)
         node = f"conformance{self.port}@localhost"
         conf = self.directory / "rabbitmq.conf"
         lines = [
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            f"stomp.listeners.tcp.1 = 127.0.0.1:{self.stomp_port}",
             "vm_memory_high_watermark.absolute = 1GB",
             "disk_free_limit.absolute = 10MB",
         ]

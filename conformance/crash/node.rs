@@ -99,7 +99,16 @@ impl Node {
         }
         // A settings file of the directory that the tests run in is not meant.
         command.current_dir(self.disk.home());
-        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &self.port.to_string()]);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--log-level",
+            "info",
+            "--amqp-port",
+            &self.port.to_string(),
+            "--stomp-port",
+            "0",
+        ]);
         command.arg("--data").arg(self.dir().join("data"));
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -192,7 +192,7 @@ fn command(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Command
     }
     // A settings file of the directory that the tests run in is not meant.
     command.current_dir(dir).envs(variables.iter().copied());
-    command.args(["--amqp-port", "0", "--bind", "127.0.0.1", "--log-level", "info"]);
+    command.args(["--amqp-port", "0", "--stomp-port", "0", "--bind", "127.0.0.1", "--log-level", "info"]);
     command.arg("--data").arg(data(dir)).arg("--ports-file").arg(ports_file(dir));
     for setting in settings {
         match setting.strip_prefix("--") {

@@ -27,19 +27,19 @@ use super::{lines, peer::World};
 
 /// A log that is as safe as the test says.
 #[derive(Default)]
-struct SlowJournal {
+pub struct SlowJournal {
     records: Mutex<Vec<Record>>,
     pins: Arc<Pins>,
     flushed: AtomicU64,
 }
 
 impl SlowJournal {
-    fn flush(&self, world: &mut World) {
+    pub fn flush(&self, world: &mut World) {
         let written = self.records.lock().len() as u64;
         self.flush_to(written, world);
     }
 
-    fn flush_to(&self, position: u64, world: &mut World) {
+    pub fn flush_to(&self, position: u64, world: &mut World) {
         self.flushed.store(position, Ordering::SeqCst);
         world.broker.waiting.proceed();
         world.settle();
@@ -71,7 +71,7 @@ impl Journal for SlowJournal {
     }
 }
 
-fn slow_world() -> (World, Arc<SlowJournal>, usize) {
+pub fn slow_world() -> (World, Arc<SlowJournal>, usize) {
     let journal = Arc::new(SlowJournal::default());
     let mut world = World::with_journal(journal.clone());
     let peer = world.open(1);

@@ -1,25 +1,39 @@
 //! A broker without sockets: peers whose octets go straight into sessions, in virtual time.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use ternmq::{
     broker::{Broker, Options as BrokerOptions, record::Journal, time::Time},
-    protocol::amqp::{Options, Session, Shared, Stage},
+    protocol::{
+        amqp::{self, Options},
+        session::{Phase, Session},
+        shared::{Outbox, Shared, Wire},
+        stomp::{self, Surroundings},
+    },
 };
 
-use super::lines::{self, Said};
+use super::{
+    frames,
+    lines::{self, Said},
+};
 
 /// A broker, its peers and its clock.
 pub struct World {
     pub broker: Arc<Broker>,
     pub now: Time,
     options: Arc<Options>,
+    /// What the next STOMP session is told.
+    pub stomp: Surroundings,
     peers: Vec<Peer>,
 }
 
 struct Peer {
-    session: Session,
-    shared: Arc<Shared>,
+    session: Box<dyn Session>,
+    outbox: Arc<dyn Outbox>,
+    has_events: Box<dyn Fn() -> bool>,
+    waiting_bytes: Box<dyn Fn() -> u64>,
+    /// Reads one event from the front of what was said.
+    read: fn(&[u8], u64) -> Option<(Said, usize)>,
     /// Octets that the session has not used yet.
     left: Vec<u8>,
     /// Octets that the session has said and nobody has read.
@@ -40,7 +54,12 @@ impl World {
 
     pub fn with(broker: BrokerOptions, options: Options) -> Self {
         let broker = Arc::new(Broker::new(broker, START).unwrap());
-        Self { broker, now: START, options: Arc::new(options), peers: Vec::new() }
+        let stomp = Surroundings {
+            options: stomp::Options::default(),
+            server_name: "RabbitMQ/3.13.7".to_owned(),
+            login_failure_delay_ms: 0,
+        };
+        Self { broker, now: START, options: Arc::new(options), stomp, peers: Vec::new() }
     }
 
     /// A world whose changes are recorded.
@@ -52,19 +71,39 @@ impl World {
 
     /// A new connection, of which nothing has been said; returns its number.
     pub fn connect(&mut self) -> usize {
-        let shared = Arc::new(Shared::new(self.options.outbox_bytes_max));
-        let port = 40_000 + self.peers.len() as u16;
-        let session = Session::new(
-            self.broker.clone(),
-            self.options.clone(),
-            shared.clone(),
-            ([127, 0, 0, 1], port).into(),
-            ([127, 0, 0, 1], 5672).into(),
-            self.now,
-        );
+        let shared = Arc::new(amqp::Shared::new(self.options.outbox_bytes_max));
+        let (from, to) = self.addresses(5672);
+        let (broker, options) = (self.broker.clone(), self.options.clone());
+        let session = amqp::Session::new(broker, options, shared.clone(), from, to, self.now);
+        self.add(Box::new(session), shared, lines::read)
+    }
+
+    /// The same to the STOMP listener.
+    pub fn connect_stomp(&mut self) -> usize {
+        let shared = Arc::new(stomp::Shared::new(self.stomp.options.outbox_bytes_max));
+        let (from, to) = self.addresses(61613);
+        let (broker, surroundings) = (self.broker.clone(), Arc::new(self.stomp.clone()));
+        let session = stomp::Session::new(broker, surroundings, shared.clone(), from, to, self.now);
+        self.add(Box::new(session), shared, frames::read)
+    }
+
+    fn addresses(&self, port: u16) -> (SocketAddr, SocketAddr) {
+        (([127, 0, 0, 1], 40_000 + self.peers.len() as u16).into(), ([127, 0, 0, 1], port).into())
+    }
+
+    fn add<W: Wire + 'static>(
+        &mut self,
+        session: Box<dyn Session>,
+        shared: Arc<Shared<W>>,
+        read: fn(&[u8], u64) -> Option<(Said, usize)>,
+    ) -> usize {
+        let (events, waiting) = (shared.clone(), shared.clone());
         self.peers.push(Peer {
             session,
-            shared,
+            outbox: shared,
+            has_events: Box::new(move || events.has_events()),
+            waiting_bytes: Box::new(move || waiting.output().waiting_bytes()),
+            read,
             left: Vec::new(),
             output: Vec::new(),
             said: VecDeque::new(),
@@ -182,7 +221,7 @@ impl World {
 
     /// Octets that wait for the peer.
     pub fn waiting_bytes(&self, peer: usize) -> u64 {
-        self.peers[peer].shared.output().waiting_bytes()
+        (self.peers[peer].waiting_bytes)()
     }
 
     /// The client hangs up.
@@ -224,31 +263,31 @@ impl World {
             let mut is_quiet = true;
             for peer in &mut self.peers {
                 if !peer.is_over {
-                    let events = peer.shared.has_events();
+                    let events = (peer.has_events)();
                     if events {
                         peer.session.handle_events(self.now);
                         is_quiet = false;
                     }
                 }
                 if !peer.is_deaf {
-                    let chunk = peer.shared.take_output(0);
+                    let chunk = peer.outbox.take_output(0);
                     if let Some(chunk) = chunk {
                         let octets = chunk.to_vec();
                         // The socket has taken all of it at once.
                         peer.output.extend(&octets);
-                        if let Some(more) = peer.shared.take_output(octets.len() as u64) {
+                        if let Some(more) = peer.outbox.take_output(octets.len() as u64) {
                             let octets = more.to_vec();
                             peer.output.extend(&octets);
-                            peer.shared.take_output(octets.len() as u64);
+                            peer.outbox.take_output(octets.len() as u64);
                         }
                         is_quiet = false;
                     }
-                    while let Some((said, used)) = lines::read(&peer.output, self.now.secs()) {
+                    while let Some((said, used)) = (peer.read)(&peer.output, self.now.secs()) {
                         peer.output.drain(..used);
                         peer.said.push_back(said);
                     }
                 }
-                if !peer.is_over && peer.session.stage() == Stage::Over {
+                if !peer.is_over && peer.session.phase() == Phase::Over {
                     peer.is_over = true;
                     peer.session.close(self.now);
                     is_quiet = false;

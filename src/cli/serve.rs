@@ -31,6 +31,9 @@ pub struct SettingsArgs {
     /// Port of AMQP; 0 takes a free one.
     #[arg(long, value_name = "PORT")]
     amqp_port: Option<String>,
+    /// Port of STOMP; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    stomp_port: Option<String>,
     /// Address to listen on instead of loopback; may be repeated.
     #[arg(long, value_name = "IP")]
     bind: Vec<String>,
@@ -61,6 +64,7 @@ impl SettingsArgs {
         let bind = (!self.bind.is_empty()).then(|| self.bind.join(","));
         for (name, key, value) in [
             ("--amqp-port", "amqp.port", &self.amqp_port),
+            ("--stomp-port", "stomp.port", &self.stomp_port),
             ("--bind", "server.bind", &bind),
             ("--data", "server.data_dir", &self.data),
             ("--ports-file", "server.ports_file", &self.ports_file),
@@ -123,7 +127,7 @@ fn log_to_stderr(options: &Options) {
 
 /// Called by the server once everything listens.
 fn announce(settings: &Settings, bound: &[Bound]) {
-    let addresses: Vec<(&str, SocketAddr)> = bound.iter().map(|bound| (bound.protocol, bound.addr)).collect();
+    let addresses: Vec<(&str, SocketAddr)> = bound.iter().map(|bound| (bound.protocol.name(), bound.addr)).collect();
     print(&startup_screen(settings, &addresses));
 }
 
@@ -136,7 +140,7 @@ pub fn startup_screen(settings: &Settings, listeners: &[(&str, SocketAddr)]) -> 
         lines.push((*protocol, url(settings, protocol, *addr)));
     }
     if listeners.is_empty() {
-        lines.push(("warning", "nothing listens: amqp.listeners is empty".to_owned()));
+        lines.push(("warning", "nothing listens: amqp.listeners and stomp.listeners are empty".to_owned()));
     }
     lines.extend(settings.warnings().into_iter().map(|warning| ("warning", warning)));
 

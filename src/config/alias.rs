@@ -43,6 +43,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("product.name", "amqp.product"),
     ("product.version", "amqp.product_version"),
     ("proxy_protocol", "server.proxy_protocol_trusted"),
+    ("stomp.login_timeout", "stomp.login_timeout_ms"),
     ("vhost_max", "broker.vhosts_count_max"),
     ("vm_memory_high_watermark.absolute", "broker.memory_high_watermark"),
     ("vm_memory_high_watermark.relative", "broker.memory_high_watermark"),
@@ -54,6 +55,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("default_user_tags.", "broker.default_user_tags"),
     ("listeners.tcp.", "amqp.listeners"),
     ("loopback_users.", "broker.loopback_users"),
+    ("stomp.listeners.tcp.", "stomp.listeners"),
 ];
 
 /// Names of whole groups that may be set to nothing, as in `listeners.tcp = none`.
@@ -61,6 +63,13 @@ const GROUPS_OFF: &[(&str, &str)] = &[
     ("default_user_tags", "broker.default_user_tags"),
     ("listeners.tcp", "amqp.listeners"),
     ("loopback_users", "broker.loopback_users"),
+    ("stomp.listeners.tcp", "stomp.listeners"),
+];
+
+/// Names of listeners that may be a port alone: the setting of the port, and that of the addresses.
+const DEFAULT_LISTENERS: &[(&str, &str, &str)] = &[
+    ("listeners.tcp.default", "amqp.port", "amqp.listeners"),
+    ("stomp.listeners.tcp.default", "stomp.port", "stomp.listeners"),
 ];
 
 /// A value under the key of the table, and where it came from.
@@ -81,7 +90,7 @@ pub(super) fn translate(
     let mut groups: BTreeMap<&'static str, Vec<(String, Value)>> = BTreeMap::new();
     for (written, value) in entries {
         if let Some((prefix, _)) = GROUPS.iter().find(|(prefix, _)| written.starts_with(prefix))
-            && written != "listeners.tcp.default"
+            && !written.ends_with("listeners.tcp.default")
         {
             groups.entry(prefix).or_default().push((written, value));
             continue;
@@ -135,10 +144,12 @@ pub(super) fn single(written: &str, value: Value) -> Option<(&'static str, Value
     if let Some(setting) = table::find(written) {
         return Some((setting.key, value));
     }
-    if written == "listeners.tcp.default" {
-        // A port alone listens on `server.bind`; with an address it is a list of one.
-        let is_port = value.clone().into_uint().is_ok();
-        return Some((if is_port { "amqp.port" } else { "amqp.listeners" }, value));
+    // A port alone listens on `server.bind`; with an address it is a list of one.
+    for (name, port, listeners) in DEFAULT_LISTENERS {
+        if written == *name {
+            let is_port = value.clone().into_uint().is_ok();
+            return Some((if is_port { port } else { listeners }, value));
+        }
     }
     if let Some((_, key)) = GROUPS_OFF.iter().find(|(name, _)| *name == written) {
         return Some((key, value));
@@ -171,7 +182,7 @@ pub(super) fn single(written: &str, value: Value) -> Option<(&'static str, Value
 fn list_of(prefix: &str, members: &[(String, Value)]) -> Option<Vec<String>> {
     // `loopback_users.guest = false` takes one name off the default; tags replace it.
     let mut items: Vec<String> = if prefix == "loopback_users." { vec!["guest".into()] } else { Vec::new() };
-    let is_numbered = prefix == "auth_mechanisms." || prefix == "listeners.tcp.";
+    let is_numbered = prefix == "auth_mechanisms." || prefix.ends_with("listeners.tcp.");
     for (written, value) in members {
         let name = &written[prefix.len()..];
         if is_numbered {

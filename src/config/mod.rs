@@ -27,6 +27,8 @@ pub struct Settings {
     pub broker: crate::broker::Options,
     /// For AMQP sessions.
     pub amqp: crate::protocol::amqp::Options,
+    /// For STOMP sessions.
+    pub stomp: crate::protocol::stomp::Options,
     /// For the process.
     pub server: crate::server::Options,
     /// For the log, the index of cold messages and their checkpoints.
@@ -50,7 +52,7 @@ impl Settings {
                     .into(),
             );
         }
-        let is_open = self.server.amqp().iter().any(|listener| !listener.addr.ip().is_loopback());
+        let is_open = self.server.listeners().iter().any(|listener| !listener.addr.ip().is_loopback());
         let user = &self.broker.default_user;
         if is_open && self.broker.default_pass == "guest" && !self.broker.loopback_users.contains(user) {
             warnings.push(format!(

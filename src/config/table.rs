@@ -12,6 +12,7 @@ use super::Settings;
 use super::value::{Off, Parsed, Rule, Unit};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
+use crate::protocol::stomp::options::Dialect;
 use crate::server::options::{Cidr, LogFormat};
 use crate::store::options::Sync;
 
@@ -88,6 +89,9 @@ const fn count(min: u64, max: u64) -> Rule {
 const fn count_or(off: Off) -> Rule {
     Rule::Number { min: 1, max: u64::MAX, unit: Unit::Count, off }
 }
+
+/// Something that is or is not.
+const SWITCH: Rule = Rule::OneOf(&["on", "off", "true", "false"]);
 
 const HOUR_MS: u64 = 3_600_000;
 const PATTERN: Rule = Rule::Checked("a regular expression");
@@ -241,7 +245,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!("amqp.listeners", Rule::List("addresses such as 127.0.0.1:5672"),
         "Addresses of AMQP instead of server.bind and amqp.port; \"none\" switches AMQP off.",
-        server.amqp_listeners ? listeners, show_listeners),
+        server.amqp_listeners ? listeners, |addresses| show_listeners(addresses, "amqp")),
     row!(
         "amqp.frame_max",
         bytes(FRAME_MAX_MIN as u64, 16 << 20),
@@ -355,6 +359,170 @@ pub(super) const SETTINGS: &[Setting] = &[
         bytes(64 << 10, 1 << 30),
         "Bytes waiting for one connection's socket; full: its consumers pause, messages stay queued.",
         amqp.outbox_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "stomp.port",
+        count(0, 65535),
+        "Port of STOMP on each address of server.bind; 0 takes a free one.",
+        server.stomp_port = Parsed::number,
+        u16::to_string
+    ),
+    row!("stomp.listeners", Rule::List("addresses such as 127.0.0.1:61613"),
+        "Addresses of STOMP instead of server.bind and stomp.port; \"none\" switches STOMP off.",
+        server.stomp_listeners ? listeners, |addresses| show_listeners(addresses, "stomp")),
+    row!(
+        "stomp.dialect",
+        Rule::OneOf(&["rabbitmq"]),
+        "Whose STOMP is spoken: destinations, errors and headers as its clients know them.",
+        stomp.dialect = |_| Dialect::Rabbitmq,
+        |dialect| dialect.name().into()
+    ),
+    row!(
+        "stomp.default_user",
+        Rule::CheckedOrOff("a user name"),
+        "User that a client is who sends no login, as RabbitMQ; off refuses such clients.",
+        stomp.default_user = Parsed::text_or_off,
+        or_off
+    ),
+    row!(
+        "stomp.default_pass",
+        Rule::Text,
+        "Password of stomp.default_user.",
+        stomp.default_pass = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "stomp.default_vhost",
+        Rule::Text,
+        "Virtual host of clients that name none.",
+        stomp.default_vhost = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "stomp.host_fallback",
+        SWITCH,
+        "Whether a host header that names no virtual host means stomp.default_vhost; libraries send machine names.",
+        stomp.host_fallback = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.implicit_connect",
+        SWITCH,
+        "Whether a first frame other than CONNECT logs stomp.default_user in.",
+        stomp.implicit_connect = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.default_topic_exchange",
+        Rule::Text,
+        "Exchange behind /topic destinations.",
+        stomp.default_topic_exchange = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "stomp.default_nack_requeue",
+        SWITCH,
+        "Whether NACK puts a message back where it does not say; off drops or dead-letters it.",
+        stomp.default_nack_requeue = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.hide_server_info",
+        SWITCH,
+        "Whether CONNECTED keeps silent about product and version.",
+        stomp.hide_server_info = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.trailing_lf",
+        SWITCH,
+        "Whether a line end follows each frame, as clients of RabbitMQ know it.",
+        stomp.trailing_lf = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.login_timeout_ms",
+        millis(100, HOUR_MS),
+        "From accept to login; then the socket is closed.",
+        stomp.login_timeout_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "stomp.heartbeat_grace_percent",
+        count(100, 1000),
+        "Share of its heart-beat after which a silent client is gone; a busy client may be late.",
+        stomp.heartbeat_grace_percent = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "stomp.pre_login_frame_max",
+        bytes(1024, 1 << 20),
+        "Largest frame before the login; nobody has said yet who they are.",
+        stomp.pre_login_frame_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "stomp.head_bytes_max",
+        bytes(1024, 16 << 20),
+        "Largest command with its headers; more is an error and closes the connection.",
+        stomp.head_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "stomp.headers_count_max",
+        count(16, 4096),
+        "Headers of one frame; more is an error and closes the connection.",
+        stomp.headers_count_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.subscriptions_max",
+        count(1, 1 << 20),
+        "Subscriptions of one connection; one more is an error and closes it.",
+        stomp.subscriptions_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.unsettled_max",
+        count(1, u32::MAX as u64),
+        "Unsettled deliveries of one connection, about 100 bytes each; full: credit is withheld.",
+        stomp.unsettled_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.unanswered_max",
+        count(1, u32::MAX as u64),
+        "Receipts of one connection that wait for the log; full: it is not read from.",
+        stomp.unanswered_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.transactions_max",
+        count(1, 1 << 20),
+        "Open transactions of one connection; one more is an error and closes it.",
+        stomp.transactions_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.transaction_frames_max",
+        count(1, u32::MAX as u64),
+        "Frames in the open transactions of one connection; one more is an error and closes it.",
+        stomp.transaction_frames_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "stomp.transaction_bytes_max",
+        bytes(1 << 20, 1 << 40),
+        "Bytes of the messages in them; more is an error and closes the connection.",
+        stomp.transaction_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes)
+    ),
+    row!(
+        "stomp.outbox_bytes_max",
+        bytes(64 << 10, 1 << 30),
+        "Bytes waiting for one connection's socket; full: its subscriptions pause, messages stay queued.",
+        stomp.outbox_bytes_max = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes as u64)
     ),
     row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),
@@ -590,6 +758,14 @@ fn heartbeat(parsed: Parsed) -> u16 {
     parsed.optional().map_or(0, |secs| Parsed::Number(secs).number())
 }
 
+fn is_on(parsed: Parsed) -> bool {
+    matches!(parsed.text().as_str(), "on" | "true")
+}
+
+fn on_or_off(is_on: &bool) -> String {
+    if *is_on { "on".into() } else { "off".into() }
+}
+
 fn mode(parsed: Parsed) -> Result<u32, String> {
     let mode: u32 = parsed.number();
     if mode & 0o600 == 0o600 { Ok(mode) } else { Err("permission bits that let the owner read and write".into()) }
@@ -698,9 +874,9 @@ fn path_or_off(path: &Option<PathBuf>) -> String {
     path.as_ref().map_or_else(|| Off::Word.word().into(), |path| path.display().to_string())
 }
 
-fn show_listeners(addresses: &Option<Vec<SocketAddr>>) -> String {
+fn show_listeners(addresses: &Option<Vec<SocketAddr>>, protocol: &str) -> String {
     match addresses {
-        None => "from server.bind and amqp.port".into(),
+        None => format!("from server.bind and {protocol}.port"),
         Some(addresses) if addresses.is_empty() => "none".into(),
         Some(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","),
     }

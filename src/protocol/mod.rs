@@ -3,3 +3,7 @@
 
 pub mod amqp;
 pub mod outbox;
+pub mod session;
+mod settles;
+pub mod shared;
+pub mod stomp;

@@ -1,5 +1,5 @@
-//! The task of one AMQP connection: started by a listener, owns the session and the socket, ends
-//! when the session is over or the socket is gone.
+//! The task of one connection: started by a listener, owns the session and the socket, ends when the
+//! session is over or the socket is gone.
 
 use std::{
     io,
@@ -19,21 +19,29 @@ use tokio::{
 
 use super::{
     clock,
+    options::Protocol,
     proxy_protocol::{self, Parsed},
     read_buffer::{self, Read},
     socket::Socket,
 };
 use crate::{
     broker::{Broker, time::Time},
-    protocol::amqp::{self, Link, Session, Shared, Stage},
+    protocol::{
+        amqp,
+        session::{Phase, Session},
+        shared::{Link, Shared, Wire},
+        stomp,
+    },
 };
 
-/// What all connections of a listener have in common.
+/// What all connections have in common.
 pub struct Context {
     /// The broker.
     pub broker: Arc<Broker>,
-    /// Settings of the protocol.
+    /// Settings of AMQP.
     pub amqp: Arc<amqp::Options>,
+    /// Settings of STOMP, and what it tells clients of us.
+    pub stomp: Arc<stomp::Surroundings>,
     /// Settings of the process.
     pub server: Arc<super::Options>,
     /// Connections that have not opened a vhost yet.
@@ -48,9 +56,9 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Serves a connection until it is over.
-pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAddr) {
+pub async fn serve(context: Arc<Context>, protocol: Protocol, stream: TcpStream, mut peer: SocketAddr) {
     let pending = context.handshakes.fetch_add(1, Ordering::Relaxed);
-    let mut handshake = Handshake { context: &context, is_pending: true };
+    let handshake = Handshake { context: &context, is_pending: true };
     if pending >= context.amqp.pending_handshakes_max {
         tracing::warn!(%peer, pending, "connection refused: too many connections have not logged in yet");
         return;
@@ -68,13 +76,35 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
             Err(_) => return tracing::warn!(%peer, "no PROXY header in time"),
         }
     }
-    let shared = Arc::new(Shared::new(context.amqp.outbox_bytes_max));
+    let now = clock::now();
+    let broker = context.broker.clone();
+    match protocol {
+        Protocol::Amqp => {
+            let shared = Arc::new(Shared::new(context.amqp.outbox_bytes_max));
+            let session = amqp::Session::new(broker, context.amqp.clone(), shared.clone(), peer, local, now);
+            run(session, &shared, stream, peer, left, handshake).await;
+        }
+        Protocol::Stomp => {
+            let shared = Arc::new(Shared::new(context.stomp.options.outbox_bytes_max));
+            let session = stomp::Session::new(broker, context.stomp.clone(), shared.clone(), peer, local, now);
+            run(session, &shared, stream, peer, left, handshake).await;
+        }
+    }
+}
+
+async fn run<W: Wire + 'static>(
+    mut session: impl Session,
+    shared: &Arc<Shared<W>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    left: Vec<u8>,
+    mut handshake: Handshake<'_>,
+) {
     let socket = Arc::new(Socket::new(stream, shared.clone()));
     let link: Arc<dyn Link> = socket.clone();
     shared.set_link(Arc::downgrade(&link));
     drop(link);
-    let now = clock::now();
-    let mut session = Session::new(context.broker.clone(), context.amqp.clone(), shared, peer, local, now);
+    let context = handshake.context;
     let end = drive(&mut session, &socket, left, &mut handshake).await;
     let now = clock::now();
     let was_open = session.vhost_name().is_some();
@@ -95,7 +125,7 @@ pub async fn serve(context: Arc<Context>, stream: TcpStream, mut peer: SocketAdd
     let _ = tokio::time::timeout(LAST_WRITE, write_rest(&socket)).await;
     if end.is_ok() {
         // Whoever closed its connection in good order closes the socket, too, as with RabbitMQ.
-        let is_peers_turn = was_open && session.ended_by().is_none();
+        let is_peers_turn = was_open && session.ended_by().is_none() && session.is_closed_by_peer();
         let _ = tokio::time::timeout(LINGER, let_peer_finish(&socket, is_peers_turn)).await;
     }
 }
@@ -137,7 +167,7 @@ impl Drop for Handshake<'_> {
 }
 
 async fn drive(
-    session: &mut Session,
+    session: &mut impl Session,
     socket: &Arc<Socket>,
     mut left: Vec<u8>,
     handshake: &mut Handshake<'_>,
@@ -154,10 +184,10 @@ async fn drive(
         if socket.is_dead() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        match session.stage() {
-            Stage::Over => return Ok(()),
-            Stage::Running => handshake.is_over(),
-            _ => {}
+        match session.phase() {
+            Phase::Over => return Ok(()),
+            Phase::Running => handshake.is_over(),
+            Phase::Other => {}
         }
         set_timer(timer.as_mut(), &mut timer_at, session.poll_timeout());
         let wants_input = session.wants_input();
@@ -181,7 +211,7 @@ async fn drive(
                         Read::Bytes(block, was_full) => {
                             wanted = feed(session, block, &mut left);
                             socket.flush();
-                            if !was_full || session.stage() == Stage::Over || !session.wants_input() {
+                            if !was_full || session.phase() == Phase::Over || !session.wants_input() {
                                 break;
                             }
                         }
@@ -195,9 +225,9 @@ async fn drive(
                 socket.unblock();
             }
             () = socket.notify().notified() => {
-                let was_held = session.is_held();
+                let had_unread = session.has_unread();
                 session.handle_events(clock::now());
-                if was_held && !session.is_held() && !left.is_empty() {
+                if had_unread && !session.has_unread() && !left.is_empty() {
                     wanted = feed(session, Arc::new(std::mem::take(&mut left)), &mut left);
                 }
                 // A notification does not count as work by itself.
@@ -206,7 +236,11 @@ async fn drive(
             () = timer.as_mut() => {
                 timer_at = Time::NEVER;
                 timer.as_mut().reset(Instant::now() + FAR);
+                let had_unread = session.has_unread();
                 session.handle_timeout(clock::now());
+                if had_unread && !session.has_unread() && !left.is_empty() {
+                    wanted = feed(session, Arc::new(std::mem::take(&mut left)), &mut left);
+                }
             }
         }
     }
@@ -225,7 +259,7 @@ fn set_timer(timer: std::pin::Pin<&mut Sleep>, set: &mut Time, wanted: Time) {
     }
 }
 
-fn feed(session: &mut Session, block: crate::broker::block::Block, left: &mut Vec<u8>) -> usize {
+fn feed(session: &mut impl Session, block: crate::broker::block::Block, left: &mut Vec<u8>) -> usize {
     let progress = session.handle_input(&block, clock::now());
     left.clear();
     left.extend_from_slice(&block[progress.consumed..]);

@@ -5,16 +5,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 
-use super::options::{Listener, Options};
+use super::options::{Listener, Options, Protocol};
 
 /// One open listener.
 #[derive(Debug)]
 pub struct Bound {
-    /// The protocol spoken here, as in the ports file: `amqp`.
-    pub protocol: &'static str,
+    /// The protocol spoken here.
+    pub protocol: Protocol,
     /// The address with its real port.
     pub addr: SocketAddr,
     /// The socket, listening and non-blocking.
@@ -51,36 +51,37 @@ pub enum StartError {
 /// kernel tries again.
 const BACKLOG: i32 = 4096;
 
-/// Opens every AMQP listener of `options`. One that is not required and cannot be had is left out.
-pub fn open_amqp(options: &Options) -> Result<Vec<Bound>, StartError> {
+/// Opens every listener of `options`. One that is not required and cannot be had is left out.
+pub fn open_all(options: &Options) -> Result<Vec<Bound>, StartError> {
     let mut bound: Vec<Bound> = Vec::new();
-    for listener in options.amqp() {
+    for listener in options.listeners() {
+        let protocol = listener.protocol;
         let mut addr = listener.addr;
         // Port 0 on two addresses: the second takes the first's port, so that `localhost` works
         // whichever of them it means.
         if addr.port() == 0
             && !listener.is_required
-            && let Some(first) = bound.first()
+            && let Some(first) = bound.iter().find(|first| first.protocol == protocol)
         {
             addr.set_port(first.addr.port());
         }
         match open(addr) {
             Ok(socket) => {
                 let addr = socket.local_addr().map_err(|error| StartError::Listen { addr, error })?;
-                bound.push(Bound { protocol: "amqp", addr, socket });
+                bound.push(Bound { protocol, addr, socket });
             }
             Err(error) if is_tolerable(listener, &error) => {
                 tracing::debug!(%addr, %error, "not listening on an optional address");
             }
-            Err(error) => return Err(start_error(addr, error)),
+            Err(error) => return Err(start_error(protocol, addr, error)),
         }
     }
     Ok(bound)
 }
 
 /// Opens a listener again that was closed.
-pub(super) fn reopen(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    open(addr).map_err(|error| start_error(addr, error))
+pub(super) fn reopen(protocol: Protocol, addr: SocketAddr) -> Result<TcpListener, StartError> {
+    open(addr).map_err(|error| start_error(protocol, addr, error))
 }
 
 /// An address that nobody asked for by itself, and that this machine does not have.
@@ -91,8 +92,11 @@ fn is_tolerable(listener: Listener, error: &io::Error) -> bool {
     !listener.is_required && !is_used
 }
 
-fn start_error(addr: SocketAddr, error: io::Error) -> StartError {
-    let flag = "--amqp-port";
+fn start_error(protocol: Protocol, addr: SocketAddr, error: io::Error) -> StartError {
+    let flag = match protocol {
+        Protocol::Amqp => "--amqp-port",
+        Protocol::Stomp => "--stomp-port",
+    };
     match error.kind() {
         io::ErrorKind::AddrInUse => StartError::InUse { addr, flag },
         io::ErrorKind::AddrNotAvailable => StartError::NotOurs { addr },
@@ -102,7 +106,7 @@ fn start_error(addr: SocketAddr, error: io::Error) -> StartError {
 }
 
 fn open(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if addr.is_ipv6() {
         // Each family has its own socket; otherwise `[::]` would take `0.0.0.0`'s port away.
         socket.set_only_v6(true)?;
@@ -121,11 +125,11 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
 pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> {
     let mut ports = serde_json::Map::new();
     for listener in bound {
-        ports.entry(listener.protocol).or_insert_with(|| listener.addr.port().into());
+        ports.entry(listener.protocol.name()).or_insert_with(|| listener.addr.port().into());
     }
     let listeners = bound
         .iter()
-        .map(|listener| serde_json::json!({ "protocol": listener.protocol, "address": listener.addr.to_string() }))
+        .map(|listener| serde_json::json!({ "protocol": listener.protocol.name(), "address": listener.addr.to_string() }))
         .collect();
     ports.insert("listeners".into(), serde_json::Value::Array(listeners));
     let mut partial = path.as_os_str().to_owned();
@@ -141,15 +145,17 @@ mod tests {
 
     fn listening_on(addresses: &[&str]) -> Options {
         let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
-        Options { amqp_listeners: Some(addresses), ..Options::default() }
+        Options { amqp_listeners: Some(addresses), stomp_port: 0, ..Options::default() }
     }
 
     #[test]
     fn port_zero_takes_a_free_port_and_the_second_loopback_the_same() {
-        let bound = open_amqp(&Options { amqp_port: 0, ..Options::default() }).unwrap();
-        assert_ne!(bound[0].addr.port(), 0);
-        for listener in &bound[1..] {
-            assert_eq!(listener.addr.port(), bound[0].addr.port());
+        let bound = open_all(&Options { amqp_port: 0, stomp_port: 0, ..Options::default() }).unwrap();
+        for protocol in [Protocol::Amqp, Protocol::Stomp] {
+            let mut ports = bound.iter().filter(|bound| bound.protocol == protocol).map(|bound| bound.addr.port());
+            let first = ports.next().unwrap();
+            assert_ne!(first, 0);
+            assert!(ports.all(|port| port == first));
         }
     }
 
@@ -157,7 +163,7 @@ mod tests {
     fn port_in_use_is_said_with_its_address_and_the_flag_to_change_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
-        let error = open_amqp(&listening_on(&[&addr.to_string()])).unwrap_err().to_string();
+        let error = open_all(&listening_on(&[&addr.to_string()])).unwrap_err().to_string();
         let expected =
             format!("{addr} is in use by another process: stop that one, or choose another port with --amqp-port");
         assert_eq!(error, expected);
@@ -165,7 +171,7 @@ mod tests {
 
     #[test]
     fn foreign_address_is_refused() {
-        let error = open_amqp(&listening_on(&["192.0.2.1:0"])).unwrap_err();
+        let error = open_all(&listening_on(&["192.0.2.1:0"])).unwrap_err();
         assert!(matches!(error, StartError::NotOurs { .. }), "{error}");
     }
 
@@ -173,10 +179,11 @@ mod tests {
     fn ports_file_has_the_real_ports() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ports.json");
-        let bound = open_amqp(&listening_on(&["127.0.0.1:0"])).unwrap();
+        let bound = open_all(&listening_on(&["127.0.0.1:0"])).unwrap();
         write_ports_file(&path, &bound).unwrap();
         let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(json["amqp"], bound[0].addr.port());
+        assert_eq!(json["stomp"], bound[1].addr.port());
         assert_eq!(json["listeners"][0]["address"], bound[0].addr.to_string());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

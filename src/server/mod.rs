@@ -30,13 +30,13 @@ use tokio::{
     sync::Notify,
 };
 
-pub use options::{Options, Persistence};
+pub use options::{Options, Persistence, Protocol};
 
 use crate::{
     admin::{definitions, node::Node},
     broker::{Broker, definitions::Definitions},
     config::Settings,
-    protocol::amqp,
+    protocol::{amqp, stomp},
 };
 use connection::Context;
 use listen::{Bound, StartError};
@@ -73,10 +73,15 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }
-    let bound = listen::open_amqp(&settings.server)?;
+    let bound = listen::open_all(&settings.server)?;
     let context = Arc::new(Context {
         broker: broker.clone(),
         amqp: Arc::new(settings.amqp.clone()),
+        stomp: Arc::new(stomp::Surroundings {
+            options: settings.stomp.clone(),
+            server_name: format!("{}/{}", settings.amqp.product, settings.amqp.product_version),
+            login_failure_delay_ms: settings.server.login_failure_delay_ms,
+        }),
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
@@ -125,12 +130,12 @@ fn load_definitions(broker: &Broker, path: &Path) -> Result<(), StartError> {
 }
 
 /// Accepts connections until it is aborted. Running out of files only pauses it.
-async fn accept(context: Arc<Context>, listener: TcpListener) {
+async fn accept(context: Arc<Context>, protocol: Protocol, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tracing::debug!(%peer, "accepted a connection");
-                tokio::spawn(connection::serve(context.clone(), stream, peer));
+                tracing::debug!(%peer, protocol = protocol.name(), "accepted a connection");
+                tokio::spawn(connection::serve(context.clone(), protocol, stream, peer));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");

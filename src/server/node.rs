@@ -25,6 +25,7 @@ use super::{
     limits::{self, MemoryMeter},
     listen::{self, Bound, StartError},
     load_definitions,
+    options::Protocol,
     persistence::{Backups, Opened},
 };
 use crate::{
@@ -57,7 +58,7 @@ struct Listeners {
     context: Arc<Context>,
     is_open: AtomicBool,
     /// Their protocols and addresses with the real ports, the same when they open again.
-    addresses: Vec<(&'static str, SocketAddr)>,
+    addresses: Vec<(Protocol, SocketAddr)>,
     /// One a listener while they are open. Held while they open or close, so that two requests
     /// cannot cross.
     accepting: AsyncMutex<Vec<JoinHandle<()>>>,
@@ -78,7 +79,7 @@ impl Process {
         for listener in bound {
             let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
             let socket = socket.map_err(|error| StartError::Listen { addr: listener.addr, error })?;
-            accepting.push(tokio::spawn(accept(context.clone(), socket)));
+            accepting.push(tokio::spawn(accept(context.clone(), listener.protocol, socket)));
         }
         let listeners = Listeners {
             context: context.clone(),
@@ -133,15 +134,15 @@ impl Node for Process {
     fn environment(&self) -> Environment {
         let broker = &self.context.broker;
         let data_dir = &self.context.server.data_dir;
-        let listener = |(protocol, addr): &(&'static str, SocketAddr)| wire::Listener {
+        let listener = |(protocol, addr): &(Protocol, SocketAddr)| wire::Listener {
             interface: match addr {
                 SocketAddr::V4(addr) => addr.ip().to_string(),
                 SocketAddr::V6(addr) => format!("[{}]", addr.ip()),
             },
             node: broker.options.node_name.clone(),
             port: addr.port(),
-            protocol: (*protocol).to_owned(),
-            purpose: "AMQP 0-9-1".to_owned(),
+            protocol: protocol.name().to_owned(),
+            purpose: protocol.title().to_owned(),
         };
         Environment {
             pid: std::process::id(),
@@ -232,11 +233,13 @@ impl Listeners {
             loaded.map_err(|error| StartError::Other(error.to_string()))??;
         }
         let mut sockets = Vec::new();
-        for &(_, addr) in &self.addresses {
-            let socket = listen::reopen(addr)?;
-            sockets.push(TcpListener::from_std(socket).map_err(|error| StartError::Listen { addr, error })?);
+        for &(protocol, addr) in &self.addresses {
+            let socket = listen::reopen(protocol, addr)?;
+            let socket = TcpListener::from_std(socket).map_err(|error| StartError::Listen { addr, error })?;
+            sockets.push((protocol, socket));
         }
-        accepting.extend(sockets.into_iter().map(|socket| tokio::spawn(accept(self.context.clone(), socket))));
+        let accept = |(protocol, socket)| tokio::spawn(accept(self.context.clone(), protocol, socket));
+        accepting.extend(sockets.into_iter().map(accept));
         self.is_open.store(true, Ordering::Release);
         Ok(())
     }

@@ -20,6 +20,11 @@ pub struct Options {
     /// Addresses of AMQP that replace `bind` and `amqp_port`; an empty list switches AMQP off.
     /// Default: not set.
     pub amqp_listeners: Option<Vec<SocketAddr>>,
+    /// Port of STOMP on each address of `bind`; zero takes a free one. Default 61613.
+    pub stomp_port: u16,
+    /// Addresses of STOMP that replace `bind` and `stomp_port`; an empty list switches STOMP off.
+    /// Default: not set.
+    pub stomp_listeners: Option<Vec<SocketAddr>>,
     /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
     /// one chooses the address that we believe, loopback included.
     pub proxy_protocol_trusted: Vec<Cidr>,
@@ -94,6 +99,8 @@ impl Default for Options {
             bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
             amqp_port: 5672,
             amqp_listeners: None,
+            stomp_port: 61613,
+            stomp_listeners: None,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
             control_socket_mode: 0o660,
@@ -112,9 +119,25 @@ impl Default for Options {
 impl Options {
     /// Where AMQP listens.
     pub fn amqp(&self) -> Vec<Listener> {
-        let addresses = match &self.amqp_listeners {
-            Some(addresses) => addresses.clone(),
-            None => self.bind.iter().map(|ip| SocketAddr::new(*ip, self.amqp_port)).collect(),
+        self.listeners_of(Protocol::Amqp, self.amqp_listeners.as_deref(), self.amqp_port)
+    }
+
+    /// Where STOMP listens.
+    pub fn stomp(&self) -> Vec<Listener> {
+        self.listeners_of(Protocol::Stomp, self.stomp_listeners.as_deref(), self.stomp_port)
+    }
+
+    /// Where anything listens.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let mut all = self.amqp();
+        all.extend(self.stomp());
+        all
+    }
+
+    fn listeners_of(&self, protocol: Protocol, listed: Option<&[SocketAddr]>, port: u16) -> Vec<Listener> {
+        let addresses = match listed {
+            Some(addresses) => addresses.to_vec(),
+            None => self.bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
         };
         let has_v4_twin = |addr: &SocketAddr| {
             let twin = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
@@ -123,7 +146,7 @@ impl Options {
         let is_general = |ip: IpAddr| ip == Ipv6Addr::LOCALHOST || ip == Ipv6Addr::UNSPECIFIED;
         addresses
             .iter()
-            .map(|addr| Listener { addr: *addr, is_required: !(is_general(addr.ip()) && has_v4_twin(addr)) })
+            .map(|addr| Listener { protocol, addr: *addr, is_required: !(is_general(addr.ip()) && has_v4_twin(addr)) })
             .collect()
     }
 
@@ -138,9 +161,38 @@ impl Options {
     }
 }
 
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// AMQP 0-9-1.
+    Amqp,
+    /// STOMP.
+    Stomp,
+}
+
+impl Protocol {
+    /// Its name in the ports file and in listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amqp => "amqp",
+            Self::Stomp => "stomp",
+        }
+    }
+
+    /// Its name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Amqp => "AMQP 0-9-1",
+            Self::Stomp => "STOMP",
+        }
+    }
+}
+
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// Address and port; port zero takes a free one.
     pub addr: SocketAddr,
     /// Whether the start fails when this address cannot be bound. `[::1]` beside `127.0.0.1`, and
@@ -248,7 +300,7 @@ mod tests {
     fn listed_addresses_replace_bind_and_port() {
         let listed = vec!["192.0.2.1:5673".parse().unwrap()];
         let options = Options { amqp_listeners: Some(listed.clone()), ..Options::default() };
-        assert_eq!(options.amqp(), [Listener { addr: listed[0], is_required: true }]);
+        assert_eq!(options.amqp(), [Listener { protocol: Protocol::Amqp, addr: listed[0], is_required: true }]);
         assert!(Options { amqp_listeners: Some(vec![]), ..Options::default() }.amqp().is_empty());
     }
 }

@@ -18,14 +18,14 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::protocol::{
-    amqp::{Link, Shared},
     outbox::Cursor,
+    shared::{Link, Outbox},
 };
 
 /// See the module's text.
 pub struct Socket {
     stream: TcpStream,
-    shared: Arc<Shared>,
+    shared: Arc<dyn Outbox>,
     writer: Mutex<Writer>,
     notify: Notify,
     is_blocked: AtomicBool,
@@ -46,7 +46,7 @@ const PIECES_MAX: usize = 64;
 
 impl Socket {
     /// The socket of the connection that `shared` belongs to.
-    pub fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
+    pub fn new(stream: TcpStream, shared: Arc<dyn Outbox>) -> Self {
         Self {
             stream,
             shared,

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
 use crate::config::Settings;
-use crate::server::limits;
+use crate::server::{Protocol, limits};
 use crate::store::disk::RealDisk;
 use crate::store::survey::{LOG_FOLDER, last_time_ms};
 
@@ -30,13 +30,17 @@ pub(super) fn examine(settings: &Settings, is_running: bool) -> Vec<Finding> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let written = last_time_ms(&RealDisk, &settings.server.data_dir.join(LOG_FOLDER));
     let mut findings = vec![open_files(hard), memory(limits::memory_total_bytes()), clock(now, written)];
-    let listeners = settings.server.amqp();
+    let listeners = settings.server.listeners();
     if listeners.is_empty() {
-        findings.push(Finding::warn("ports", "nothing listens: amqp.listeners is empty", "set amqp.listeners"));
+        findings.push(Finding::warn(
+            "ports",
+            "nothing listens: amqp.listeners and stomp.listeners are empty",
+            "set one of them",
+        ));
     }
     for listener in listeners {
         let bound = TcpListener::bind(listener.addr).map(|_| ());
-        findings.extend(port(listener.addr, listener.is_required, is_running, bound));
+        findings.extend(port(listener.protocol, listener.addr, listener.is_required, is_running, bound));
     }
     findings
 }
@@ -80,19 +84,29 @@ fn clock(now_ms: u64, written_ms: Option<u64>) -> Finding {
 }
 
 /// `None`: a second loopback address that this machine does not have, which the broker does without.
-fn port(addr: SocketAddr, is_required: bool, is_running: bool, bound: io::Result<()>) -> Option<Finding> {
+fn port(
+    protocol: Protocol,
+    addr: SocketAddr,
+    is_required: bool,
+    is_running: bool,
+    bound: io::Result<()>,
+) -> Option<Finding> {
     let check = "ports";
+    let name = protocol.name();
     Some(match bound {
         Ok(()) => Finding::ok(check, format!("{addr} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
             Finding::ok(check, format!("{addr} is taken, as by the broker that is running on the data directory"))
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let advice = "`ss -tlnp` shows by whom; stop it, or set amqp.port or amqp.listeners";
+            let advice = format!("`ss -tlnp` shows by whom; stop it, or set {name}.port or {name}.listeners");
             Finding::bad(check, format!("{addr} is taken by another process"), advice)
         }
         Err(_) if !is_required => return None,
-        Err(error) => Finding::bad(check, format!("{addr}: {error}"), "set server.bind, amqp.port or amqp.listeners"),
+        Err(error) => {
+            let advice = format!("set server.bind, {name}.port or {name}.listeners");
+            Finding::bad(check, format!("{addr}: {error}"), advice)
+        }
     })
 }
 
@@ -119,10 +133,11 @@ mod tests {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = holder.local_addr().unwrap();
         let health = |is_running| {
-            port(addr, true, is_running, TcpListener::bind(addr).map(|_| ())).map(|finding| finding.health)
+            port(Protocol::Amqp, addr, true, is_running, TcpListener::bind(addr).map(|_| ()))
+                .map(|finding| finding.health)
         };
         assert_eq!((health(false), health(true)), (Some(Health::Bad), Some(Health::Ok)));
-        let none = port(addr, false, false, Err(io::ErrorKind::AddrNotAvailable.into()));
+        let none = port(Protocol::Amqp, addr, false, false, Err(io::ErrorKind::AddrNotAvailable.into()));
         assert_eq!(none, None);
     }
 }

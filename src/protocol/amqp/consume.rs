@@ -271,7 +271,7 @@ impl Session {
         let Some(tag) = found.map(|consumer| consumer.tag.clone()) else { return };
         self.forget_consumer(number, source);
         self.with_status(number, |status| status.consumers = status.consumers.saturating_sub(1));
-        if self.shared.output().notifies_cancel {
+        if self.shared.output().wire.notifies_cancel {
             let cancel = basic::Cancel { consumer_tag: method::short_text(&tag), nowait: true };
             self.reply(number, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)), turn);
         }

@@ -20,14 +20,14 @@ use crate::broker::{consumer::Source, queue::Queue, time::Time, turn::Turn};
 ///
 /// Invariant: tags and times ascend.
 #[derive(Default)]
-pub(super) struct DeliveryMarks {
+pub(in crate::protocol) struct DeliveryMarks {
     /// Tags below the first were assigned before the second.
     marks: VecDeque<(u64, Time)>,
 }
 
 impl DeliveryMarks {
     /// Notes that all tags below `next_tag` are assigned at `now`.
-    fn note(&mut self, next_tag: u64, now: Time) {
+    pub(in crate::protocol) fn note(&mut self, next_tag: u64, now: Time) {
         if self.marks.back().is_some_and(|(tag, _)| *tag >= next_tag) {
             return;
         }
@@ -43,14 +43,14 @@ impl DeliveryMarks {
     }
 
     /// Forgets marks below which nothing is unsettled.
-    fn forget(&mut self, oldest: Option<u64>) {
+    pub(in crate::protocol) fn forget(&mut self, oldest: Option<u64>) {
         while self.marks.front().is_some_and(|(tag, _)| oldest.is_none_or(|oldest| *tag <= oldest)) {
             self.marks.pop_front();
         }
     }
 
     /// Tags below this one were assigned at least `timeout_ms` before `now`.
-    fn older_than(&self, timeout_ms: u64, now: Time) -> u64 {
+    pub(in crate::protocol) fn older_than(&self, timeout_ms: u64, now: Time) -> u64 {
         let count = self.marks.partition_point(|(_, at)| at.after_ms(timeout_ms) <= now);
         count.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(0, |(tag, _)| *tag)
     }
@@ -118,7 +118,7 @@ fn own_timeout(consumers: &[Consumer], source: u32, of: &Source) -> Option<u64> 
 }
 
 /// How often deliveries are checked. Where no timeout holds, a policy may bring one.
-fn check_interval_ms(timeout_ms: Option<u64>) -> u64 {
+pub(in crate::protocol) fn check_interval_ms(timeout_ms: Option<u64>) -> u64 {
     timeout_ms.map_or(CHECK_MS_MAX, |ms| (ms / 10).clamp(CHECK_MS_MIN, CHECK_MS_MAX))
 }
 

@@ -12,6 +12,7 @@ use super::{
     session::{Login, Session, Stage},
 };
 use crate::broker::{
+    Broker,
     access::{Checker, LoginRefused, User},
     time::Time,
     turn::Turn,
@@ -100,7 +101,7 @@ impl Session {
         };
         let mechanism = start.mechanism.as_str().to_owned();
         let (wants_close, wants_blocked) = (can("authentication_failure_close"), can("connection.blocked"));
-        self.shared.output().notifies_cancel = can("consumer_cancel_notify");
+        self.shared.output().wire.notifies_cancel = can("consumer_cancel_notify");
         if !self.mechanisms().contains(&mechanism) {
             return Err(Failure::connection(
                 Code::CommandInvalid,
@@ -195,7 +196,7 @@ impl Session {
         self.frame_max = if tune.frame_max == 0 { UNLIMITED_FRAME_MAX } else { tune.frame_max };
         self.channel_max = tune.channel_max;
         self.heartbeat_ms = u64::from(tune.heartbeat) * 1000;
-        self.shared.output().frame_max = self.frame_max;
+        self.shared.output().wire.frame_max = self.frame_max;
         self.set_stage(Stage::Open, self.stage_deadline);
         Ok(())
     }
@@ -212,41 +213,43 @@ impl Session {
             return refused(format!("access to vhost '{name}' refused for user '{}'", user.name));
         }
         login.checker = Some(checker);
-        self.check_connection_limits(&vhost, &user)?;
+        check_connection_limits(&self.broker, &vhost, &user)
+            .map_err(|text| Failure::connection(Code::NotAllowed, text))?;
         self.register(vhost, now);
         self.set_stage(Stage::Running, Time::NEVER);
         self.send(0, &AMQPClass::Connection(connection::AMQPMethod::OpenOk(connection::OpenOk {})));
         Ok(())
     }
+}
 
-    fn check_connection_limits(&self, vhost: &Vhost, user: &User) -> Result<(), Failure> {
-        let refused = |text: String| Err(Failure::connection(Code::NotAllowed, text));
-        let node_limit = self.broker.options.connections_count_max;
-        if self.broker.connections.len() >= node_limit {
-            return refused(format!("connection refused: node connection limit ({node_limit}) is reached"));
-        }
-        if let Some(limit) = self.broker.vhost_limits.get(&vhost.name).connections()
-            && vhost.connections_count() >= limit
-        {
+/// Whether one more connection may be opened; if not, why.
+pub(in crate::protocol) fn check_connection_limits(broker: &Broker, vhost: &Vhost, user: &User) -> Result<(), String> {
+    let refused = |text: String| Err(text);
+    let node_limit = broker.options.connections_count_max;
+    if broker.connections.len() >= node_limit {
+        return refused(format!("connection refused: node connection limit ({node_limit}) is reached"));
+    }
+    if let Some(limit) = broker.vhost_limits.get(&vhost.name).connections()
+        && vhost.connections_count() >= limit
+    {
+        return refused(format!(
+            "access to vhost '{}' refused for user '{}': connection limit ({limit}) is reached",
+            vhost.name, user.name
+        ));
+    }
+    // The user may have been changed since login.
+    let limits = broker.access.get(&user.name).map_or(user.limits, |user| user.limits);
+    if let Some(limit) = limits.connections() {
+        let open = broker.connections.list();
+        let count = open.iter().filter(|connection| *connection.info.user == *user.name).count() as u64;
+        if count >= limit {
             return refused(format!(
-                "access to vhost '{}' refused for user '{}': connection limit ({limit}) is reached",
-                vhost.name, user.name
+                "connection refused for user '{}': user connection limit ({limit}) is reached",
+                user.name
             ));
         }
-        // The user may have been changed since login.
-        let limits = self.broker.access.get(&user.name).map_or(user.limits, |user| user.limits);
-        if let Some(limit) = limits.connections() {
-            let open = self.broker.connections.list();
-            let count = open.iter().filter(|connection| *connection.info.user == *user.name).count() as u64;
-            if count >= limit {
-                return refused(format!(
-                    "connection refused for user '{}': user connection limit ({limit}) is reached",
-                    user.name
-                ));
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }
 
 enum Refused {

@@ -589,7 +589,7 @@ pub(super) fn stripped(name: &str) -> String {
 }
 
 /// A stream refuses what only a queue can do.
-pub(super) fn not_for_stream(queue: &Queue, what: &str) -> Failure {
+pub(in crate::protocol) fn not_for_stream(queue: &Queue, what: &str) -> Failure {
     let (name, vhost) = (&queue.name, queue.vhost_name());
     let text = format!("{what} not supported by stream queues queue '{name}' in vhost '{vhost}'");
     Failure::connection(Code::NotImplemented, text)

@@ -6,16 +6,16 @@
 mod channel;
 pub mod codec;
 mod consume;
-mod delivery_timeout;
-mod handshake;
-mod methods;
+pub(in crate::protocol) mod delivery_timeout;
+pub(in crate::protocol) mod handshake;
+pub(in crate::protocol) mod methods;
 pub mod options;
 pub mod output;
 pub mod properties;
-mod publish;
+pub(in crate::protocol) mod publish;
 pub mod reply;
 pub mod session;
-mod settle;
+pub(in crate::protocol) mod settle;
 
 pub use options::Options;
 pub use output::{Link, Shared};

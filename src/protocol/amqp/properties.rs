@@ -187,6 +187,109 @@ impl<'a> List<'a> {
     }
 }
 
+/// All properties but the headers, where they lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields<'a> {
+    /// MIME type of the body.
+    pub content_type: Option<&'a [u8]>,
+    /// MIME encoding of the body.
+    pub content_encoding: Option<&'a [u8]>,
+    /// 2 is persistent.
+    pub delivery_mode: Option<u8>,
+    /// Larger is more urgent.
+    pub priority: Option<u8>,
+    /// What the message answers.
+    pub correlation_id: Option<&'a [u8]>,
+    /// Where answers go.
+    pub reply_to: Option<&'a [u8]>,
+    /// Milliseconds to live, as text.
+    pub expiration: Option<&'a [u8]>,
+    /// The publisher's name for the message.
+    pub message_id: Option<&'a [u8]>,
+    /// Seconds since the epoch.
+    pub timestamp: Option<u64>,
+    /// The publisher's name for the kind of message.
+    pub message_type: Option<&'a [u8]>,
+    /// Who the publisher says it is.
+    pub user_id: Option<&'a [u8]>,
+    /// The publisher's name for its program.
+    pub app_id: Option<&'a [u8]>,
+    /// Offset and length of the encoded header table (without its length), zeros without one.
+    pub headers: (usize, usize),
+}
+
+impl<'a> Fields<'a> {
+    /// Reads properties; `None` when they are malformed. The header table is not looked at.
+    pub fn read(raw: &'a [u8]) -> Option<Self> {
+        let mut fields = Self::default();
+        let mut list = List::new(raw)?;
+        while let Some(flag) = list.next_flag() {
+            match flag {
+                CONTENT_TYPE => fields.content_type = Some(list.short()?),
+                CONTENT_ENCODING => fields.content_encoding = Some(list.short()?),
+                HEADERS => {
+                    let table = list.table()?;
+                    fields.headers = (table.start, table.len());
+                }
+                DELIVERY_MODE => fields.delivery_mode = Some(list.octet()?),
+                PRIORITY => fields.priority = Some(list.octet()?),
+                CORRELATION_ID => fields.correlation_id = Some(list.short()?),
+                REPLY_TO => fields.reply_to = Some(list.short()?),
+                EXPIRATION => fields.expiration = Some(list.short()?),
+                MESSAGE_ID => fields.message_id = Some(list.short()?),
+                TIMESTAMP => fields.timestamp = Some(list.timestamp()?),
+                MESSAGE_TYPE => fields.message_type = Some(list.short()?),
+                USER_ID => fields.user_id = Some(list.short()?),
+                APP_ID => fields.app_id = Some(list.short()?),
+                _ => _ = list.short()?,
+            }
+        }
+        list.is_at_end().then_some(fields)
+    }
+
+    /// Appends these properties, with an encoded header table unless that is empty. Returns where the
+    /// table is, zeros without one. A text is cut at 255 octets.
+    pub fn encode(&self, headers: &[u8], out: &mut Vec<u8>) -> (usize, usize) {
+        let at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        let mut flags = 0;
+        let mut table = (0, 0);
+        let mut short = |flag: u16, text: Option<&[u8]>, out: &mut Vec<u8>| {
+            if let Some(text) = text {
+                flags |= flag;
+                put_short(text, out);
+            }
+        };
+        short(CONTENT_TYPE, self.content_type, out);
+        short(CONTENT_ENCODING, self.content_encoding, out);
+        let mut more = 0;
+        if !headers.is_empty() {
+            more |= HEADERS;
+            put_table(headers, out);
+            table = (out.len() - headers.len() - at, headers.len());
+        }
+        for (flag, octet) in [(DELIVERY_MODE, self.delivery_mode), (PRIORITY, self.priority)] {
+            if let Some(octet) = octet {
+                more |= flag;
+                out.push(octet);
+            }
+        }
+        short(CORRELATION_ID, self.correlation_id, out);
+        short(REPLY_TO, self.reply_to, out);
+        short(EXPIRATION, self.expiration, out);
+        short(MESSAGE_ID, self.message_id, out);
+        if let Some(secs) = self.timestamp {
+            more |= TIMESTAMP;
+            out.extend_from_slice(&secs.to_be_bytes());
+        }
+        short(MESSAGE_TYPE, self.message_type, out);
+        short(USER_ID, self.user_id, out);
+        short(APP_ID, self.app_id, out);
+        out[at..at + 2].copy_from_slice(&(flags | more).to_be_bytes());
+        table
+    }
+}
+
 /// The parts of properties to replace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rewrite<'a> {
@@ -426,6 +529,20 @@ mod tests {
         assert_eq!((scan.message_id, scan.user_id), (Some(&b"m-1"[..]), Some(&b"guest"[..])));
         let (at, len) = scan.headers;
         assert_eq!(Headers::new(&raw[at..at + len]).get("z").and_then(|value| value.as_integer()), Some(1));
+    }
+
+    #[test]
+    fn fields_are_read_and_written_as_they_are() {
+        let properties = Properties { cluster_id: None, ..full() };
+        let raw = properties.encode();
+        let fields = Fields::read(&raw).expect("well formed");
+        let mut out = b"before".to_vec();
+        let table = fields.encode(&raw[fields.headers.0..][..fields.headers.1], &mut out);
+        assert_eq!(&out[6..], raw);
+        assert_eq!(table, fields.headers);
+        out.clear();
+        assert_eq!(Fields::default().encode(&[], &mut out), (0, 0));
+        assert_eq!(out, [0, 0]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::broker::{
 };
 
 /// Name under which a client consumes, and addresses, replies to itself.
-pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+pub(in crate::protocol) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 impl Session {
     /// The common case of a publish: header and body lie whole behind the method, in one read.
@@ -444,7 +444,7 @@ const BASIC_PUBLISH: (u16, u16) = (hot::BASIC, 40);
 const KEPT_CONFIRMS_MAX: usize = 256;
 
 /// What permissions call the default exchange.
-pub(super) const DEFAULT_EXCHANGE: &str = "amq.default";
+pub(in crate::protocol) const DEFAULT_EXCHANGE: &str = "amq.default";
 
 impl Channel {
     /// Sends the confirms whose gate has opened.
@@ -537,7 +537,7 @@ fn blind_copies(message: &Message) -> Vec<Vec<u8>> {
 }
 
 /// Milliseconds, in decimal digits.
-fn parse_expiration(text: &[u8]) -> Result<u64, String> {
+pub(in crate::protocol) fn parse_expiration(text: &[u8]) -> Result<u64, String> {
     let text = String::from_utf8_lossy(text);
     let refused = |why: &str| Err(format!("invalid expiration '{text}': {why}"));
     let signs = usize::from(text.starts_with(['-', '+']));
@@ -567,7 +567,7 @@ fn parse_expiration(text: &[u8]) -> Result<u64, String> {
 /// As RabbitMQ: timers of ten years.
 const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
-fn property_of(message: &Message, name: &str) -> Option<Vec<u8>> {
+pub(in crate::protocol) fn property_of(message: &Message, name: &str) -> Option<Vec<u8>> {
     let decoded = Properties::decode(message.properties())?;
     match name {
         "message_id" => decoded.message_id.map(String::into_bytes),

@@ -25,21 +25,28 @@ use super::{
     options::Options,
     output::{Event, Shared},
     reply::{Code, Failure},
-    settle::Settles,
 };
-use crate::broker::{
-    Broker,
-    access::{Checker, User},
-    block::Block,
-    connections::{Connection, ConnectionId, ConnectionInfo},
-    publish::{BATCH_MAX, Batch, RouteCache},
-    queue::Queue,
-    record::QueueId,
-    time::Time,
-    turn::Turn,
-    value::Table,
-    vhost::Vhost,
+use crate::{
+    broker::{
+        Broker,
+        access::{Checker, User},
+        block::Block,
+        connections::{Connection, ConnectionId, ConnectionInfo},
+        publish::{BATCH_MAX, Batch, RouteCache},
+        queue::Queue,
+        record::QueueId,
+        time::Time,
+        turn::Turn,
+        value::Table,
+        vhost::Vhost,
+    },
+    protocol::{
+        session::{self, Phase},
+        settles::Settles,
+    },
 };
+
+pub use crate::protocol::session::Progress;
 
 /// How far the connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,15 +129,6 @@ pub struct Login {
     pub wants_close: bool,
     /// The client understands `connection.blocked`.
     pub wants_blocked: bool,
-}
-
-/// What came of some input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that were used; the rest is the beginning of a frame.
-    pub consumed: usize,
-    /// Bytes that this frame needs in all, if that is known: room to make for the next read.
-    pub wanted: usize,
 }
 
 impl Session {
@@ -780,6 +778,68 @@ impl Session {
         vhost.connection_opened();
         self.vhost = Some(vhost);
         self.broker.connections.add(Connection { info: Arc::new(info), handle: self.shared.clone() });
+    }
+}
+
+impl session::Session for Session {
+    fn handle_input(&mut self, input: &Block, now: Time) -> Progress {
+        Self::handle_input(self, input, now)
+    }
+
+    fn handle_events(&mut self, now: Time) {
+        Self::handle_events(self, now);
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        Self::handle_timeout(self, now);
+    }
+
+    fn poll_timeout(&self) -> Time {
+        Self::poll_timeout(self)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Running => Phase::Running,
+            Stage::Over => Phase::Over,
+            _ => Phase::Other,
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        Self::wants_input(self)
+    }
+
+    fn has_unread(&self) -> bool {
+        self.is_held
+    }
+
+    fn wait_for_room(&self) {
+        Self::wait_for_room(self);
+    }
+
+    fn note_trickle(&mut self, now: Time) {
+        Self::note_trickle(self, now);
+    }
+
+    fn close(&mut self, now: Time) {
+        Self::close(self, now);
+    }
+
+    fn is_closed_by_peer(&self) -> bool {
+        true
+    }
+
+    fn user_name(&self) -> Option<&str> {
+        Self::user_name(self)
+    }
+
+    fn vhost_name(&self) -> Option<&str> {
+        Self::vhost_name(self)
+    }
+
+    fn ended_by(&self) -> Option<&str> {
+        Self::ended_by(self)
     }
 }
 

@@ -1,0 +1,10 @@
+//! STOMP in RabbitMQ's dialect, frame by frame.
+
+mod crossing;
+mod destinations;
+mod errors;
+mod gates;
+mod hostile;
+mod login;
+mod messages;
+mod transactions;

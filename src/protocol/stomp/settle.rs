@@ -1,0 +1,238 @@
+//! ACK and NACK: from what a message was called to settles at its queue; and what happens to
+//! deliveries that nobody settles.
+
+use std::sync::Arc;
+
+use super::{
+    codec::{self, Head},
+    properties::boolean,
+    reply::{self, Refusal},
+    session::{Flow, Session, Version},
+};
+use crate::{
+    broker::{
+        consumer::{Held, Settle, Taken},
+        queue::Queue,
+        time::Time,
+        turn::Turn,
+    },
+    protocol::amqp::{
+        delivery_timeout::check_interval_ms,
+        reply::{Code, Failure},
+        settle::refuse_streams,
+    },
+};
+
+/// What a client has said of deliveries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// The delivery's tag.
+    pub(super) tag: u64,
+    /// All before it, too.
+    pub(super) is_cumulative: bool,
+    pub(super) how: Settle,
+}
+
+impl Session {
+    pub(super) fn acknowledge(&mut self, head: &Head<'_>, is_ack: bool, turn: &mut Turn<'_>) -> Result<Flow, Refusal> {
+        let command = if is_ack { "ACK" } else { "NACK" };
+        let header = if self.version == Version::V1_2 { "id" } else { "message-id" };
+        let Some(message_id) = head.get(header) else {
+            let detail = format!("\"{command}\" must include the \"{header}\" header\n");
+            return Err(Refusal::new("Missing header", detail));
+        };
+        let Some((consumer_tag, tag)) = split_message_id(&message_id) else {
+            let detail = format!("\"{command}\" must include a valid \"{header}\" header\n");
+            return Err(Refusal::new("Invalid header", detail));
+        };
+        let tag = tag.ok_or_else(Refusal::processing)?;
+        let Some(subscription) = self.subscriptions.get(consumer_tag) else {
+            let detail = format!("Message with id {} has no subscription", reply::quoted(&message_id));
+            return Err(Refusal::new("Subscription not found", detail));
+        };
+        let requeues = head.get("requeue").as_deref().and_then(boolean).unwrap_or(self.options().default_nack_requeue);
+        let how = match (is_ack, requeues) {
+            (true, _) => Settle::Accepted,
+            (false, true) => Settle::Requeued,
+            (false, false) => Settle::Rejected,
+        };
+        let verdict = Verdict { tag, is_cumulative: subscription.is_cumulative, how };
+        match head.get("transaction") {
+            Some(transaction) => self.settle_at_commit(&transaction, verdict)?,
+            None => self.settle(verdict)?,
+        }
+        if head.get("receipt").is_some() {
+            // What was said before has had its answer by then; this one waits for this frame alone.
+            self.settle_up(turn);
+            self.receipt(head, turn);
+        }
+        Ok(Flow::Done)
+    }
+
+    /// Gathers what is to be settled.
+    pub(super) fn settle(&mut self, verdict: Verdict) -> Result<(), Refusal> {
+        let Verdict { tag, is_cumulative, how } = verdict;
+        let unknown = || reply::precondition_failed(format!("unknown delivery tag {tag}"));
+        let shared = self.shared.clone();
+        let mut output = shared.output();
+        let ledger = &mut output.wire.ledger;
+        if how != Settle::Accepted {
+            refuse_streams(ledger, tag, is_cumulative)?;
+        }
+        let mut taken: smallvec::SmallVec<[Taken; 1]> = smallvec::SmallVec::new();
+        if !is_cumulative {
+            taken.push(ledger.take(tag).ok_or_else(unknown)?);
+        } else {
+            if tag != 0 && !ledger.contains(tag) {
+                return Err(unknown());
+            }
+            let mut all = Vec::new();
+            ledger.take_up_to(tag, &mut all);
+            taken.extend(all);
+        }
+        for one in &taken {
+            if let Some(source) = ledger.source(one.source) {
+                self.settles.add(&source.queue, how, one.held);
+            }
+        }
+        ledger.sweep();
+        Ok(())
+    }
+
+    /// Ends all subscriptions, gives back what they hold, and removes the queues that go with the
+    /// connection.
+    pub(super) fn drop_everything(&mut self, turn: &mut Turn<'_>) {
+        self.transactions.clear();
+        let mut leaving: Vec<_> = self
+            .take_deliveries()
+            .into_iter()
+            .map(|(queue, requeued, returned)| (queue, Vec::new(), requeued, returned))
+            .collect();
+        let subscriptions = std::mem::take(&mut self.subscriptions);
+        // Each queue loses the consumers and gets the deliveries back in one step.
+        for subscription in subscriptions.values() {
+            match leaving.iter_mut().find(|(queue, ..)| Arc::ptr_eq(queue, &subscription.queue)) {
+                Some((_, consumers, ..)) => consumers.push(subscription.consumer),
+                None => leaving.push((subscription.queue.clone(), vec![subscription.consumer], Vec::new(), Vec::new())),
+            }
+        }
+        for (queue, consumers, requeued, returned) in leaving {
+            let is_over = queue.leave(&consumers, &requeued, &returned, turn);
+            if is_over && let Some(vhost) = &self.vhost {
+                vhost.remove_queue(&queue, turn);
+            }
+        }
+        {
+            let mut output = self.shared.output();
+            for subscription in subscriptions.values() {
+                output.wire.set_subscription(subscription.source, None);
+            }
+            output.wire.ledger = Default::default();
+            output.wire.status = Default::default();
+        }
+        if let Some(vhost) = self.vhost.clone() {
+            for queue in std::mem::take(&mut self.exclusive_queues).into_values() {
+                vhost.remove_queue(&queue, turn);
+            }
+        }
+    }
+
+    /// Takes everything out of the ledger, by queue: what was transmitted, and what never was and goes
+    /// back as if it had not left.
+    fn take_deliveries(&mut self) -> Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> {
+        let shared = self.shared.clone();
+        let mut output = shared.output();
+        let sent_bytes = output.sent_bytes();
+        let ledger = &mut output.wire.ledger;
+        let mut taken = Vec::new();
+        ledger.take_up_to(0, &mut taken);
+        let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
+        for one in taken {
+            let Some(source) = ledger.source(one.source) else { continue };
+            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
+                Some(at) => at,
+                None => {
+                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
+                    by_queue.len() - 1
+                }
+            };
+            let (_, requeued, returned) = &mut by_queue[at];
+            if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
+        }
+        ledger.sweep();
+        by_queue
+    }
+
+    /// Deliveries of that queue may stay unsettled from now on: has them checked in time.
+    pub(super) fn watch_deliveries(&mut self, queue: &Queue, now: Time) {
+        let timeout_ms = queue.consumer_timeout_ms().or(self.broker.options.consumer_timeout_ms);
+        self.next_timeout_check = self.next_timeout_check.min(now.after_ms(check_interval_ms(timeout_ms)));
+    }
+
+    /// Closes the connection if it holds a delivery for longer than its queue allows.
+    pub(super) fn check_delivery_timeouts(&mut self, turn: &mut Turn<'_>) {
+        let shared = self.shared.clone();
+        let mut interval_ms = None;
+        let mut late = None;
+        {
+            let output = shared.output();
+            let ledger = &output.wire.ledger;
+            self.delivery_marks.forget(ledger.oldest());
+            if ledger.oldest().is_some() {
+                self.delivery_marks.note(output.wire.last_tag() + 1, turn.now);
+            }
+            for (number, source) in ledger.sources() {
+                let timeout_ms = source.queue.consumer_timeout_ms().or(self.broker.options.consumer_timeout_ms);
+                let interval = check_interval_ms(timeout_ms);
+                interval_ms = Some(interval_ms.map_or(interval, |least: u64| least.min(interval)));
+                if let Some(timeout_ms) = timeout_ms {
+                    let below = self.delivery_marks.older_than(timeout_ms, turn.now);
+                    if ledger.first_below(below, |of| if of == number { below } else { 0 }).is_some() {
+                        late = Some(timeout_ms);
+                    }
+                }
+            }
+        }
+        self.next_timeout_check = interval_ms.map_or(Time::NEVER, |ms| turn.now.after_ms(ms));
+        if let Some(timeout_ms) = late {
+            let text = format!(
+                "delivery acknowledgement on channel 1 timed out. Timeout value used: {timeout_ms} ms. This timeout value can be configured, see consumers doc guide to learn more"
+            );
+            self.refuse(Failure::channel(Code::PreconditionFailed, text).into(), turn);
+        }
+    }
+}
+
+/// `TAG@@SESSION@@NUMBER`: the consumer tag, and the number if it is one.
+fn split_message_id(id: &[u8]) -> Option<(&[u8], Option<u64>)> {
+    let split = |text: &[u8]| text.windows(2).position(|pair| pair == b"@@");
+    let first = split(id)?;
+    let rest = &id[first + 2..];
+    let second = split(rest)?;
+    let number = &rest[second + 2..];
+    if split(number).is_some() {
+        return None;
+    }
+    Some((&id[..first], codec::integer(number).and_then(|number| u64::try_from(number).ok())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_ids_have_three_parts() {
+        for (id, expected) in [
+            ("T_0@@session-x@@17", Some(("T_0", Some(17)))),
+            ("@@@@", Some(("", None))),
+            ("T_0@@s@@x", Some(("T_0", None))),
+            ("T_0@@s", None),
+            ("T_a@@b@@s@@1", None),
+            ("", None),
+        ] {
+            let split = split_message_id(id.as_bytes());
+            let expected = expected.map(|(tag, number): (&str, _)| (tag.as_bytes(), number));
+            assert_eq!(split, expected, "{id}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! BEGIN, COMMIT and ABORT: frames of a transaction wait here, and take effect together.
+//!
+//! What they say is looked at when they come, as far as that is possible; which deliveries an
+//! acknowledgement stands for is decided by COMMIT, as with RabbitMQ.
+
+use std::collections::HashMap;
+
+use super::{
+    codec::Head,
+    reply::{self, Refusal},
+    session::Session,
+    settle::Verdict,
+};
+use crate::broker::{
+    consumer::Settle,
+    message::Message,
+    publish::{self, Batch},
+    turn::Turn,
+};
+
+/// The open transactions of a connection.
+#[derive(Default)]
+pub(super) struct Transactions {
+    open: HashMap<Box<[u8]>, Transaction, foldhash::fast::RandomState>,
+    /// Frames in all of them.
+    frames: usize,
+    /// Bytes of their messages.
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Transaction {
+    actions: Vec<Action>,
+    bytes: u64,
+}
+
+enum Action {
+    Send(Message, Option<Vec<u8>>),
+    Settle(Verdict),
+}
+
+impl Transactions {
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn take(&mut self, name: &[u8]) -> Option<Transaction> {
+        let transaction = self.open.remove(name)?;
+        self.frames -= transaction.actions.len();
+        self.bytes -= transaction.bytes;
+        Some(transaction)
+    }
+}
+
+impl Session {
+    pub(super) fn begin(&mut self, head: &Head<'_>) -> Result<(), Refusal> {
+        let name = name_of(head, "BEGIN")?;
+        // Beginning again forgets what there was.
+        self.transactions.take(&name);
+        let max = self.options().transactions_max;
+        if self.transactions.open.len() >= max {
+            let detail = format!("A connection has at most {max} open transactions.\n");
+            return Err(Refusal::fatal("Too many transactions", detail));
+        }
+        self.transactions.open.insert(name.into(), Transaction::default());
+        self.note_transactions();
+        Ok(())
+    }
+
+    pub(super) fn abort(&mut self, head: &Head<'_>) -> Result<(), Refusal> {
+        let name = name_of(head, "ABORT")?;
+        self.transactions.take(&name).ok_or_else(|| unknown(&name))?;
+        self.note_transactions();
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let name = name_of(head, "COMMIT")?;
+        let transaction = self.transactions.take(&name).ok_or_else(|| unknown(&name))?;
+        self.note_transactions();
+        debug_assert!(self.batch.is_empty() && self.settles.is_empty(), "all before COMMIT has taken effect");
+        for action in transaction.actions {
+            let result = match action {
+                Action::Send(message, receipt) => self.publish(message, receipt, turn),
+                Action::Settle(verdict) => self.settle(verdict),
+            };
+            if let Err(refusal) = result {
+                // The connection ends: what was settled goes back with everything else it holds.
+                self.batch = Batch::default();
+                self.batch_receipts.clear();
+                for (queue, _, held) in self.settles.take() {
+                    queue.settle(&held, Settle::Requeued, turn);
+                }
+                return Err(Refusal { is_fatal: true, ..refusal });
+            }
+        }
+        let settles = self.settles.take();
+        let mut refused = Vec::new();
+        publish::commit(&mut self.batch, &settles, turn, &mut refused);
+        self.settles.give_back(settles);
+        turn.drain();
+        if !self.batch_receipts.is_empty() {
+            // The answer to COMMIT says no less.
+            self.answer_batch(&refused, turn);
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_at_commit(
+        &mut self,
+        name: &[u8],
+        message: Message,
+        receipt: Option<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        let bytes = message.held_bytes() + receipt.as_ref().map_or(0, |receipt| receipt.len() as u64);
+        self.extend(name, Action::Send(message, receipt), bytes)
+    }
+
+    pub(super) fn settle_at_commit(&mut self, name: &[u8], verdict: Verdict) -> Result<(), Refusal> {
+        self.extend(name, Action::Settle(verdict), 0)
+    }
+
+    fn extend(&mut self, name: &[u8], action: Action, bytes: u64) -> Result<(), Refusal> {
+        let (frames_max, bytes_max) = (self.options().transaction_frames_max, self.options().transaction_bytes_max);
+        let transactions = &mut self.transactions;
+        let transaction = transactions.open.get_mut(name).ok_or_else(|| unknown(name))?;
+        if transactions.frames >= frames_max || transactions.bytes + bytes > bytes_max {
+            let detail =
+                format!("Transactions of a connection hold at most {frames_max} frames and {bytes_max} bytes.\n");
+            return Err(Refusal::fatal("Transaction too large", detail));
+        }
+        transaction.actions.push(action);
+        transaction.bytes += bytes;
+        transactions.frames += 1;
+        transactions.bytes += bytes;
+        self.note_transactions();
+        Ok(())
+    }
+
+    fn note_transactions(&self) {
+        self.shared.output().wire.status.uncommitted = self.transactions.frames as u64;
+    }
+}
+
+fn name_of(head: &Head<'_>, command: &str) -> Result<Vec<u8>, Refusal> {
+    head.get("transaction").map(|name| name.into_owned()).ok_or_else(|| {
+        Refusal::new("Missing transaction", format!("\"{command}\" must include a 'transaction' header\n"))
+    })
+}
+
+fn unknown(name: &[u8]) -> Refusal {
+    Refusal::new("Bad transaction", format!("Invalid transaction identifier: {}\n", reply::quoted(name)))
+}

@@ -164,3 +164,13 @@ fn settings_survive_anything() {
 fn records_survive_anything() {
     replay_and_mutate("records");
 }
+
+#[test]
+fn frames_of_stomp_survive_anything() {
+    replay_and_mutate("stomp");
+}
+
+#[test]
+fn sessions_of_stomp_survive_anything() {
+    replay_and_mutate("stomp_session");
+}

@@ -15,13 +15,19 @@ use ternmq::{
         value::{Headers, Table},
     },
     config::{Flag, Settings, Sources},
-    protocol::amqp::{
-        self, Session, Shared, Stage,
-        codec::{
-            frame::{FrameKind, split},
-            hot, method,
+    protocol::{
+        amqp::{
+            self, Session, Shared, Stage,
+            codec::{
+                frame::{FrameKind, split},
+                hot, method,
+            },
+            properties::{self, Properties, Rewrite},
         },
-        properties::{self, Properties, Rewrite},
+        stomp::{
+            self,
+            codec::{self, BodyEnd, Head, Limits},
+        },
     },
     server::proxy_protocol::{self, Parsed},
 };
@@ -40,6 +46,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("definitions", definitions),
     ("settings", settings),
     ("records", records),
+    ("stomp", stomp_frames),
+    ("stomp_session", stomp_session),
 ];
 
 /// Splitting frames, and reading in place what they hold.
@@ -210,6 +218,94 @@ impl Peer {
         }
     }
 }
+
+/// Frames of STOMP, read and written again.
+pub(crate) fn stomp_frames(input: &[u8]) {
+    let limits = Limits { head_bytes_max: 4096, headers_count_max: 100 };
+    let mut headers = Vec::new();
+    let mut at = 0;
+    while let Ok(skipped) = codec::skip_between(&input[at..]) {
+        at += skipped;
+        let rest = &input[at..];
+        let Some(end) = codec::find_head_end(rest, 0) else { return };
+        assert_eq!(codec::find_head_end(rest, end - 1), Some(end), "an end is found again");
+        let Ok(command_len) = codec::decode_head(&rest[..end], &limits, &mut headers) else { return };
+        let head = Head::new(&rest[..end], command_len, &headers, false);
+        let read: Vec<(Vec<u8>, Vec<u8>)> =
+            head.iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        for (name, value) in &read {
+            if let Ok(name) = std::str::from_utf8(name) {
+                assert_eq!(head.get(name).as_deref(), Some(&value[..]));
+            }
+        }
+        let mut again = head.command().to_vec();
+        again.push(b'\n');
+        read.iter().for_each(|(name, value)| codec::put_header(name, value, &mut again));
+        again.push(b'\n');
+        let mut headers_again = Vec::new();
+        let loose = Limits { head_bytes_max: usize::MAX, ..limits };
+        let command_len = codec::decode_head(&again, &loose, &mut headers_again).expect("our own heads are sound");
+        let head_again = Head::new(&again, command_len, &headers_again, false);
+        assert_eq!(head_again.command(), head.command());
+        assert!(head_again.iter().map(|(name, value)| (name.into_owned(), value.into_owned())).eq(read));
+        let body = match head.body_end() {
+            Ok(BodyEnd::Length(length)) => usize::try_from(length).ok().filter(|length| *length < rest.len() - end),
+            Ok(BodyEnd::Nul) => rest[end..].iter().position(|octet| *octet == 0),
+            Err(_) => return,
+        };
+        let Some(body) = body else { return };
+        at += end + body + 1;
+    }
+}
+
+/// A whole connection of STOMP: the first octet says how far it has come, the second into what parts
+/// the rest is cut.
+pub(crate) fn stomp_session(input: &[u8]) {
+    let [start, step, rest @ ..] = input else { return };
+    let options = broker::Options { max_message_bytes: 1 << 20, queues_count_max: 1000, ..broker::Options::default() };
+    let broker = Arc::new(Broker::new(options, NOW).expect("the defaults make a broker"));
+    let options = stomp::Options { outbox_bytes_max: 64 << 10, transactions_max: 4, ..stomp::Options::default() };
+    let shared = Arc::new(stomp::Shared::new(options.outbox_bytes_max));
+    let server_name = "Tern".to_owned();
+    let surroundings = Arc::new(stomp::Surroundings { options, server_name, login_failure_delay_ms: 0 });
+    let address: SocketAddr = ([127, 0, 0, 1], 61613).into();
+    let mut session = stomp::Session::new(broker.clone(), surroundings, shared.clone(), address, address, NOW);
+    let mut left = Vec::new();
+    let mut now = NOW;
+    let step = usize::from(*step).pow(2).max(1);
+    let begin = &STOMP_BEGIN[..usize::from(start % 4)];
+    for part in begin.iter().copied().chain(rest.chunks(step)) {
+        if session.stage() == stomp::Stage::Over {
+            break;
+        }
+        left.extend_from_slice(part);
+        let block = Arc::new(std::mem::take(&mut left));
+        let progress = session.handle_input(&block, now);
+        left = block[progress.consumed..].to_vec();
+        assert!(left.len() <= 256 << 10, "{} octets are kept", left.len());
+        now = now.after_ms(7);
+        shared.output().take_chunk();
+        session.handle_events(now);
+        if session.poll_timeout() <= now {
+            session.handle_timeout(now);
+        }
+    }
+    session.handle_timeout(now);
+    session.close(now);
+    assert!(broker.connections.is_empty(), "a closed connection is listed no more");
+    for queue in broker.vhost("/").expect("the default vhost stays").queues() {
+        let status = queue.status();
+        assert_eq!(status.unsettled, 0, "what a closed connection held went back");
+        assert_eq!(status.consumers, 0, "its consumers went with it");
+    }
+    broker.tick(now.after_ms(1000));
+}
+
+const STOMP_BEGIN: [&[u8]; 3] = [
+    b"CONNECT\naccept-version:1.2\n\n\0",
+    b"SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\n\n\0",
+    b"BEGIN\ntransaction:t\n\n\0",
+];
 
 const NOW: Time = Time(1_700_000_000_000);
 const FRAME_MAX: u32 = 131_072;

@@ -158,6 +158,15 @@ fn what_closes_a_channel_closes_the_connection() {
 }
 
 #[test]
+fn a_subscription_that_closes_is_answered_all_the_same() {
+    let mut world = World::new();
+    let peer = world.open_stomp("1.2");
+    let said = world.ask(peer, "SUBSCRIBE\nid:0\ndestination:/amq/queue/nix\nreceipt:1\n\n");
+    assert_eq!(said, [error("not_found", "NOT_FOUND - no queue 'nix' in vhost '/'"), receipt("1")]);
+    assert!(world.is_over(peer));
+}
+
+#[test]
 fn input_that_is_no_frame_drops_the_connection_without_a_word() {
     dropped(b"SEND\ndestination:/queue/a\nx:a\\tb\n\n\0");
     dropped(b"SEND\nnocolon\n\n\0");

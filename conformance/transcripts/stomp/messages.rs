@@ -153,6 +153,17 @@ fn unsettled(world: &World) -> u64 {
 }
 
 #[test]
+fn a_colon_in_an_id_is_written_as_it_is_where_it_harms_nobody() {
+    let mut world = World::new();
+    let peer = world.open_stomp("1.2");
+    world.ask(peer, "SUBSCRIBE\nid:a\\cb\\\\\ndestination:/queue/a\nack:client\n\n");
+    let said = world.ask(peer, "SEND\ndestination:/queue/a\n\n");
+    let head = "subscription:a\\cb\\\\\ndestination:/queue/a\nmessage-id:T_a:b\\\\@@SESSION@@1\nredelivered:false\nack:T_a:b\\\\@@SESSION@@1\n";
+    assert_eq!(said, [message(head, "")]);
+    assert_eq!(world.ask(peer, "ACK\nid:T_a\\cb\\\\@@s@@1\nreceipt:1\n\n"), [receipt("1")]);
+}
+
+#[test]
 fn client_mode_acknowledges_all_before() {
     let (mut world, peer) = subscribed("1.2", "ack:client\n");
     for _ in 0..3 {

@@ -360,6 +360,8 @@ pub fn put_end(trailing_lf: bool, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     const LIMITS: Limits = Limits { head_bytes_max: 64 << 10, headers_count_max: 2048 };
@@ -466,5 +468,92 @@ mod tests {
             out.push(b' ');
         }
         assert_eq!(out, b"0 7 10 18446744073709551615 ");
+    }
+
+    /// What a reader makes of frames that come in pieces.
+    fn read_all(wire: &[u8], cuts: &[usize]) -> Result<Vec<Told>, Error> {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (wire.len() + 1)).chain([wire.len()]).collect();
+        ends.sort_unstable();
+        let (mut at, mut seen, mut told) = (0, 0, Vec::new());
+        let mut headers = Vec::new();
+        for end in ends {
+            loop {
+                let rest = &wire[at..end];
+                let skipped = skip_between(rest)?;
+                if skipped > 0 {
+                    at += skipped;
+                    seen = 0;
+                    continue;
+                }
+                let Some(head_len) = find_head_end(rest, seen) else {
+                    seen = rest.len();
+                    break;
+                };
+                let command_len = decode_head(&rest[..head_len], &LIMITS, &mut headers)?;
+                let head = Head::new(&rest[..head_len], command_len, &headers, false);
+                let body = &rest[head_len..];
+                let length = match head.body_end()? {
+                    BodyEnd::Length(length) => Some(length as usize).filter(|length| *length < body.len()),
+                    BodyEnd::Nul => body.iter().position(|&octet| octet == 0),
+                };
+                let Some(length) = length else { break };
+                if body[length] != 0 {
+                    return Err(Error::NoNul);
+                }
+                let pairs = head.iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+                told.push((head.command().to_vec(), pairs, body[..length].to_vec()));
+                at += head_len + length + 1;
+                seen = 0;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Command, headers, body.
+    type Told = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>);
+
+    proptest::proptest! {
+        #[test]
+        fn frames_are_read_as_they_were_written_however_they_are_cut(
+            frames in vec((
+                select(vec!["SEND", "ACK", "SUBSCRIBE"]),
+                vec((vec(any::<u8>(), 1..6), vec(any::<u8>(), 0..12)), 0..40),
+                vec(any::<u8>(), 0..40),
+                any::<bool>(),
+            ), 0..6),
+            cuts in vec(any::<usize>(), 0..12),
+        ) {
+            let (mut wire, mut expected) = (Vec::new(), Vec::<Told>::new());
+            for (command, headers, body, has_length) in frames {
+                let has_length = has_length && command == "SEND";
+                let body: Vec<u8> = body.into_iter().filter(|octet| has_length || *octet != 0).collect();
+                let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+                wire.extend_from_slice(command.as_bytes());
+                wire.push(b'\n');
+                let length = has_length.then(|| (b"content-length".to_vec(), body.len().to_string().into_bytes()));
+                for (name, value) in headers.into_iter().chain(length) {
+                    put_header(&name, &value, &mut wire);
+                    if !pairs.iter().any(|(known, _)| *known == name) {
+                        pairs.push((name, value));
+                    }
+                }
+                wire.push(b'\n');
+                wire.extend_from_slice(&body);
+                put_end(has_length, &mut wire);
+                expected.push((command.as_bytes().to_vec(), pairs, body));
+            }
+            prop_assert_eq!(read_all(&wire, &cuts), Ok(expected));
+        }
+
+        #[test]
+        fn anything_is_read_alike_however_it_is_cut(
+            wire in vec(select(b"SEND:\n\r\0\\c a".to_vec()), 0..80),
+            cuts in vec(any::<usize>(), 0..12),
+        ) {
+            let whole = read_all(&wire, &[]);
+            if whole.is_ok() {
+                prop_assert_eq!(read_all(&wire, &cuts), whole);
+            }
+        }
     }
 }

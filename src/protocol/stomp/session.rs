@@ -11,6 +11,7 @@
 //! receipt comes before its first message.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -529,7 +530,9 @@ impl Session {
             Ok(flow) => flow,
             Err(refusal) => {
                 self.settle_up(turn);
-                self.refuse(refusal, turn);
+                // RabbitMQ answers these although they have failed; clients wait for it.
+                let is_answered = refusal.is_fatal && matches!(head.command(), b"SUBSCRIBE" | b"UNSUBSCRIBE");
+                self.refuse_and_answer(refusal, if is_answered { head.get("receipt") } else { None }, turn);
                 Flow::Done
             }
         }
@@ -571,12 +574,19 @@ impl Session {
 
     /// Says why not. What closes the connection ends it here.
     pub(super) fn refuse(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
+        self.refuse_and_answer(refusal, None, turn);
+    }
+
+    fn refuse_and_answer(&mut self, refusal: Refusal, receipt: Option<Cow<'_, [u8]>>, turn: &mut Turn<'_>) {
         tracing::debug!(connection = self.id.0, message = %refusal.message, detail = %refusal.detail, "refused");
         if refusal.is_fatal {
             self.drop_everything(turn);
         }
         if !refusal.is_said {
             self.reply(refusal.encode(self.options().trailing_lf), None);
+        }
+        if let Some(id) = receipt {
+            self.reply(reply::receipt(&id, self.options().trailing_lf), None);
         }
         if refusal.is_fatal {
             self.ended_by = Some(format!("{}: {}", refusal.message, refusal.detail.trim_end()));

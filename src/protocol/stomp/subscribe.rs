@@ -105,8 +105,7 @@ impl Session {
         if self.subscriptions.contains_key(&*tag.bytes) {
             let tag = String::from_utf8_lossy(&tag.bytes).into_owned();
             let detail = format!("A subscription identified by '{tag}' already exists.");
-            self.refuse_and_answer(Refusal::fatal("Duplicated subscription identifier", detail), head, turn);
-            return Ok(Flow::Done);
+            return Err(Refusal::fatal("Duplicated subscription identifier", detail));
         }
         if self.subscriptions.len() >= self.options().subscriptions_max {
             let max = self.options().subscriptions_max;
@@ -143,15 +142,6 @@ impl Session {
         {
             vhost.remove_queue(queue, turn);
         }
-    }
-
-    fn refuse_and_answer(&mut self, refusal: Refusal, head: &Head<'_>, turn: &mut Turn<'_>) {
-        // RabbitMQ answers although it has refused; clients wait for it before they give up.
-        let trailing_lf = self.options().trailing_lf;
-        self.drop_everything(turn);
-        self.reply(refusal.encode(trailing_lf), None);
-        self.receipt(head, turn);
-        self.end(turn.now);
     }
 
     fn check_topic(&mut self, key: &[u8]) -> Result<(), Refusal> {
@@ -298,14 +288,13 @@ impl Session {
             arguments.push("x-priority", Value::I32(priority));
         }
         if queue.is_stream() {
-            let name = &queue.name;
-            if mode.is_auto {
-                return Err(not_for_stream(&queue, "automatic acknowledgement").into());
-            }
             if self.prefetch == 0 {
-                let vhost = queue.vhost_name();
+                let (name, vhost) = (&queue.name, queue.vhost_name());
                 let text = format!("consumer prefetch count is not set for 'queue '{name}' in vhost '{vhost}''");
                 return Err(Failure::channel(Code::PreconditionFailed, text).into());
+            }
+            if mode.is_auto {
+                return Err(not_for_stream(&queue, "automatic acknowledgement").into());
             }
         }
         let topic = match destination {
@@ -328,7 +317,12 @@ impl Session {
                 codec::put_header(b"subscription", id, &mut begin);
             }
             let mut message_id = Vec::new();
-            codec::put_text(&tag.bytes, &mut message_id);
+            // A colon needs no escape in a value, and RabbitMQ writes none here.
+            for part in tag.bytes.split_inclusive(|&octet| octet == b':') {
+                let (text, colon) = part.split_at(part.len() - usize::from(part.ends_with(b":")));
+                codec::put_text(text, &mut message_id);
+                message_id.extend_from_slice(colon);
+            }
             message_id.extend_from_slice(format!("@@{}@@", self.session_id).as_bytes());
             let has_ack = !mode.is_auto && self.version == Version::V1_2;
             let mut output = self.shared.output();

@@ -88,9 +88,13 @@ impl Session {
                 // The connection ends: what was settled goes back with everything else it holds.
                 self.batch = Batch::default();
                 self.batch_receipts.clear();
-                for (queue, _, held) in self.settles.take() {
-                    queue.settle(&held, Settle::Requeued, turn);
+                let settles = self.settles.take();
+                for (queue, _, held) in &settles {
+                    queue.settle_quietly(held, Settle::Requeued, turn);
                 }
+                // Nobody of this connection is to be served any more.
+                self.drop_everything(turn);
+                settles.iter().for_each(|(queue, ..)| queue.serve(turn));
                 return Err(Refusal { is_fatal: true, ..refusal });
             }
         }

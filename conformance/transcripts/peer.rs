@@ -33,7 +33,7 @@ struct Peer {
     has_events: Box<dyn Fn() -> bool>,
     waiting_bytes: Box<dyn Fn() -> u64>,
     /// Reads one event from the front of what was said.
-    read: fn(&[u8], u64) -> Option<(Said, usize)>,
+    read: Read,
     /// Octets that the session has not used yet.
     left: Vec<u8>,
     /// Octets that the session has said and nobody has read.
@@ -43,6 +43,9 @@ struct Peer {
     /// The client reads nothing.
     is_deaf: bool,
 }
+
+/// Reads one event from the front of what was said at that time; says how long it was.
+type Read = fn(&[u8], u64) -> Option<(Said, usize)>;
 
 /// When stories begin: some time in 2025.
 pub const START: Time = Time(1_750_000_000_000);
@@ -91,12 +94,7 @@ impl World {
         (([127, 0, 0, 1], 40_000 + self.peers.len() as u16).into(), ([127, 0, 0, 1], port).into())
     }
 
-    fn add<W: Wire + 'static>(
-        &mut self,
-        session: Box<dyn Session>,
-        shared: Arc<Shared<W>>,
-        read: fn(&[u8], u64) -> Option<(Said, usize)>,
-    ) -> usize {
+    fn add<W: Wire + 'static>(&mut self, session: Box<dyn Session>, shared: Arc<Shared<W>>, read: Read) -> usize {
         let (events, waiting) = (shared.clone(), shared.clone());
         self.peers.push(Peer {
             session,

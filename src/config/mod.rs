@@ -63,6 +63,15 @@ impl Settings {
             warnings
                 .push("anyone who reaches a listener can log in without a password: amqp.anonymous_login_user".into());
         }
+        let is_stomp_open = self.server.stomp().iter().any(|listener| !listener.addr.ip().is_loopback());
+        if let Some(user) = self.stomp.default_user.as_ref().filter(|user| !self.broker.loopback_users.contains(user))
+            && is_stomp_open
+        {
+            warnings.push(format!(
+                "anyone who reaches a STOMP listener is {user} without a login, while stomp.default_pass is right: \
+                 set stomp.default_user"
+            ));
+        }
         if self.server.proxy_protocol_trusted.iter().any(|range| range.to_string().ends_with("/0")) {
             warnings.push(
                 "every peer is trusted with PROXY headers and can pretend to be local: server.proxy_protocol_trusted"

@@ -230,7 +230,7 @@ fn users_need_permissions_as_with_amqp() {
         ("SEND\ndestination:/queue/mine\nreceipt:1\n\n", receipt("1")),
         ("SEND\ndestination:/queue/other\nreceipt:1\n\n", denied("queue", "other")),
         ("SEND\ndestination:/topic/t\nreceipt:1\n\n", denied("exchange", "amq.topic")),
-        ("SUBSCRIBE\nid:0\ndestination:/amq/queue/other\nreceipt:1\n\n", denied("queue", "other")),
+        ("SUBSCRIBE\nid:0\ndestination:/amq/queue/other\n\n", denied("queue", "other")),
     ] {
         let peer = world.connect_stomp();
         world.ask(peer, "CONNECT\nlogin:bob\npasscode:secret\naccept-version:1.2\n\n");

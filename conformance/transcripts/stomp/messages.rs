@@ -48,12 +48,17 @@ fn frames_may_come_in_any_pieces_and_with_carriage_returns() {
         &b"\n\r\nSEND\r\ndestination:/queue/a\r\nx:1\r\n\r\nhello\0\n\n"[..],
         b"SEND\ndestination:/queue/a\nx:1\ncontent-length:5\n\nhello\0",
     ] {
+        // One broker for all: a first login takes its time.
+        let (mut world, first) = subscribed("1.2", "");
+        world.hang_up(first);
         for cut in 1..frame.len() {
-            let (mut world, peer) = subscribed("1.2", "");
+            let peer = world.open_stomp("1.2");
+            world.ask(peer, "SUBSCRIBE\nid:0\ndestination:/queue/a\n\n");
             world.send(peer, &frame[..cut]);
             world.send(peer, &frame[cut..]);
             let expected = message(&format!("{}x:1\n", head("a", 1, false)), "hello");
             assert_eq!(world.heard(peer), [expected], "{cut}");
+            world.hang_up(peer);
         }
     }
 }

@@ -443,8 +443,9 @@ impl Session {
 
     /// The queue has cancelled a consumer, which the client is told.
     pub(super) fn consumer_cancelled(&mut self, source: u32) {
-        let is_it = |(_, one): &(&Box<[u8]>, &Subscription)| one.source == source && one.queue.is_deleted();
-        let Some(tag) = self.subscriptions.iter().find(is_it).map(|(tag, _)| tag.clone()) else { return };
+        let is_it = |one: &Subscription| one.source == source && one.queue.is_deleted();
+        let found = self.subscriptions.iter().find(|(_, one)| is_it(one));
+        let Some(tag) = found.map(|(tag, _)| tag.clone()) else { return };
         let Some(subscription) = self.subscriptions.remove(&tag) else { return };
         self.forget_source(source);
         let description = reply::quoted(&subscription.description);

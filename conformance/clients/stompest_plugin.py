@@ -1,0 +1,27 @@
+"""Points stompest's integration cases at the broker under test: they know it by literals.
+
+Read before the cases, which import the literals by name; one case has the port in its text. Reads
+STOMP_HOST and STOMP_PORT.
+"""
+
+import functools
+import os
+
+import stompest.config
+import stompest.tests as literals
+
+literals.HOST = os.environ["STOMP_HOST"]
+literals.PORT = int(os.environ["STOMP_PORT"])
+literals.BROKER = "rabbitmq"
+literals.LOGIN, literals.PASSCODE, literals.VIRTUALHOST = "guest", "guest", "/"
+
+make = stompest.config.StompConfig.__init__
+
+
+@functools.wraps(make)
+def with_port(self, uri, *arguments, **options):
+    uri = uri.replace("localhost:61613", f"{literals.HOST}:{literals.PORT}")
+    make(self, uri, *arguments, **options)
+
+
+stompest.config.StompConfig.__init__ = with_port

@@ -53,6 +53,11 @@ impl Broker {
         data(self.dir.path())
     }
 
+    /// Where it speaks STOMP.
+    pub(crate) fn stomp_port(&self) -> u16 {
+        port_of(self.dir.path(), "stomp")
+    }
+
     /// Ends the process as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -179,10 +184,13 @@ fn start(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> (Child, R
     if !started {
         panic!("the broker did not start: {:?}", stderr.iter().collect::<Vec<_>>());
     }
+    (child, stderr, port_of(dir, "amqp"))
+}
+
+fn port_of(dir: &Path, protocol: &str) -> u16 {
     let ports = std::fs::read_to_string(ports_file(dir)).unwrap();
     let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
-    let port = u16::try_from(ports["amqp"].as_u64().unwrap()).unwrap();
-    (child, stderr, port)
+    u16::try_from(ports[protocol].as_u64().unwrap()).unwrap()
 }
 
 fn command(dir: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Command {

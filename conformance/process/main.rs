@@ -25,4 +25,5 @@ mod restart;
 mod slow;
 mod spill;
 mod start;
+mod stomp;
 mod stream;

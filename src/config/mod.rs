@@ -64,13 +64,14 @@ impl Settings {
                 .push("anyone who reaches a listener can log in without a password: amqp.anonymous_login_user".into());
         }
         let is_stomp_open = self.server.stomp().iter().any(|listener| !listener.addr.ip().is_loopback());
-        if let Some(user) = self.stomp.default_user.as_ref().filter(|user| !self.broker.loopback_users.contains(user))
+        // With the password that everybody knows there is a warning already.
+        if let Some(name) = &self.stomp.default_user
             && is_stomp_open
+            && !self.broker.loopback_users.contains(name)
+            && (name != user || self.stomp.default_pass == self.broker.default_pass)
+            && self.broker.default_pass != "guest"
         {
-            warnings.push(format!(
-                "anyone who reaches a STOMP listener is {user} without a login, while stomp.default_pass is right: \
-                 set stomp.default_user"
-            ));
+            warnings.push(format!("anyone who reaches a STOMP listener is {name} without a login: stomp.default_user"));
         }
         if self.server.proxy_protocol_trusted.iter().any(|range| range.to_string().ends_with("/0")) {
             warnings.push(

@@ -243,6 +243,10 @@ fn open_listener_with_the_known_password_is_warned_about() {
     assert!(set(&[]).is_empty());
     assert!(set(&[("server.bind", "0.0.0.0")]).is_empty());
     assert_eq!(set(&[("server.bind", "0.0.0.0"), ("loopback_users", "none")]).len(), 1);
+    let open = [("server.bind", "0.0.0.0"), ("loopback_users", "none"), ("broker.default_pass", "s3cret")];
+    assert!(set(&open).is_empty());
+    let warnings = set(&[open.as_slice(), &[("stomp.default_pass", "s3cret")]].concat());
+    assert!(warnings.len() == 1 && warnings[0].contains("stomp.default_user"), "{warnings:?}");
 }
 
 #[test]

@@ -1,0 +1,195 @@
+//! STOMP on the real sockets of the real binary: what a receipt promises, how connections end, and what
+//! hostile clients can do to it.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use crate::broker::{Broker, DEADLINE, until};
+
+/// A client that reads frames one by one.
+struct Client {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    fn connect(broker: &Broker) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", broker.stomp_port())).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
+    fn open(broker: &Broker) -> Self {
+        let mut client = Self::connect(broker);
+        client.say("CONNECT\naccept-version:1.2\nlogin:guest\npasscode:guest\n\n");
+        let answer = client.hear();
+        assert!(answer.as_deref().is_some_and(|frame| frame.starts_with("CONNECTED\n")), "{answer:?}");
+        client
+    }
+
+    fn say(&mut self, frame: &str) {
+        self.stream.write_all(&[frame.as_bytes(), b"\0"].concat()).unwrap();
+    }
+
+    /// The next frame; `None` at the end of the connection. Bodies have no NUL here.
+    fn hear(&mut self) -> Option<String> {
+        loop {
+            let begin = self.read.iter().take_while(|octet| **octet == b'\n').count();
+            self.read.drain(..begin);
+            if let Some(end) = self.read.iter().position(|octet| *octet == 0) {
+                let frame = self.read.drain(..=end).take(end).collect();
+                return Some(String::from_utf8(frame).unwrap());
+            }
+            let mut octets = [0; 65536];
+            match self.stream.read(&mut octets) {
+                Ok(0) => return None,
+                Ok(count) => self.read.extend_from_slice(&octets[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn ask(&mut self, frame: &str) -> Option<String> {
+        self.say(frame);
+        self.hear()
+    }
+}
+
+fn receipt(id: impl std::fmt::Display) -> Option<String> {
+    Some(format!("RECEIPT\nreceipt-id:{id}\n\n"))
+}
+
+fn body(frame: Option<String>) -> String {
+    let frame = frame.expect("a message");
+    assert!(frame.starts_with("MESSAGE\n"), "{frame}");
+    frame.split_once("\n\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn what_a_receipt_has_promised_survives_a_crash() {
+    let mut broker = Broker::start();
+    let mut client = Client::open(&broker);
+    let subscribe = "SUBSCRIBE\nid:topic\ndestination:/topic/t\ndurable:true\nauto-delete:false\nreceipt:s\n\n";
+    assert_eq!(client.ask(subscribe), receipt("s"));
+    client.say("UNSUBSCRIBE\nid:topic\n\n");
+    for number in 0..200 {
+        client.say(&format!("SEND\ndestination:/queue/q\npersistent:true\nreceipt:{number}\n\n{number}"));
+    }
+    client.say("SEND\ndestination:/topic/t\npersistent:true\nreceipt:200\n\nkept");
+    for number in 0..=200 {
+        assert_eq!(client.hear(), receipt(number));
+    }
+    client.say("SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client-individual\nprefetch-count:100\n\n");
+    for number in 0..100 {
+        let frame = client.hear().unwrap();
+        assert!(frame.ends_with(&format!("\n\n{number}")), "{frame}");
+        if number % 2 == 0 {
+            let id = frame.lines().find_map(|line| line.strip_prefix("ack:")).unwrap().to_owned();
+            client.say(&format!("ACK\nid:{id}\n\n"));
+        }
+    }
+    client.say("BEGIN\ntransaction:end\nreceipt:acked\n\n");
+    // Those that were freed come first.
+    let mut answers = Vec::new();
+    while answers.last() != Some(&receipt("acked")) {
+        answers.push(client.hear());
+    }
+    let id = "T_0@@any@@2";
+    client.say(&format!("ACK\nid:{id}\nreceipt:last\n\n"));
+    while client.hear() != receipt("last") {}
+    broker.crash();
+
+    let mut client = Client::open(&broker);
+    client.say("SUBSCRIBE\nid:0\ndestination:/queue/q\n\n");
+    // The even ones of the first hundred and number 1 were settled, and that was answered.
+    let expected = (0..200).filter(|number| number % 2 == 1 || *number >= 100).filter(|number| *number != 1);
+    for number in expected {
+        assert_eq!(body(client.hear()), number.to_string());
+    }
+    let mut client = Client::open(&broker);
+    assert_eq!(client.ask(subscribe), receipt("s"));
+    assert_eq!(body(client.hear()), "kept");
+}
+
+#[test]
+fn connections_are_listed_and_closed_by_an_operator() {
+    let broker = Broker::start();
+    let mut client = Client::open(&broker);
+    let listed = broker.ctl(&["list_connections", "protocol", "user", "channels", "state", "pid"]);
+    let row: Vec<&str> = listed.lines().last().unwrap().split('\t').collect();
+    assert_eq!(row[..4], ["{'STOMP',\"1.2\"}", "guest", "1", "running"]);
+    assert_eq!(client.ask("SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\nreceipt:1\n\n"), receipt(1));
+    assert!(broker.ctl(&["list_consumers"]).lines().last().unwrap().contains("\tT_0\ttrue\t0\t"));
+    broker.ctl(&["close_connection", row[4], "enough"]);
+    let said = client.hear().unwrap();
+    assert!(said.starts_with("ERROR\nmessage:connection_forced\n") && said.ends_with("CONNECTION_FORCED - enough"));
+    assert_eq!(client.hear(), None);
+}
+
+#[test]
+fn clients_are_told_of_the_end_and_come_back() {
+    let mut broker = Broker::start();
+    let mut client = Client::open(&broker);
+    let port = broker.stomp_port();
+    broker.ctl(&["stop_app"]);
+    assert!(client.hear().unwrap().starts_with("ERROR\nmessage:connection_forced\n"));
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    broker.ctl(&["start_app"]);
+    let mut client = Client::open(&broker);
+    broker.terminate();
+    assert!(client.hear().unwrap().starts_with("ERROR\nmessage:connection_forced\n"));
+    drop(client);
+    assert!(broker.wait().success());
+}
+
+#[test]
+fn a_wrong_password_is_answered_late() {
+    let mut broker = Broker::with(&["server.login_failure_delay_ms=300"]);
+    let mut client = Client::connect(&broker);
+    let started = std::time::Instant::now();
+    let said = client.ask("CONNECT\nlogin:guest\npasscode:wrong\n\n").unwrap();
+    assert!(said.ends_with("Access refused for user 'guest'\n"), "{said}");
+    assert!(started.elapsed() >= std::time::Duration::from_millis(300));
+    assert!(client.ask("CONNECT\nlogin:guest\npasscode:guest\n\n").unwrap().starts_with("CONNECTED\n"));
+    broker.await_log("login refused");
+}
+
+#[test]
+fn the_address_behind_a_trusted_proxy_counts() {
+    let broker = Broker::with(&["server.proxy_protocol_trusted=127.0.0.1/32"]);
+    let mut client = Client::connect(&broker);
+    client.stream.write_all(b"PROXY TCP4 10.9.8.7 127.0.0.1 1111 61613\r\n").unwrap();
+    let said = client.ask("CONNECT\nlogin:guest\npasscode:guest\n\n").unwrap();
+    assert!(said.ends_with("non-loopback access denied"), "{said}");
+}
+
+#[test]
+fn floods_before_login_are_cut_off() {
+    let broker = Broker::start();
+    let before = broker.resident_bytes();
+    for flood in [&b"A"[..], b"CONNECT\n\nx", b"CONNECT\na:b\n"] {
+        let mut client = Client::connect(&broker);
+        let octets: Vec<u8> = flood.iter().copied().chain(flood[flood.len() - 1..].repeat(1 << 20)).collect();
+        // It may be closed while it is being written to.
+        let _ = client.stream.write_all(&octets);
+        while client.hear().is_some() {}
+    }
+    assert!(broker.resident_bytes() < before + (16 << 20));
+}
+
+#[test]
+fn promised_bodies_that_never_come_cost_little() {
+    let broker = Broker::start();
+    let mut clients: Vec<Client> = (0..50).map(|_| Client::open(&broker)).collect();
+    let before = broker.resident_bytes();
+    for client in &mut clients {
+        let frame = b"SEND\ndestination:/queue/q\ncontent-length:100000000\n\nx";
+        client.stream.write_all(frame).unwrap();
+    }
+    let mut witness = Client::open(&broker);
+    until("a witness is served", || witness.ask("BEGIN\ntransaction:t\nreceipt:1\n\n") == receipt(1));
+    assert!(broker.resident_bytes() < before + (32 << 20), "{before} -> {}", broker.resident_bytes());
+}

@@ -83,6 +83,19 @@ fn flags_of_a_queue_are_headers_also_as_python_writes_them() {
 }
 
 #[test]
+fn a_queue_that_went_with_its_subscription_is_declared_anew() {
+    let mut world = World::new();
+    let peer = world.open_stomp("1.2");
+    for _ in 0..3 {
+        let subscribe = "SUBSCRIBE\nid:0\ndestination:/queue/a\nauto-delete:true\nreceipt:1\n\n";
+        assert_eq!(world.ask(peer, subscribe), [receipt("1")]);
+        assert_eq!(body(&world.ask(peer, "SEND\ndestination:/queue/a\nauto-delete:true\n\nhello")), ["hello"]);
+        world.ask(peer, "UNSUBSCRIBE\nid:0\n\n");
+        assert!(queues(&world).is_empty());
+    }
+}
+
+#[test]
 fn an_amq_queue_is_never_declared() {
     let mut world = World::new();
     let amqp = world.open(1);

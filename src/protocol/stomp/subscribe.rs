@@ -167,7 +167,9 @@ impl Session {
             Destination::Queue(name) if name.is_empty() => Err(invalid("Destination cannot be blank".to_owned())),
             Destination::Queue(name) => {
                 let queue = utf8(name)?;
-                if !self.declared.contains(&**name) {
+                // One that is gone since, with its last consumer say, is declared anew.
+                let is_there = self.declared.contains(&**name) && self.vhost()?.queue(&queue).is_some();
+                if !is_there {
                     self.declare(&queue, Some(true), (None, None), head, turn)?;
                     if self.declared.len() >= DECLARED_MAX {
                         self.declared.clear();
@@ -438,6 +440,7 @@ impl Session {
         self.forget_source(subscription.source);
         if is_over && let Some(vhost) = &self.vhost {
             vhost.remove_queue(&subscription.queue, turn);
+            self.exclusive_queues.remove(&subscription.queue.id);
         }
     }
 

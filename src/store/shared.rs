@@ -19,6 +19,9 @@ use super::log::{Admission, Appended, Owner, Space};
 use super::options::Options;
 use super::segments::{Segment, Segments, segment_name};
 
+/// An open file: the first position in it, and how it is read.
+type FileKey = (Position, Access);
+
 /// Open files of cold segments. Beyond it the least recently opened is closed.
 const OPEN_FILES_MAX: usize = 64;
 /// Appending is refused at this many times the bound at which admission says `Busy`: what had been
@@ -58,7 +61,7 @@ pub(super) struct Shared {
     /// Cold files may have numbers up to this one. Taken before `segments`, and held while a higher one is
     /// written down.
     pub(super) cold_reserved: Mutex<u32>,
-    files: Mutex<Vec<((Position, Access), Arc<dyn File>)>>,
+    files: Mutex<Vec<(FileKey, Arc<dyn File>)>>,
     failure: OnceLock<Failure>,
     stopping: Mutex<bool>,
     stopped: Condvar,

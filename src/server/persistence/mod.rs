@@ -7,6 +7,7 @@
 //!   spill/    messages of long queues that are in no log; emptied at start
 //! ```
 
+mod ahead;
 mod backup;
 mod checkpoint;
 mod entries;

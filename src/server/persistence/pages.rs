@@ -10,12 +10,17 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, messages, spill::Spill};
+use super::{
+    ahead::{Ahead, Answer, Edition},
+    entries, messages,
+    spill::Spill,
+};
 use crate::{
     broker::{
         Broker,
         message::Message,
         queue::{
+            Queue,
             cold::{ColdEntry, Header, Page, PageRequest, Wanted},
             stream::Summary,
         },
@@ -46,9 +51,17 @@ pub(super) struct Pages {
     failure: OnceLock<String>,
 }
 
+/// What a thread is to read.
+struct Job {
+    request: PageRequest,
+    /// Nobody has asked for it yet.
+    is_ahead: bool,
+}
+
 #[derive(Default)]
 struct Requests {
-    waiting: VecDeque<PageRequest>,
+    waiting: VecDeque<Job>,
+    ahead: Ahead,
     is_over: bool,
 }
 
@@ -105,35 +118,87 @@ impl Pages {
         let mut block = Block::default();
         loop {
             let mut requests = self.requests.lock();
-            let request = loop {
+            let job = loop {
                 if requests.is_over {
                     return;
                 }
                 match requests.waiting.pop_front() {
-                    Some(request) => break request,
+                    Some(job) => break job,
                     None => self.asked.wait(&mut requests),
                 }
             };
             drop(requests);
-            let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
-            // Other readers of a stream want the same.
-            let reading = if queue.is_stream() { Reading::Shared } else { Reading::Once };
-            let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
-            let page = match files {
-                Some(files) => read(&request, &files.index, &files.log, reading, &mut block),
-                None => self.read_kept(&request, log, reading, &mut block),
+            let (Some(queue), Some(broker)) = (job.request.queue.upgrade(), broker.upgrade()) else {
+                if job.is_ahead {
+                    self.requests.lock().ahead.give_up(&job.request);
+                }
+                continue;
             };
+            let Some((request, page)) = self.page(job, &queue, log, &mut block) else { continue };
+            if !queue.is_stream() {
+                self.begin_ahead(&request, &page);
+            }
             let mut turn = Turn::new(&broker, clock::now());
             queue.page_in(page, &mut turn);
             turn.end();
             broker.waiting.proceed();
         }
     }
+
+    /// A page that was asked for, if this job has one now.
+    fn page(&self, job: Job, queue: &Queue, log: &Log, block: &mut Block) -> Option<(PageRequest, Page)> {
+        if queue.is_stream() {
+            // Its readers each go their own way, and others want the same.
+            let page = self.read(&job.request, queue, log, Reading::Shared, block);
+            return Some((job.request, page));
+        }
+        let request = if job.is_ahead {
+            let page = self.read(&job.request, queue, log, Reading::Once, block);
+            match self.requests.lock().ahead.finish(&job.request, page)? {
+                (request, Some(page)) => return Some((request, page)),
+                (request, None) => request,
+            }
+        } else {
+            let edition = self.edition();
+            match self.requests.lock().ahead.answer(job.request, edition) {
+                Answer::Page(request, page) => return Some((request, page)),
+                Answer::Later => return None,
+                Answer::Read(request) => request,
+            }
+        };
+        let page = self.read(&request, queue, log, Reading::Once, block);
+        Some((request, page))
+    }
+
+    fn read(&self, request: &PageRequest, queue: &Queue, log: &Log, reading: Reading, block: &mut Block) -> Page {
+        let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
+        match files {
+            Some(files) => read(request, &files.index, &files.log, reading, block),
+            None => self.read_kept(request, log, reading, block),
+        }
+    }
+
+    fn begin_ahead(&self, request: &PageRequest, page: &Page) {
+        let edition = self.edition();
+        let mut requests = self.requests.lock();
+        if let Some(request) = requests.ahead.begin(request, page, edition) {
+            requests.waiting.push_back(Job { request, is_ahead: true });
+            self.asked.notify_one();
+        }
+    }
+
+    fn edition(&self) -> Edition {
+        let number = |index: &Index| index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
+        (
+            number(&self.index),
+            self.spill.as_ref().and_then(|spill| spill.files()).and_then(|files| number(&files.index)),
+        )
+    }
 }
 
 impl ColdPages for Pages {
     fn fetch(&self, request: PageRequest) {
-        self.requests.lock().waiting.push_back(request);
+        self.requests.lock().waiting.push_back(Job { request, is_ahead: false });
         self.asked.notify_one();
     }
 

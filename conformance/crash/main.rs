@@ -10,6 +10,7 @@
     reason = "a test may fail, take its time and say what it saw"
 )]
 
+mod aim;
 mod body;
 mod campaign;
 mod checker;

@@ -4,7 +4,11 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -45,6 +49,9 @@ const SPARSE_ONE_IN: u64 = 3;
 /// Cycles with fewer confirms do not count.
 pub(crate) const PROMISED_MIN: usize = 1_000;
 
+/// Confirms after which a crash may be a cycle's last: what a transaction had confirmed is counted apart.
+const PROMISED_ENOUGH: usize = PROMISED_MIN + 50;
+
 /// Cycles on one data directory: a log gets some length, and a failure a short way to it.
 const CYCLES_A_DIRECTORY: u32 = 8;
 
@@ -67,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Beside [`SETTINGS`], and overriding them.
     pub(crate) settings: Vec<String>,
+    /// Directories at a time, each with a broker of its own.
+    pub(crate) jobs: usize,
     /// Crashes are power cuts.
     pub(crate) is_power: bool,
 }
@@ -117,16 +126,22 @@ pub(crate) struct Summary {
 
 /// Runs so many cycles, tells of each, and goes on with a fresh directory after a failure.
 pub(crate) fn run(plan: &Plan) -> Summary {
-    let mut summary = Summary::default();
-    let mut seed = plan.seed;
-    while summary.cycles < plan.cycles {
-        let count = CYCLES_A_DIRECTORY.min(plan.cycles - summary.cycles);
-        run_directory(plan, seed, count, &mut summary);
-        seed += 1;
-        if summary.failures.len() >= FAILURES_MAX {
-            println!("given up after {FAILURES_MAX} failures");
-            break;
+    let (summary, seed) = (Mutex::<Summary>::default(), AtomicU64::new(plan.seed));
+    let run_some = || {
+        loop {
+            {
+                let summary = summary.lock().unwrap();
+                if summary.cycles >= plan.cycles || summary.failures.len() >= FAILURES_MAX {
+                    return;
+                }
+            }
+            run_directory(plan, seed.fetch_add(1, Ordering::Relaxed), &summary);
         }
+    };
+    thread::scope(|scope| (0..plan.jobs.max(1)).for_each(|_| _ = scope.spawn(run_some)));
+    let summary = summary.into_inner().unwrap();
+    if summary.failures.len() >= FAILURES_MAX {
+        println!("given up after {FAILURES_MAX} failures");
     }
     summary
 }
@@ -134,7 +149,7 @@ pub(crate) fn run(plan: &Plan) -> Summary {
 /// A broker that fails so often needs no more cycles.
 const FAILURES_MAX: usize = 5;
 
-fn run_directory(plan: &Plan, seed: u64, count: u32, summary: &mut Summary) {
+fn run_directory(plan: &Plan, seed: u64, summary: &Mutex<Summary>) {
     let mut rng = Rng::new(seed);
     let disk = if plan.is_power { Disk::cuttable() } else { Disk::folder() };
     let is_ordinary = seed.is_multiple_of(ORDINARY_ONE_IN);
@@ -146,13 +161,19 @@ fn run_directory(plan: &Plan, seed: u64, count: u32, summary: &mut Summary) {
     };
     let settings = special.iter().copied().map(String::from).chain(plan.settings.iter().cloned());
     let mut node = Node::new(disk, settings.collect(), &mut rng);
-    for cycle in 0..count {
-        summary.cycles += 1;
+    for cycle in 0..CYCLES_A_DIRECTORY {
+        {
+            let mut summary = summary.lock().unwrap();
+            if summary.cycles >= plan.cycles {
+                return;
+            }
+            summary.cycles += 1;
+        }
         let begun = Instant::now();
         let result = (0..ATTEMPTS_MAX).find_map(|attempt| {
             let attempted = run_cycle(&mut node, cycle * ATTEMPTS_MAX + attempt, style, &mut rng);
             let is_short = attempted.as_ref().is_ok_and(|cycle| cycle.is_short());
-            summary.repeated += u32::from(is_short);
+            summary.lock().unwrap().repeated += u32::from(is_short);
             (!is_short).then_some(attempted)
         });
         let name = format!("seed {seed} cycle {cycle}");
@@ -162,7 +183,7 @@ fn run_directory(plan: &Plan, seed: u64, count: u32, summary: &mut Summary) {
             Some(Err(Broken(what))) => Some(format!("{name}: {what}")),
             Some(Ok(cycle)) => {
                 println!("{name}: {} ({:.1} s)", cycle.line(), begun.elapsed().as_secs_f64());
-                summary.add(&cycle);
+                summary.lock().unwrap().add(&cycle);
                 history = cycle.history.iter().map(|event| format!("{event:?}\n")).collect();
                 cycle.failure().map(|failure| format!("{name}: {failure}"))
             }
@@ -173,7 +194,7 @@ fn run_directory(plan: &Plan, seed: u64, count: u32, summary: &mut Summary) {
             write(&kept.join("history.txt"), &history);
             let _ = write!(failure, "\nkept: {}", kept.display());
             println!("FAILED {failure}");
-            summary.failures.push(failure);
+            summary.lock().unwrap().failures.push(failure);
             return;
         }
     }
@@ -193,8 +214,11 @@ pub(crate) fn run_cycle(node: &mut Node, number: u32, style: Style, rng: &mut Rn
     if !node.is_running() {
         slowest_start = node.start()?;
     }
-    for _ in 0..rng.within(1..4) {
-        phases.push(crash_under_load(&runtime, node, &record, style, &mut times, rng)?);
+    let crashes = rng.within(1..4);
+    for crash in 1..=crashes {
+        // The cycle is to count in the end.
+        let least = if crash == crashes { PROMISED_ENOUGH.saturating_sub(record.promised()) } else { 0 };
+        phases.push(crash_under_load(&runtime, node, &record, least, style, &mut times, rng)?);
         let begun = Instant::now();
         let mut early = 0;
         while rng.is_one_in(2) && early < EARLY_MAX {
@@ -239,6 +263,7 @@ fn crash_under_load(
     runtime: &Runtime,
     node: &mut Node,
     record: &Arc<Record>,
+    least: usize,
     style: Style,
     times: &mut Times,
     rng: &mut Rng,
@@ -252,7 +277,7 @@ fn crash_under_load(
         _ => None,
     };
     let port = node.port;
-    let enough = record.promised() + rng.count(350..2_500);
+    let enough = record.promised() + rng.count(350..1_200).max(least);
     let lull = rng.micros(0..60_000);
     let load = runtime
         .block_on(async {

@@ -42,10 +42,10 @@ pub(crate) struct Load {
 const NOTICE_MAX: Duration = Duration::from_secs(5);
 
 /// Publishes of one channel until it goes slowly, so that a fast machine has no more to drain than a slow one.
-const SPRINT: usize = 1_200;
+const SPRINT: usize = 400;
 
 /// The same of long messages.
-const BULK_SPRINT: usize = 300;
+const BULK_SPRINT: usize = 200;
 
 /// Publisher of the marks of the n-th consumer.
 const MARKER_0: u32 = 16;

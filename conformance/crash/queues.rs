@@ -34,7 +34,6 @@ pub(crate) const DELETED: QueueId = QueueId(18);
 /// Takes what is published only for its confirm.
 pub(crate) const MARKS: QueueId = QueueId(19);
 /// Persistent and transient messages of several priorities.
-
 pub(crate) const PRIORITY: QueueId = QueueId(20);
 /// Transient messages beside persistent ones.
 pub(crate) const MIXED: QueueId = QueueId(21);

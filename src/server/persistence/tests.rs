@@ -25,7 +25,7 @@ use crate::{
 const SEGMENT_BYTES: u64 = 64 << 10;
 const SLACK_BYTES: u64 = 4 * SEGMENT_BYTES;
 
-fn options() -> Persistence {
+pub(super) fn options() -> Persistence {
     let log = store::Options {
         sync: Sync::Os,
         segment_bytes: SEGMENT_BYTES,

@@ -17,6 +17,7 @@ mod backup;
 mod broker;
 mod client;
 mod damage;
+mod directory;
 mod disk;
 mod floods;
 mod handshake;

@@ -287,7 +287,7 @@ const LISTINGS: &[&[&str]] = &[
 ];
 
 /// Every listing that is of none of `gone`, its rows in an order of their own.
-fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
     let is_there = |listing: &&&[&str]| !listing.iter().any(|argument| gone.contains(argument));
     let sorted = |arguments: &&[&str]| {
         let listed = broker.ctl(&[&["-s"], *arguments].concat());
@@ -298,7 +298,7 @@ fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
     LISTINGS.iter().filter(is_there).map(sorted).collect()
 }
 
-fn define(rig: &Rig, app: &App) {
+pub(crate) fn define(broker: &Broker, app: &App) {
     for line in [
         &["add_vhost", "shop"][..],
         &["add_user", "clerk", "secret"],
@@ -312,7 +312,7 @@ fn define(rig: &Rig, app: &App) {
         &["set_operator_policy", "-p", "shop", "limit", ".*", r#"{"expires": 60000}"#],
         &["set_global_parameter", "label", r#"{"of": "the broker"}"#],
     ] {
-        rig.broker.ctl(line);
+        broker.ctl(line);
     }
     app.declare_exchange("orders", "topic", &[("alternate-exchange", text("amq.fanout"))]);
     app.declare_exchange("copies", "fanout", &[]);
@@ -335,7 +335,7 @@ fn define(rig: &Rig, app: &App) {
 
 fn definitions_survive(rig: &mut Rig) {
     let app = rig.app();
-    define(rig, &app);
+    define(&rig.broker, &app);
     app.bind("copies", "", "events");
     let before = listings(&rig.broker, &[]);
     let app = rig.restart(app);
@@ -353,7 +353,7 @@ fn deleted_definitions_stay_deleted(rig: &mut Rig) {
     const GONE: &[&str] = &["shop", "clerk"];
     let app = rig.app();
     let before = listings(&rig.broker, GONE);
-    define(rig, &app);
+    define(&rig.broker, &app);
     if rig.has_index {
         rig.cover(&app);
     }

@@ -515,7 +515,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!(
         "store.reclaim_slack_bytes",
-        bytes(16 << 20, 1 << 40),
+        bytes(1 << 20, 1 << 40),
         "Bytes that the log may have beyond twice what is alive in it before sparse segments are emptied.",
         persistence.reclaim_slack_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)

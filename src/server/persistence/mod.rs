@@ -20,6 +20,8 @@ mod spill;
 mod streams;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -38,7 +40,7 @@ use crate::{
     broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
     store::{
         self, Log, Owner, Space, Store,
-        disk::{Disk as _, RealDisk},
+        disk::{Disk, RealDisk},
         index::{Index, Rank},
     },
 };
@@ -75,8 +77,18 @@ pub fn open(
     persistence: &Persistence,
     watcher: &Arc<Watcher>,
 ) -> Result<Opened, StartError> {
+    open_on(Arc::new(RealDisk), data_dir, options, persistence, watcher)
+}
+
+/// The same on another disk, which has the log and the index.
+fn open_on(
+    disk: Arc<dyn Disk>,
+    data_dir: &Path,
+    options: broker::Options,
+    persistence: &Persistence,
+    watcher: &Arc<Watcher>,
+) -> Result<Opened, StartError> {
     let started_at = clock::wall();
-    let disk = Arc::new(RealDisk);
     let store = Store::open(disk.clone(), &data_dir.join(LOG_FOLDER), persistence.log.clone()).map_err(other)?;
     let index_dir = data_dir.join(INDEX_FOLDER);
     // Before an empty one is begun in its place. A log that is all there needs none.

@@ -18,6 +18,7 @@ mod broker;
 mod client;
 mod damage;
 mod disk;
+mod fanout;
 mod floods;
 mod handshake;
 mod loss;

@@ -14,6 +14,7 @@
 mod alarm;
 mod app;
 mod backup;
+mod bench;
 mod broker;
 mod client;
 mod damage;

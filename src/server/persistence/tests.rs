@@ -342,6 +342,26 @@ fn a_requeued_message_keeps_the_place_that_it_was_moved_to() {
 }
 
 #[test]
+fn a_few_messages_each_of_many_queues_are_moved_into_one_file() {
+    let (rig, mut names) = sparse();
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    while rig.cold_files() == 0 {
+        rig.checkpoint();
+    }
+    assert_eq!(rig.cold_files(), 1);
+    rig.settle_down();
+    let vhost = rig.opened().broker.vhost("/").unwrap();
+    for name in names.drain(..3) {
+        vhost.delete_queue(&name, false, false, None, &mut rig.turn()).unwrap();
+    }
+    rig.settle_down();
+    let rig = rig.reopen();
+    check(&rig, &names);
+    rig.settle_down();
+    assert_eq!(rig.cold_files(), 0);
+}
+
+#[test]
 fn a_purge_and_a_deletion_free_the_disk() {
     let rig = Rig::new();
     for name in ["purged", "deleted"] {

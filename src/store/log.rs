@@ -66,6 +66,23 @@ pub enum Space {
     Full,
 }
 
+/// Figures for operators and measurements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of the log that were made durable since the start, headers and padding included.
+    pub written_bytes: u64,
+    /// Bytes of the cold files that were made since the start.
+    pub cold_written_bytes: u64,
+    /// Segments of the log.
+    pub segments_count: usize,
+    /// Files that are ready to be a segment, or wait to be made so or removed.
+    pub unused_count: usize,
+    /// Cold files.
+    pub cold_count: usize,
+    /// What all of them take on the disk, as far as they may not be shorter.
+    pub files_bytes: u64,
+}
+
 /// Whether a session may read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -213,6 +230,11 @@ impl Log {
     /// Removes a cold file; `false` if it is unknown.
     pub fn drop_cold(&self, file: u32) -> bool {
         self.shared.drop_cold(file)
+    }
+
+    /// Figures of now.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures()
     }
 
     /// Writes and syncs what was appended, and ends the threads. Later appends are refused. Not to be

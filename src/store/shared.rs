@@ -15,7 +15,7 @@ use super::disk::{Access, Disk, File};
 use super::error::{Failure, Refused};
 use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, StoreId};
 use super::gather::Gather;
-use super::log::{Admission, Appended, Owner, Space};
+use super::log::{Admission, Appended, Figures, Owner, Space};
 use super::options::Options;
 use super::segments::{Segment, Segments, segment_name};
 
@@ -61,6 +61,10 @@ pub(super) struct Shared {
     /// Cold files may have numbers up to this one. Taken before `segments`, and held while a higher one is
     /// written down.
     pub(super) cold_reserved: Mutex<u32>,
+    /// Where this process began to append.
+    began: Position,
+    /// Bytes of cold files that were finished.
+    pub(super) cold_bytes: AtomicU64,
     files: Mutex<Vec<(FileKey, Arc<dyn File>)>>,
     failure: OnceLock<Failure>,
     stopping: Mutex<bool>,
@@ -106,6 +110,8 @@ impl Shared {
             space: AtomicU8::new(0),
             space_notice: Mutex::new(()),
             is_reserve_in_use: AtomicBool::new(false),
+            began: Position(end),
+            cold_bytes: AtomicU64::new(0),
             files: Mutex::new(Vec::new()),
             failure: OnceLock::new(),
             stopping: Mutex::new(false),
@@ -338,6 +344,21 @@ impl Shared {
 
     pub(super) fn forget_file(&self, first: Position) {
         self.files.lock().retain(|((known, _), _)| *known != first);
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let segments = self.segments.lock();
+        let live_bytes = segments.live.iter().map(|segment| segment.file_bytes).sum::<u64>();
+        let unused_count = segments.spares.len() + segments.dead.len();
+        let cold_bytes = segments.cold.values().map(|cold| cold.file_bytes).sum::<u64>();
+        Figures {
+            written_bytes: self.flushed().0 - self.began.0,
+            cold_written_bytes: self.cold_bytes.load(Ordering::Relaxed),
+            segments_count: segments.live.len(),
+            unused_count,
+            cold_count: segments.cold.len(),
+            files_bytes: live_bytes + cold_bytes + unused_count as u64 * self.options.segment_bytes,
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -22,7 +22,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -36,6 +36,7 @@ use super::{
     reclaim::{self, Reclaimer},
 };
 use crate::{
+    admin::node::Store,
     broker::{
         Broker,
         queue::{
@@ -75,6 +76,8 @@ pub(super) struct Checkpointer {
     watcher: Arc<Watcher>,
     options: Persistence,
     state: Mutex<State>,
+    /// Messages that the index has since the last checkpoint, and bytes of their bodies.
+    indexed: (AtomicU64, AtomicU64),
     /// Backups under way: nothing of the log is released.
     backups_count: AtomicUsize,
     is_over: Mutex<bool>,
@@ -116,8 +119,21 @@ impl Checkpointer {
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let backups_count = AtomicUsize::new(0);
-        let (state, is_over, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Arc::new(Self { broker, log, journal, index, watcher, options, state, backups_count, is_over, signalled })
+        let (state, indexed) = (Mutex::new(state), Default::default());
+        let (is_over, signalled) = (Mutex::default(), Condvar::new());
+        Arc::new(Self {
+            broker,
+            log,
+            journal,
+            index,
+            watcher,
+            options,
+            state,
+            indexed,
+            backups_count,
+            is_over,
+            signalled,
+        })
     }
 
     /// Begins to make checkpoints.
@@ -194,6 +210,23 @@ impl Checkpointer {
         copied
     }
 
+    /// What was written since the start, and what there is now.
+    pub(super) fn figures(&self) -> Store {
+        let (log, index) = (self.log.figures(), self.index.stats());
+        Store {
+            log_bytes: log.written_bytes,
+            checkpoint_bytes: index.commit_bytes,
+            merge_bytes: index.merge_bytes,
+            relocated_bytes: log.cold_written_bytes,
+            segments_count: log.segments_count,
+            unused_count: log.unused_count,
+            cold_count: log.cold_count,
+            disk_bytes: log.files_bytes + index.runs_bytes + index.manifest_bytes,
+            indexed_count: self.indexed.0.load(Ordering::Relaxed),
+            indexed_bytes: self.indexed.1.load(Ordering::Relaxed),
+        }
+    }
+
     fn copy_while_kept(&self, log: &Path, index: &Path) -> Result<(), Error> {
         let mut state = self.state.lock();
         self.make_with(&mut state)?;
@@ -236,6 +269,8 @@ impl Checkpointer {
                 looked.push(queue);
             }
         }
+        self.indexed.0.store(indexed.0, Ordering::Relaxed);
+        self.indexed.1.store(indexed.1, Ordering::Relaxed);
         let committed = self.commit(covered, snapshot.as_ref(), &mut changes);
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &window));

@@ -13,6 +13,7 @@ mod checkpoint;
 mod entries;
 mod journal;
 mod messages;
+mod meter;
 mod pages;
 mod reclaim;
 mod replay;
@@ -34,6 +35,7 @@ use tokio::sync::Notify;
 
 pub use backup::{Backups, prepare as prepare_backup, verify as verify_backup};
 pub use journal::LogJournal;
+pub use meter::StoreMeter;
 
 use super::{clock, listen::StartError, options::Persistence};
 use crate::{
@@ -211,6 +213,11 @@ impl Opened {
     /// Makes backups of it.
     pub fn backups(&self) -> Backups {
         Backups::new(self.checkpointer.clone())
+    }
+
+    /// Tells what it writes and what it takes.
+    pub fn meter(&self) -> StoreMeter {
+        StoreMeter::new(self.checkpointer.clone())
     }
 
     /// Ends everything in good order. May block.

@@ -3,8 +3,10 @@
 //! The index names every message whose place is before what a checkpoint covers, so a walk over it
 //! ([`Usage`]) tells how much of each segment and of each cold file is alive. What has nothing alive is
 //! given up; while the files together are larger than twice what is alive and some slack, the sparsest
-//! are emptied: their messages are copied into cold files, each of one queue. A walk is made when it is
-//! worth it, since it costs up to a second for a few million messages.
+//! are emptied: their messages are copied into cold files, those of a queue that has many there into files
+//! of its own, those of all others into common ones: a file for each of a thousand slow queues would cost a
+//! sync each, for a message or two. A walk is made when it is worth it, since it costs up to a second for a
+//! few million messages.
 //!
 //! ```text
 //! checkpoint N     walk: file A is dead; file B is sparse: its messages are copied, the copies synced
@@ -113,9 +115,12 @@ const REST_MAX: u64 = 60;
 const COPIED_BYTES_MAX: u64 = 256 << 20;
 /// Messages that are copied between two checkpoints: until then memory has their places.
 const COPIED_MESSAGES_MAX: usize = 128 << 10;
-/// Queues whose messages are copied between two checkpoints: each has a file to be synced.
-const COPIED_QUEUES_MAX: usize = 256;
-/// Small cold files of one queue that are put together.
+/// A queue has a cold file of its own from so many bytes on: it can be given up as soon as the queue has
+/// gone on.
+const OWN_FILE_BYTES: u64 = 1 << 20;
+/// The owner of cold files with messages of several queues; no queue has this identity.
+const COMMON: u64 = u64::MAX;
+/// Small cold files of one queue, or of several, that are put together.
 const SMALL_FILES_MAX: usize = 4;
 /// Places that are read at once.
 const READ_MAX: usize = 512;
@@ -314,36 +319,40 @@ impl Reclaimer {
             *span = (span.0.min(first), span.1.max(last));
         }
         let snapshot = self.index.snapshot();
-        let (mut copied, mut queues_count) = (0, 0);
+        let mut common = Copy::new(&self.log, COMMON, self.options);
+        let mut copied = 0;
         let mut owners = owners.into_iter().peekable();
-        while let Some(&(owner, _)) = owners.peek() {
+        let mut result = Ok(());
+        while result.is_ok()
+            && copied < COPIED_MESSAGES_MAX
+            && let Some(&(owner, _)) = owners.peek()
+        {
             let queue = entries::queue_of(owner);
-            let mut copy = Copy { log: &self.log, owner: queue.0, options: self.options, file: None, done: Vec::new() };
-            let mut result = Ok(());
+            let mut found = Ok(Vec::new());
             while let Some((owner, span)) = owners.next_if(|(owner, _)| entries::queue_of(*owner) == queue) {
-                let left = COPIED_MESSAGES_MAX.saturating_sub(copied);
-                let found = self.entries_in(usage, sparse, &snapshot, owner, span, left);
-                result = found.map_err(|error| error.to_string()).and_then(|found| {
-                    copied += found.len();
-                    copy.all(found)
+                let left = COPIED_MESSAGES_MAX.saturating_sub(copied + found.as_ref().map_or(0, Vec::len));
+                found = found.and_then(|mut found: Vec<_>| {
+                    found.extend(self.entries_in(usage, sparse, &snapshot, owner, span, left)?);
+                    Ok(found)
                 });
-                if result.is_err() {
-                    break;
+            }
+            copied += found.as_ref().map_or(0, Vec::len);
+            result = found.map_err(|error: index::Error| error.to_string()).and_then(|found| {
+                let bytes: u64 = found.iter().map(|entry| entry.body_bytes + MESSAGE_OVERHEAD_BYTES).sum();
+                if bytes < OWN_FILE_BYTES {
+                    return common.all(queue, found);
                 }
-            }
-            let result = result.and_then(|()| copy.finish());
-            if !copy.done.is_empty() {
-                self.moves.insert(queue, copy.done);
-            }
-            if let Err(error) = result {
-                // The next walk tries again; until then the disk keeps what it has.
-                tracing::warn!(queue = queue.0, error, "messages of sparse segments cannot be moved");
-                return;
-            }
-            queues_count += 1;
-            if copied >= COPIED_MESSAGES_MAX || queues_count >= COPIED_QUEUES_MAX {
-                return;
-            }
+                let mut own = Copy::new(&self.log, queue.0, self.options);
+                let copied = own.all(queue, found).and_then(|()| own.finish());
+                own.tell(&mut self.moves);
+                copied
+            });
+        }
+        let result = result.and_then(|()| common.finish());
+        common.tell(&mut self.moves);
+        if let Err(error) = result {
+            // The next walk tries again; until then the disk keeps what it has.
+            tracing::warn!(error, "messages of sparse segments cannot be moved");
         }
     }
 
@@ -487,30 +496,41 @@ impl Usage {
     }
 }
 
-/// Copies messages of one queue.
-struct Copy<'a> {
-    log: &'a Arc<Log>,
+/// Copies messages to cold files of one owner.
+struct Copy {
+    log: Arc<Log>,
     owner: u64,
     options: Options,
     /// The file being written, and what is in it.
-    file: Option<(ColdWriter, Vec<Relocated>)>,
+    file: Option<(ColdWriter, Vec<(QueueId, Relocated)>)>,
     /// What is in complete files.
-    done: Vec<Relocated>,
+    done: Vec<(QueueId, Relocated)>,
 }
 
-impl Copy<'_> {
-    fn all(&mut self, found: Vec<ColdEntry>) -> Result<(), String> {
-        let (log, mut block) = (self.log, Block::default());
+impl Copy {
+    fn new(log: &Arc<Log>, owner: u64, options: Options) -> Self {
+        Self { log: log.clone(), owner, options, file: None, done: Vec::new() }
+    }
+
+    /// Adds what is in complete files.
+    fn tell(self, moves: &mut HashMap<QueueId, Vec<Relocated>>) {
+        for (queue, moved) in self.done {
+            moves.entry(queue).or_default().push(moved);
+        }
+    }
+
+    fn all(&mut self, queue: QueueId, found: Vec<ColdEntry>) -> Result<(), String> {
+        let (log, mut block) = (self.log.clone(), Block::default());
         for some in found.chunks(READ_MAX) {
             let places: Vec<_> = some.iter().map(|entry| store::Position(entry.place.0)).collect();
             let mut result = Ok(());
             log.read_many(&places, Reading::Once, &mut block, |at, found| {
                 if result.is_ok() {
                     result = match found {
-                        Ok(found) => self.one(&some[at], found.record),
+                        Ok(found) => self.one(queue, &some[at], found.record),
                         // Whoever wants the message is told; what cannot be read stays where it is.
                         Err(error @ ReadError::Corrupt(_)) => {
-                            tracing::error!(%error, queue = self.owner, "a message cannot be moved");
+                            tracing::error!(%error, queue = queue.0, "a message cannot be moved");
                             Ok(())
                         }
                         Err(error) => Err(error.to_string()),
@@ -522,9 +542,9 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn one(&mut self, entry: &ColdEntry, record: Record<'_>) -> Result<(), String> {
+    fn one(&mut self, queue: QueueId, entry: &ColdEntry, record: Record<'_>) -> Result<(), String> {
         let place = if record.head.kind == CHAINED {
-            let (log, mut buffer) = (self.log, Vec::new());
+            let (log, mut buffer) = (self.log.clone(), Vec::new());
             let (kind, version, parts) =
                 chain_of(record.body).ok_or_else(|| format!("position {} is no chain", record.position))?;
             let parts: Vec<_> = parts.collect();
@@ -550,7 +570,7 @@ impl Copy<'_> {
             self.append(record.head, record.body)?
         };
         if let Some((_, moved)) = &mut self.file {
-            moved.push(Relocated { entry: entry.clone(), place: placed(place) });
+            moved.push((queue, Relocated { entry: entry.clone(), place: placed(place) }));
         }
         Ok(())
     }

@@ -342,6 +342,26 @@ fn a_requeued_message_keeps_the_place_that_it_was_moved_to() {
 }
 
 #[test]
+fn a_few_messages_each_of_many_queues_are_moved_into_one_file() {
+    let (rig, mut names) = sparse();
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    while rig.cold_files() == 0 {
+        rig.checkpoint();
+    }
+    assert_eq!(rig.cold_files(), 1);
+    rig.settle_down();
+    let vhost = rig.opened().broker.vhost("/").unwrap();
+    for name in names.drain(..3) {
+        vhost.delete_queue(&name, false, false, None, &mut rig.turn()).unwrap();
+    }
+    rig.settle_down();
+    let rig = rig.reopen();
+    check(&rig, &names);
+    rig.settle_down();
+    assert_eq!(rig.cold_files(), 0);
+}
+
+#[test]
 fn a_purge_and_a_deletion_free_the_disk() {
     let rig = Rig::new();
     for name in ["purged", "deleted"] {
@@ -418,4 +438,29 @@ fn a_record_that_no_cold_file_has_room_for_keeps_its_segments() {
     assert_eq!(rig.drain("slow"), [long]);
     rig.settle_down();
     assert_ne!(rig.opened().log.segments()[0].number, 1);
+}
+
+#[test]
+fn the_meter_tells_what_was_written_and_what_it_takes() {
+    let rig = Rig::new();
+    rig.declare("busy");
+    rig.declare("slow");
+    rig.publish("slow", "old");
+    let before = rig.opened().meter().read();
+    assert_eq!((before.checkpoint_bytes, before.relocated_bytes, before.indexed_count), (0, 0, 0));
+    rig.flow("busy", 800);
+    rig.opened().log.flush().unwrap();
+    let flowed = rig.opened().meter().read();
+    assert!((800 << 10..1200 << 10).contains(&(flowed.log_bytes - before.log_bytes)), "{flowed:?}");
+    assert!(flowed.segments_count > 10 && flowed.disk_bytes >= rig.file_bytes(), "{flowed:?}");
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    rig.settle_down();
+    let settled = rig.opened().meter().read();
+    assert!(settled.checkpoint_bytes > 0, "{settled:?}");
+    assert_eq!((settled.indexed_count, settled.indexed_bytes), (1, 3));
+    // The message, its header and that of its file.
+    assert!((3..8 << 10).contains(&settled.relocated_bytes), "{settled:?}");
+    assert_eq!((settled.cold_count, settled.segments_count), (1, rig.opened().log.segments().len()));
+    let again = rig.reopen().opened().meter().read();
+    assert!(again.log_bytes < 8 << 10 && again.relocated_bytes == 0, "{again:?}");
 }

@@ -9,13 +9,6 @@ use crate::{
     store::{self, Log},
 };
 
-/// The record at `place`, put together if it is in parts. Reads the disk.
-pub(super) fn read_record(log: &Log, place: Position) -> Result<Record, String> {
-    let mut buffer = Vec::new();
-    let record = log.read(store::Position(place.0), &mut buffer).map_err(|error| error.to_string())?;
-    decode(log, record)
-}
-
 /// The messages in the records at `places`, given to `each` with their index. Reads the disk, in long
 /// pieces where places are near each other.
 pub(super) fn read_messages(

@@ -10,10 +10,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, messages, spill::Spill};
+use super::{entries, holds, messages, spill::Spill};
 use crate::{
     broker::{
         Broker,
+        exchange::holds::HoldsRequest,
         message::Message,
         queue::{
             cold::{ColdEntry, Header, Page, PageRequest, Wanted},
@@ -48,8 +49,14 @@ pub(super) struct Pages {
 
 #[derive(Default)]
 struct Requests {
-    waiting: VecDeque<PageRequest>,
+    waiting: VecDeque<Request>,
     is_over: bool,
+}
+
+/// Who wants a page.
+enum Request {
+    Queue(PageRequest),
+    Holds(HoldsRequest),
 }
 
 impl Pages {
@@ -115,7 +122,15 @@ impl Pages {
                 }
             };
             drop(requests);
-            let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
+            let Some(broker) = broker.upgrade() else { continue };
+            let request = match request {
+                Request::Queue(request) => request,
+                Request::Holds(request) => {
+                    holds::answer(&request, &self.index, log, &broker, &mut buffer);
+                    continue;
+                }
+            };
+            let Some(queue) = request.queue.upgrade() else { continue };
             let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
             let page = match files {
                 Some(files) => read(&request, &files.index, &files.log, &mut buffer),
@@ -131,7 +146,12 @@ impl Pages {
 
 impl ColdPages for Pages {
     fn fetch(&self, request: PageRequest) {
-        self.requests.lock().waiting.push_back(request);
+        self.requests.lock().waiting.push_back(Request::Queue(request));
+        self.asked.notify_one();
+    }
+
+    fn fetch_held(&self, request: HoldsRequest) {
+        self.requests.lock().waiting.push_back(Request::Holds(request));
         self.asked.notify_one();
     }
 

@@ -143,6 +143,7 @@ restarts!(
     definitions_survive,
     deleted_definitions_stay_deleted,
     delayed_messages_fire_when_they_are_due,
+    more_delayed_messages_than_memory_keeps_fire_once_and_in_order,
     dedup_windows_are_remembered,
     a_committed_transaction_survives_and_an_open_one_does_not,
     a_dead_lettered_message_stays_so,
@@ -392,6 +393,33 @@ fn delayed_messages_fire_when_they_are_due(rig: &mut Rig) {
     app.publish("q", &body(2));
     let app = rig.restart(app);
     assert_eq!(numbers(&app, "q"), [2], "what has fired does not fire again");
+}
+
+fn more_delayed_messages_than_memory_keeps_fire_once_and_in_order(rig: &mut Rig) {
+    const FIRST: Duration = Duration::from_secs(6);
+    const SECOND: Duration = Duration::from_secs(8);
+    let app = rig.app();
+    app.declare_exchange("delays", "x-delayed-message", &[("x-delayed-type", text("direct"))]);
+    app.declare("q", DURABLE, &[]);
+    app.bind("delays", "k", "q");
+    let started = Instant::now();
+    // Even numbers come second.
+    for number in 0..MANY {
+        let due = if number % 2 == 1 { FIRST } else { SECOND };
+        let delay = due.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let headers = table(&[("x-delay", AMQPValue::LongLongInt(delay.as_millis() as i64))]);
+        app.publish_to("delays", "k", &body(number), persistent().with_headers(headers));
+    }
+    let app = rig.restart(app);
+    until("all are due", || app.ready("q") == Some(MANY));
+    let mut fired = numbers(&app, "q");
+    fired[..MANY as usize / 2].sort_unstable();
+    fired[MANY as usize / 2..].sort_unstable();
+    let (second, first): (Vec<_>, Vec<_>) = (0..MANY).partition(|number| number % 2 == 0);
+    assert_eq!(fired, [first, second].concat());
+    app.publish("q", &body(MANY));
+    let app = rig.restart(app);
+    assert_eq!(numbers(&app, "q"), [MANY], "what has fired does not fire again");
 }
 
 fn dedup_windows_are_remembered(rig: &mut Rig) {

@@ -39,6 +39,15 @@ pub struct QueueId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(pub u64);
 
+/// When a message that an exchange holds back is due, and which it is: they are released in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HoldKey {
+    /// When it is due.
+    pub due: Time,
+    /// Its identity.
+    pub hold: HoldId,
+}
+
 /// Who remembers which messages came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeper {
@@ -130,8 +139,8 @@ pub enum Record {
         vhost: Arc<str>,
         /// Its name.
         exchange: Arc<str>,
-        /// Their identities.
-        holds: Vec<HoldId>,
+        /// Their identities, with the time each was due.
+        holds: Vec<HoldKey>,
     },
     /// An exchange keeps a message for those who bind later; the oldest may have to go for it.
     Kept {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     connections::ConnectionHandle,
+    exchange::holds::HoldsRequest,
     queue::{
         Queue,
         cold::{ColdEntry, Header, PageRequest, Window},
@@ -39,6 +40,10 @@ pub trait ColdPages: Send + Sync {
     /// [`Queue::page_in`](super::queue::Queue::page_in), always, and whoever gives it then calls
     /// [`Waiting::proceed`].
     fn fetch(&self, request: PageRequest);
+
+    /// Has a page of messages read that an exchange holds back, in the same way. The answer comes through
+    /// [`Exchange::page_in`](super::exchange::Exchange::page_in).
+    fn fetch_held(&self, request: HoldsRequest);
 
     /// Reads the index, and may block: only while records are replayed.
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry>;

@@ -509,7 +509,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "store.queue_window_bytes",
         bytes(64 << 10, 1 << 40),
-        "Bytes of bodies that one long queue keeps in memory; the others are read when their turn comes.",
+        "Bytes of bodies that one long queue or delaying exchange keeps in memory; the others are read when due.",
         persistence.queue_window_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
     ),

@@ -24,7 +24,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value as Json;
 
-use super::{Definition, DefinitionKey, Enqueued, HoldId, Keeper, Position, QueueId, Record};
+use super::{Definition, DefinitionKey, Enqueued, HoldId, HoldKey, Keeper, Position, QueueId, Record};
 use crate::broker::{
     access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
     block::{Block, Slice},
@@ -215,7 +215,8 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             begin(RELEASED);
             put_bytes(vhost.as_bytes(), out);
             put_bytes(exchange.as_bytes(), out);
-            put_seqs(holds.iter().map(|hold| hold.0), out);
+            put_seqs(holds.iter().map(|key| key.hold.0), out);
+            put_seqs(holds.iter().map(|key| key.due.0), out);
         }
         Record::Kept { vhost, exchange, message } => {
             begin(KEPT);
@@ -709,6 +710,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn hold_keys(&mut self) -> Result<Vec<HoldKey>, DecodeError> {
+        let (holds, dues) = (self.seqs(HoldId)?, self.seqs(Time)?);
+        let is_whole = holds.len() == dues.len();
+        let keys = holds.into_iter().zip(dues).map(|(hold, due)| HoldKey { due, hold });
+        if is_whole { Ok(keys.collect()) } else { Err(Invalid("messages held back without times")) }
+    }
+
     fn message(&mut self) -> Result<Message, DecodeError> {
         let flags = self.byte()?;
         let is_set = |flag: u8| flags & flag != 0;
@@ -795,7 +803,7 @@ impl<'a> Reader<'a> {
                 due: self.deadline()?,
                 message: self.message()?,
             },
-            RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.seqs(HoldId)? },
+            RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.hold_keys()? },
             KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },
             STREAM_TRIMMED => Record::StreamTrimmed { queue: QueueId(self.number()?), first: self.number()? },
             QUEUE_DECLARED => Record::QueueDeclared {

@@ -39,6 +39,7 @@ use crate::{
     admin::node::Store,
     broker::{
         Broker,
+        exchange::holds::HoldsLook,
         queue::{
             Queue,
             cold::{Look, Window},
@@ -192,6 +193,11 @@ impl Checkpointer {
     }
 
     #[cfg(test)]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    #[cfg(test)]
     pub(super) fn with_reclaimer<T>(&self, act: impl FnOnce(&mut Reclaimer) -> T) -> T {
         act(&mut self.state.lock().reclaimer)
     }
@@ -243,21 +249,16 @@ impl Checkpointer {
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
         let snapshot = is_new.then(|| self.broker.snapshot());
         let gone = self.broker.take_gone_queues();
-        let holds = self.broker.holds().look();
+        let gone_exchanges = self.broker.take_gone_exchanges();
         let mut changes = Changes::new();
         for &(queue, priority_max) in &gone {
             drop_queue(queue, priority_max, &mut changes);
             changes.drop_owner(entries::header_owner(queue));
         }
-        for (&hold, &(due, place)) in &holds.puts {
-            changes.put(entries::hold_key(hold, due), &entries::put_place(place));
-        }
-        for &(due, hold) in &holds.deletes {
-            changes.delete(entries::hold_key(hold, due));
-        }
+        gone_exchanges.iter().for_each(|&exchange| changes.drop_owner(entries::holds_owner(exchange)));
         let window = Window { bytes: self.options.queue_window_bytes, messages: WINDOW_MESSAGES };
         let (mut looked, mut indexed) = (Vec::new(), (0, 0));
-        let mut is_emptied = !gone.is_empty();
+        let mut is_emptied = !gone.is_empty() || !gone_exchanges.is_empty();
         for queue in self.broker.durable_queues() {
             state.reclaimer.tell(&queue, &mut changes);
             let look = queue.look(state.boundary, &window);
@@ -271,12 +272,21 @@ impl Checkpointer {
         }
         self.indexed.0.store(indexed.0, Ordering::Relaxed);
         self.indexed.1.store(indexed.1, Ordering::Relaxed);
+        let mut looked_exchanges = Vec::new();
+        for exchange in self.broker.durable_delays() {
+            state.reclaimer.tell_exchange(&exchange);
+            if let Some(look) = exchange.look(&window) {
+                file_holds(exchange.identity(), &look, &mut changes);
+                looked_exchanges.push(exchange);
+            }
+        }
         let committed = self.commit(covered, snapshot.as_ref(), &mut changes);
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &window));
+        looked_exchanges.iter().for_each(|exchange| exchange.looked(is_committed));
         if let Err(error) = committed {
             self.broker.give_back_gone_queues(gone);
-            self.broker.holds().give_back(holds);
+            self.broker.give_back_gone_exchanges(gone_exchanges);
             return Err(error);
         }
         if let Some(snapshot) = snapshot {
@@ -352,6 +362,17 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
         if entry.has_own_ttl {
             changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
         }
+    }
+}
+
+/// What an exchange has told of the messages that it holds back, as changes of the index.
+fn file_holds(exchange: Position, look: &HoldsLook, changes: &mut Changes) {
+    look.deletes.iter().for_each(|&key| changes.delete(entries::hold_key(exchange, key)));
+    if let Some(head) = look.head {
+        changes.advance_head(entries::HOLDS, entries::holds_owner(exchange), entries::hold_rank(head));
+    }
+    for entry in &look.puts {
+        changes.put(entries::hold_key(exchange, entry.key), &entries::put_hold(entry));
     }
 }
 

@@ -10,31 +10,35 @@ use crate::{
     store::{self, Block, Found, Log, Reading},
 };
 
-/// The record at `place`, put together if it is in parts. Reads the disk.
-pub(super) fn read_record(log: &Log, place: Position) -> Result<Record, String> {
-    let mut buffer = Vec::new();
-    let record = log.read(store::Position(place.0), &mut buffer).map_err(|error| error.to_string())?;
-    decode(log, record)
-}
-
-/// The messages in the records at `places`, given to `each` with their index. Reads the disk, in long
-/// pieces where places are near each other; messages that are not in parts hold the piece that they
-/// were read with, so whoever keeps few of them is to compact them.
+/// The messages in the records at `places`. Reads the disk, in long pieces where places are near each
+/// other, of which messages keep what they share, or a copy where that is less.
 pub(super) fn read_messages(
     log: &Log,
     places: &[store::Position],
     reading: Reading,
     block: &mut Block,
-    mut each: impl FnMut(usize, Result<Message, String>),
-) {
-    log.read_many(places, reading, block, |index, found| {
+) -> Result<Vec<Message>, String> {
+    let mut read = Vec::with_capacity(places.len());
+    let mut failure = None;
+    log.read_many(places, reading, block, |_, found| {
         let message = found.map_err(|error| error.to_string()).and_then(|found| {
-            let position = found.record.position;
             let record = decode_found(log, &found)?;
+            let position = found.record.position;
             record.message().cloned().ok_or_else(|| format!("the record at position {position} has no message"))
         });
-        each(index, message);
+        match message {
+            Ok(message) => read.push(message),
+            Err(error) => failure = failure.take().or(Some(error)),
+        }
     });
+    match failure {
+        Some(error) => Err(error),
+        None => {
+            // Only now it is seen how many of the bytes that were read are wanted.
+            read.iter_mut().for_each(Message::compact);
+            Ok(read)
+        }
+    }
 }
 
 fn decode_found(log: &Log, found: &Found<'_>) -> Result<Record, String> {

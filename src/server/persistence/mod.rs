@@ -11,6 +11,7 @@ mod ahead;
 mod backup;
 mod checkpoint;
 mod entries;
+mod holds;
 mod journal;
 mod messages;
 mod meter;
@@ -39,11 +40,11 @@ pub use meter::StoreMeter;
 
 use super::{clock, listen::StartError, options::Persistence};
 use crate::{
-    broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
+    broker::{self, Broker, recovery::Replay, time::Time},
     store::{
         self, Log, Owner, Space, Store,
         disk::{Disk, RealDisk},
-        index::{Index, Rank},
+        index::Index,
     },
 };
 use checkpoint::{Checkpointer, note_of, snapshot_of};
@@ -132,7 +133,6 @@ fn open_on(
     let epoch = recovered.epoch().max(1);
     let log = Arc::new(recovered.start(epoch, watcher.clone()).map_err(other)?);
     log.set_time(clock::now().0);
-    hold(&index, &log, &mut replay)?;
     let replayed = replay.finish(clock::now());
     let chain_bytes_max = reader.chain_bytes_max.max(note.as_ref().map_or(0, |note| note.chain_bytes_max));
     let long_body_min = note.as_ref().map_or(u64::MAX, |note| note.long_body_min);
@@ -191,22 +191,6 @@ fn spill_in(data_dir: &Path, persistence: &Persistence) -> Option<Arc<Spill>> {
     spill
         .inspect_err(|error| tracing::error!(%error, "no messages can be spilled: the old files cannot be removed"))
         .ok()
-}
-
-/// Has exchanges hold again what the index says they do.
-fn hold(index: &Index, log: &Log, replay: &mut Replay<'_>) -> Result<(), StartError> {
-    let mut scan = index.scan(entries::HOLDS, 0, Rank::MIN);
-    while let Some((rank, value)) = scan.next_entry().map_err(other)? {
-        let place = entries::place(value).ok_or_else(|| other("the index has a message held back without a place"))?;
-        let mut failure = None;
-        let is_known = replay.hold(HoldId(rank.seq), Time(rank.order), place, || {
-            messages::read_record(log, place).map_err(|error| failure = Some(error)).ok()
-        });
-        if !is_known {
-            return Err(other(failure.unwrap_or_else(|| format!("position {} has no message held back", place.0))));
-        }
-    }
-    Ok(())
 }
 
 impl Opened {

@@ -12,12 +12,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     ahead::{Ahead, Answer, Edition},
-    entries, messages,
+    entries, holds, messages,
     spill::Spill,
 };
 use crate::{
     broker::{
         Broker,
+        exchange::holds::HoldsRequest,
         message::Message,
         queue::{
             Queue,
@@ -52,10 +53,14 @@ pub(super) struct Pages {
 }
 
 /// What a thread is to read.
-struct Job {
-    request: PageRequest,
-    /// Nobody has asked for it yet.
-    is_ahead: bool,
+enum Job {
+    Page {
+        request: PageRequest,
+        /// Nobody has asked for it yet.
+        is_ahead: bool,
+    },
+    /// What an exchange holds back.
+    Holds(HoldsRequest),
 }
 
 #[derive(Default)]
@@ -128,13 +133,21 @@ impl Pages {
                 }
             };
             drop(requests);
-            let (Some(queue), Some(broker)) = (job.request.queue.upgrade(), broker.upgrade()) else {
-                if job.is_ahead {
-                    self.requests.lock().ahead.give_up(&job.request);
+            let Some(broker) = broker.upgrade() else { return };
+            let (request, is_ahead) = match job {
+                Job::Page { request, is_ahead } => (request, is_ahead),
+                Job::Holds(request) => {
+                    holds::answer(&request, &self.index, log, &broker, &mut block);
+                    continue;
+                }
+            };
+            let Some(queue) = request.queue.upgrade() else {
+                if is_ahead {
+                    self.requests.lock().ahead.give_up(&request);
                 }
                 continue;
             };
-            let Some((request, page)) = self.page(job, &queue, log, &mut block) else { continue };
+            let Some((request, page)) = self.page(request, is_ahead, &queue, log, &mut block) else { continue };
             if !queue.is_stream() {
                 self.begin_ahead(&request, &page);
             }
@@ -145,22 +158,29 @@ impl Pages {
         }
     }
 
-    /// A page that was asked for, if this job has one now.
-    fn page(&self, job: Job, queue: &Queue, log: &Log, block: &mut Block) -> Option<(PageRequest, Page)> {
+    /// A page that was asked for, if there is one now.
+    fn page(
+        &self,
+        request: PageRequest,
+        is_ahead: bool,
+        queue: &Queue,
+        log: &Log,
+        block: &mut Block,
+    ) -> Option<(PageRequest, Page)> {
         if queue.is_stream() {
             // Its readers each go their own way, and others want the same.
-            let page = self.read(&job.request, queue, log, Reading::Shared, block);
-            return Some((job.request, page));
+            let page = self.read(&request, queue, log, Reading::Shared, block);
+            return Some((request, page));
         }
-        let request = if job.is_ahead {
-            let page = self.read(&job.request, queue, log, Reading::Once, block);
-            match self.requests.lock().ahead.finish(&job.request, page)? {
+        let request = if is_ahead {
+            let page = self.read(&request, queue, log, Reading::Once, block);
+            match self.requests.lock().ahead.finish(&request, page)? {
                 (request, Some(page)) => return Some((request, page)),
                 (request, None) => request,
             }
         } else {
             let edition = self.edition();
-            match self.requests.lock().ahead.answer(job.request, edition) {
+            match self.requests.lock().ahead.answer(request, edition) {
                 Answer::Page(request, page) => return Some((request, page)),
                 Answer::Later => return None,
                 Answer::Read(request) => request,
@@ -182,7 +202,7 @@ impl Pages {
         let edition = self.edition();
         let mut requests = self.requests.lock();
         if let Some(request) = requests.ahead.begin(request, page, edition) {
-            requests.waiting.push_back(Job { request, is_ahead: true });
+            requests.waiting.push_back(Job::Page { request, is_ahead: true });
             self.asked.notify_one();
         }
     }
@@ -198,7 +218,12 @@ impl Pages {
 
 impl ColdPages for Pages {
     fn fetch(&self, request: PageRequest) {
-        self.requests.lock().waiting.push_back(Job { request, is_ahead: false });
+        self.requests.lock().waiting.push_back(Job::Page { request, is_ahead: false });
+        self.asked.notify_one();
+    }
+
+    fn fetch_held(&self, request: HoldsRequest) {
+        self.requests.lock().waiting.push_back(Job::Holds(request));
         self.asked.notify_one();
     }
 
@@ -302,17 +327,6 @@ fn with_messages(
     block: &mut Block,
 ) -> Result<Vec<(ColdEntry, Message)>, String> {
     let places: Vec<_> = found.iter().map(|entry| store::Position(entry.place.0)).collect();
-    let mut read: Vec<Option<Message>> = Vec::new();
-    read.resize_with(found.len(), || None);
-    let mut failure = None;
-    messages::read_messages(log, &places, reading, block, |index, message| match message {
-        Ok(message) => read[index] = Some(message),
-        Err(error) => failure = failure.take().or(Some(error)),
-    });
-    // Now that it is seen how many of the pieces' bytes are wanted.
-    read.iter_mut().flatten().for_each(Message::compact);
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(found.into_iter().zip(read).filter_map(|(entry, message)| Some((entry, message?))).collect()),
-    }
+    let read = messages::read_messages(log, &places, reading, block)?;
+    Ok(found.into_iter().zip(read).collect())
 }

@@ -1,6 +1,8 @@
 //! A broker on a directory with tiny segments, with checkpoints made by hand: what is given up of the
 //! log, what is moved, and what a crash in between leaves.
 
+mod holds;
+
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use tempfile::TempDir;

@@ -18,6 +18,7 @@ use crate::broker::{
     Broker, Options,
     connections::ConnectionId,
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
+    exchange::holds::HoldsRequest,
     message::Message,
     queue::{Queue, stream::Summary},
     record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
@@ -187,6 +188,8 @@ impl ColdPages for Store {
     fn fetch(&self, request: PageRequest) {
         self.asked.lock().push((request, None));
     }
+
+    fn fetch_held(&self, _: HoldsRequest) {}
 
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
         self.index.lock().tree.get(&(queue, level, seq)).cloned()

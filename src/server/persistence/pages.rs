@@ -10,7 +10,10 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, messages, spill::Spill};
+use super::{
+    entries, messages,
+    spill::{Files, Spill},
+};
 use crate::{
     broker::{
         Broker,
@@ -37,7 +40,7 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
-    /// Where the messages of queues are that are in no log.
+    /// Where the messages are that are in no log.
     spill: Option<Arc<Spill>>,
     /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
@@ -116,9 +119,13 @@ impl Pages {
             };
             drop(requests);
             let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
-            let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
+            let files = self.spill.as_ref().filter(|_| request.is_in_spill).and_then(|spill| spill.files());
             let page = match files {
-                Some(files) => read(&request, &files.index, &files.log, &mut buffer),
+                Some(files) if request.is_in_log => {
+                    let half = request.halved();
+                    self.read_kept(&half, log, &mut buffer).merge(read_spilled(&half, files, &mut buffer))
+                }
+                Some(files) => read_spilled(&request, files, &mut buffer),
                 None => self.read_kept(&request, log, &mut buffer),
             };
             let mut turn = Turn::new(&broker, clock::now());
@@ -158,6 +165,15 @@ impl ColdPages for Pages {
         }
         segments
     }
+}
+
+/// Reads what was spilled.
+fn read_spilled(request: &PageRequest, files: &Files, buffer: &mut Vec<u8>) -> Page {
+    let mut page = read(request, &files.index, &files.log, buffer);
+    for (entry, _) in page.result.iter_mut().flatten() {
+        entry.place = entry.place.in_spill();
+    }
+    page
 }
 
 fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -> Page {

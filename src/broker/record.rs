@@ -30,7 +30,8 @@ impl Position {
     /// Of what is in no log. No record begins there.
     pub const NONE: Self = Self(0);
 
-    const SPILLED: u64 = 1 << 63;
+    /// No log gets that long, and its cold files have the bit above it set, too.
+    const SPILLED: u64 = 1 << 62;
 
     /// That place in the files of what is in no log.
     pub const fn in_spill(self) -> Self {
@@ -39,10 +40,10 @@ impl Position {
 
     /// Whether it is a place in the files of what is in no log.
     pub const fn is_in_spill(self) -> bool {
-        self.0 & Self::SPILLED != 0
+        self.0 & Self::SPILLED != 0 && self.0 >> 63 == 0
     }
 
-    /// As those files themselves have it.
+    /// Such a place as those files themselves have it.
     pub const fn plain(self) -> Self {
         Self(self.0 & !Self::SPILLED)
     }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::cold::{ColdFile, ColdWriter};
 use super::error::{Corruption, Failure, ReadError, Refused};
 use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, Record, StoreId};
+use super::reader::{Block, Found, Reading};
 use super::segments::SegmentInfo;
 use super::shared::Shared;
 
@@ -171,10 +172,11 @@ impl Log {
     pub fn read_many(
         &self,
         positions: &[Position],
-        buffer: &mut Vec<u8>,
-        each: impl FnMut(usize, Result<Record<'_>, ReadError>),
+        reading: Reading,
+        block: &mut Block,
+        each: impl FnMut(usize, Result<Found<'_>, ReadError>),
     ) {
-        self.shared.read_many(positions, buffer, each);
+        self.shared.read_many(positions, reading, block, each);
     }
 
     /// The segments of the log, oldest first; the last is being written.

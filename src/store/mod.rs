@@ -126,5 +126,6 @@ pub use error::{Corruption, Failure, OpenError, ReadError, Refused};
 pub use format::{BatchHeader, FORMAT_VERSION, Head, LOST, Position, Record, StoreId};
 pub use log::{Admission, Appended, Log, Owner, Space};
 pub use options::{Options, OutOfBounds, Sync};
+pub use reader::{Block, Found, Reading};
 pub use recovery::{Recovered, Store, Torn};
 pub use segments::SegmentInfo;

@@ -58,7 +58,7 @@ pub(super) struct Shared {
     /// Cold files may have numbers up to this one. Taken before `segments`, and held while a higher one is
     /// written down.
     pub(super) cold_reserved: Mutex<u32>,
-    files: Mutex<Vec<(Position, Arc<dyn File>)>>,
+    files: Mutex<Vec<((Position, Access), Arc<dyn File>)>>,
     failure: OnceLock<Failure>,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -301,7 +301,7 @@ impl Shared {
             self.chores.notify_one();
         }
         drop(guard);
-        self.files.lock().retain(|(key, _)| !released.contains(key));
+        self.files.lock().retain(|((first, _), _)| !released.contains(first));
         released.len()
     }
 
@@ -314,16 +314,17 @@ impl Shared {
             self.chores.notify_one();
         }
         drop(segments);
-        self.files.lock().retain(|(key, _)| *key != Position::cold(file, 0));
+        self.forget_file(Position::cold(file, 0));
         is_known
     }
 
-    /// An open file to read from; `key` is the first position in it.
-    pub(super) fn file(&self, key: Position, path: &Path) -> io::Result<Arc<dyn File>> {
+    /// An open file to read from; `first` is the first position in it.
+    pub(super) fn file(&self, first: Position, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let key = (first, access);
         if let Some((_, file)) = self.files.lock().iter().find(|(known, _)| *known == key) {
             return Ok(file.clone());
         }
-        let file: Arc<dyn File> = self.disk.open(path, Access::Read)?.into();
+        let file: Arc<dyn File> = self.disk.open(path, access)?.into();
         let mut files = self.files.lock();
         if files.len() >= OPEN_FILES_MAX {
             files.remove(0);
@@ -332,8 +333,8 @@ impl Shared {
         Ok(file)
     }
 
-    pub(super) fn forget_file(&self, key: Position) {
-        self.files.lock().retain(|(known, _)| *known != key);
+    pub(super) fn forget_file(&self, first: Position) {
+        self.files.lock().retain(|((known, _), _)| *known != first);
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

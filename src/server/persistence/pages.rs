@@ -29,7 +29,7 @@ use crate::{
     },
     server::clock,
     store::{
-        self, Log,
+        self, Block, Log, Reading,
         index::{self, Index, Rank, Snapshot},
     },
 };
@@ -92,20 +92,20 @@ impl Pages {
     }
 
     /// Reads what the log and its index have.
-    fn read_kept(&self, request: &PageRequest, log: &Log, buffer: &mut Vec<u8>) -> Page {
+    fn read_kept(&self, request: &PageRequest, log: &Log, reading: Reading, block: &mut Block) -> Page {
         let number = || self.index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
         let mut seen = number();
-        let mut page = read(request, &self.index, log, buffer);
+        let mut page = read(request, &self.index, log, reading, block);
         // A message that was moved meanwhile is no longer where it was.
         while page.result.is_err() && number() != seen {
             seen = number();
-            page = read(request, &self.index, log, buffer);
+            page = read(request, &self.index, log, reading, block);
         }
         page
     }
 
     fn run(&self, log: &Log, broker: &Weak<Broker>) {
-        let mut buffer = Vec::new();
+        let mut block = Block::default();
         loop {
             let mut requests = self.requests.lock();
             let request = loop {
@@ -119,14 +119,16 @@ impl Pages {
             };
             drop(requests);
             let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
+            // Other readers of a stream want the same.
+            let reading = if queue.is_stream() { Reading::Shared } else { Reading::Once };
             let files = self.spill.as_ref().filter(|_| request.is_in_spill).and_then(|spill| spill.files());
             let page = match files {
                 Some(files) if request.is_in_log => {
                     let half = request.halved();
-                    self.read_kept(&half, log, &mut buffer).merge(read_spilled(&half, files, &mut buffer))
+                    self.read_kept(&half, log, reading, &mut block).merge(read_spilled(&half, files, &mut block))
                 }
-                Some(files) => read_spilled(&request, files, &mut buffer),
-                None => self.read_kept(&request, log, &mut buffer),
+                Some(files) => read_spilled(&request, files, &mut block),
+                None => self.read_kept(&request, log, reading, &mut block),
             };
             let mut turn = Turn::new(&broker, clock::now());
             queue.page_in(page, &mut turn);
@@ -168,15 +170,15 @@ impl ColdPages for Pages {
 }
 
 /// Reads what was spilled.
-fn read_spilled(request: &PageRequest, files: &Files, buffer: &mut Vec<u8>) -> Page {
-    let mut page = read(request, &files.index, &files.log, buffer);
+fn read_spilled(request: &PageRequest, files: &Files, block: &mut Block) -> Page {
+    let mut page = read(request, &files.index, &files.log, Reading::Once, block);
     for (entry, _) in page.result.iter_mut().flatten() {
         entry.place = entry.place.in_spill();
     }
     page
 }
 
-fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -> Page {
+fn read(request: &PageRequest, index: &Index, log: &Log, reading: Reading, block: &mut Block) -> Page {
     let snapshot = index.snapshot();
     let found = match request.wanted {
         Wanted::Front { level, from, to, messages_max, bytes_max } => {
@@ -189,7 +191,7 @@ fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -
         }
     };
     let (result, next, next_deadline) = match found {
-        Ok((entries, next, next_deadline)) => (with_messages(log, entries, buffer), next, next_deadline),
+        Ok((entries, next, next_deadline)) => (with_messages(log, entries, reading, block), next, next_deadline),
         Err(error) => (Err(error.to_string()), None, Time::NEVER),
     };
     Page { generation: request.generation, wanted: request.wanted, result, next, next_deadline }
@@ -244,15 +246,22 @@ fn expired(
     Ok((found, Time::NEVER))
 }
 
-fn with_messages(log: &Log, found: Found, buffer: &mut Vec<u8>) -> Result<Vec<(ColdEntry, Message)>, String> {
+fn with_messages(
+    log: &Log,
+    found: Found,
+    reading: Reading,
+    block: &mut Block,
+) -> Result<Vec<(ColdEntry, Message)>, String> {
     let places: Vec<_> = found.iter().map(|entry| store::Position(entry.place.0)).collect();
     let mut read: Vec<Option<Message>> = Vec::new();
     read.resize_with(found.len(), || None);
     let mut failure = None;
-    messages::read_messages(log, &places, buffer, |index, message| match message {
+    messages::read_messages(log, &places, reading, block, |index, message| match message {
         Ok(message) => read[index] = Some(message),
         Err(error) => failure = failure.take().or(Some(error)),
     });
+    // Now that it is seen how many of the pieces' bytes are wanted.
+    read.iter_mut().flatten().for_each(Message::compact);
     match failure {
         Some(error) => Err(error),
         None => Ok(found.into_iter().zip(read).filter_map(|(entry, message)| Some((entry, message?))).collect()),

@@ -36,7 +36,7 @@ use crate::{
         record::{Position, QueueId},
     },
     store::{
-        self, ColdWriter, Head, Log, ReadError, Record, SegmentInfo,
+        self, Block, ColdWriter, Head, Log, ReadError, Reading, Record, SegmentInfo,
         index::{self, Changes, Index, Rank, Snapshot},
     },
 };
@@ -500,14 +500,14 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn all(&mut self, found: Vec<ColdEntry>) -> Result<(), String> {
-        let (log, mut buffer) = (self.log, Vec::new());
+        let (log, mut block) = (self.log, Block::default());
         for some in found.chunks(READ_MAX) {
             let places: Vec<_> = some.iter().map(|entry| store::Position(entry.place.0)).collect();
             let mut result = Ok(());
-            log.read_many(&places, &mut buffer, |at, record| {
+            log.read_many(&places, Reading::Once, &mut block, |at, found| {
                 if result.is_ok() {
-                    result = match record {
-                        Ok(record) => self.one(&some[at], record),
+                    result = match found {
+                        Ok(found) => self.one(&some[at], found.record),
                         // Whoever wants the message is told; what cannot be read stays where it is.
                         Err(error @ ReadError::Corrupt(_)) => {
                             tracing::error!(%error, queue = self.owner, "a message cannot be moved");

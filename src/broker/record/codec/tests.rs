@@ -242,8 +242,8 @@ proptest! {
         let mut out = Vec::new();
         put(n as u64, &mut out);
         put_signed(n, &mut out);
-        let mut reader = Reader(&out);
-        prop_assert_eq!((reader.number(), reader.signed(), reader.0.len()), (Ok(n as u64), Ok(n), 0));
+        let mut reader = Reader { rest: &out, block: None };
+        prop_assert_eq!((reader.number(), reader.signed(), reader.rest.len()), (Ok(n as u64), Ok(n), 0));
     }
 }
 

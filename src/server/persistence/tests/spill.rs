@@ -18,7 +18,7 @@ fn fill(rig: &Rig, queue: &str, ttl_ms: Option<u64>) {
     for number in 0..2 * EACH {
         let body = name(number);
         let mut message = Message::build("", queue.as_bytes(), b"", (0, 0), body.as_bytes());
-        message.traits.persistent = number % 2 == 0;
+        message.traits.persistent = number.is_multiple_of(2);
         message.traits.priority = (number / 100 % 3) as u8;
         message.traits.ttl = ttl_ms.into();
         rig.queue(queue).publish([message].into_iter(), &mut rig.turn(), &mut Vec::new());
@@ -44,7 +44,7 @@ fn drain_in_order(rig: &Rig, queue: &str) -> usize {
         let body = String::from_utf8(got.message.body_to_vec()).unwrap();
         let number: u64 = body[..5].parse().unwrap();
         assert_eq!(body, name(number));
-        assert_eq!(got.message.traits.persistent, number % 2 == 0);
+        assert_eq!(got.message.traits.persistent, number.is_multiple_of(2));
         let before = last.insert(got.message.traits.priority, number);
         assert!(before < Some(number), "{number} after {before:?}");
         count += 1;

@@ -281,12 +281,12 @@ impl Broker {
         self.cold_pages.get()
     }
 
-    /// Has somebody told of long queues that are in no log. Pages are read by [`Self::cold_pages`].
+    /// Has somebody told of long queues with messages that are in no log. Pages are read by [`Self::cold_pages`].
     pub fn attach_spill(&self, spill: Arc<dyn Spill>) {
         assert!(self.spill.set(spill).is_ok(), "a broker has one spill");
     }
 
-    /// Who is told of long queues that are in no log.
+    /// Who is told of long queues with messages that are in no log.
     #[inline]
     pub(in crate::broker) fn spill(&self) -> Option<&Arc<dyn Spill>> {
         self.spill.get()

@@ -29,6 +29,24 @@ pub struct Position(pub u64);
 impl Position {
     /// Of what is in no log. No record begins there.
     pub const NONE: Self = Self(0);
+
+    /// No log gets that long, and its cold files have the bit above it set, too.
+    const SPILLED: u64 = 1 << 62;
+
+    /// That place in the files of what is in no log.
+    pub const fn in_spill(self) -> Self {
+        Self(self.0 | Self::SPILLED)
+    }
+
+    /// Whether it is a place in the files of what is in no log.
+    pub const fn is_in_spill(self) -> bool {
+        self.0 & Self::SPILLED != 0 && self.0 >> 63 == 0
+    }
+
+    /// Such a place as those files themselves have it.
+    pub const fn plain(self) -> Self {
+        Self(self.0 & !Self::SPILLED)
+    }
 }
 
 /// Identity of a queue in records; never reused.

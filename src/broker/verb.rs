@@ -60,7 +60,7 @@ pub trait Spill: Send + Sync {
     /// What a queue may have in memory without being told of.
     fn window(&self) -> Window;
 
-    /// A queue has more in memory than that, by half of it or more. Told under the queue's lock, once
+    /// A queue has more in memory than that, by half of it or more, and half of it or more is in no log. Told under the queue's lock, once
     /// until [`Queue::overflow`] has been asked: neither blocks nor reads.
     fn overflows(&self, queue: &Arc<Queue>);
 }

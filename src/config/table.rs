@@ -523,7 +523,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "store.spill",
         Rule::OneOf(&["on", "off"]),
-        "Whether long queues that are in no log leave memory for files, which are removed at start.",
+        "Whether messages of long queues that are in no log leave memory for files, which are removed at start.",
         persistence.spill = |parsed| parsed.text() == "on",
         |spill| if *spill { "on".into() } else { "off".into() }
     ),

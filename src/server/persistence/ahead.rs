@@ -130,7 +130,7 @@ mod tests {
 
     fn request(from: u64, generation: u64) -> PageRequest {
         let wanted = Wanted::Front { level: 0, from, to: 100, messages_max: 10, bytes_max: 10 };
-        PageRequest { queue: Weak::new(), id: QueueId(7), generation, wanted }
+        PageRequest { queue: Weak::new(), id: QueueId(7), generation, wanted, is_in_log: true, is_in_spill: false }
     }
 
     fn page(of: &PageRequest, next: Option<u64>) -> Page {

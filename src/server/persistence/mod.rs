@@ -4,7 +4,7 @@
 //! data directory
 //!   log/      the segments of the log ([`crate::store`])
 //!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
-//!   spill/    messages of long queues that are in no log; emptied at start
+//!   spill/    of long queues, the messages that are in no log; emptied at start
 //! ```
 
 mod ahead;

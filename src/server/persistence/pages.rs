@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{
     ahead::{Ahead, Answer, Edition},
     entries, holds, messages,
-    spill::Spill,
+    spill::{Files, Spill},
 };
 use crate::{
     broker::{
@@ -43,7 +43,7 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
-    /// Where the messages of queues are that are in no log.
+    /// Where the messages are that are in no log.
     spill: Option<Arc<Spill>>,
     /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
@@ -169,11 +169,11 @@ impl Pages {
     ) -> Option<(PageRequest, Page)> {
         if queue.is_stream() {
             // Its readers each go their own way, and others want the same.
-            let page = self.read(&request, queue, log, Reading::Shared, block);
+            let page = self.read(&request, log, Reading::Shared, block);
             return Some((request, page));
         }
         let request = if is_ahead {
-            let page = self.read(&request, queue, log, Reading::Once, block);
+            let page = self.read(&request, log, Reading::Once, block);
             match self.requests.lock().ahead.finish(&request, page)? {
                 (request, Some(page)) => return Some((request, page)),
                 (request, None) => request,
@@ -186,14 +186,18 @@ impl Pages {
                 Answer::Read(request) => request,
             }
         };
-        let page = self.read(&request, queue, log, Reading::Once, block);
+        let page = self.read(&request, log, Reading::Once, block);
         Some((request, page))
     }
 
-    fn read(&self, request: &PageRequest, queue: &Queue, log: &Log, reading: Reading, block: &mut Block) -> Page {
-        let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
+    fn read(&self, request: &PageRequest, log: &Log, reading: Reading, block: &mut Block) -> Page {
+        let files = self.spill.as_ref().filter(|_| request.is_in_spill).and_then(|spill| spill.files());
         match files {
-            Some(files) => read(request, &files.index, &files.log, reading, block),
+            Some(files) if request.is_in_log => {
+                let half = request.halved();
+                self.read_kept(&half, log, reading, block).merge(read_spilled(&half, files, block))
+            }
+            Some(files) => read_spilled(request, files, block),
             None => self.read_kept(request, log, reading, block),
         }
     }
@@ -250,6 +254,15 @@ impl ColdPages for Pages {
         }
         segments
     }
+}
+
+/// Reads what was spilled.
+fn read_spilled(request: &PageRequest, files: &Files, block: &mut Block) -> Page {
+    let mut page = read(request, &files.index, &files.log, Reading::Once, block);
+    for (entry, _) in page.result.iter_mut().flatten() {
+        entry.place = entry.place.in_spill();
+    }
+    page
 }
 
 fn read(request: &PageRequest, index: &Index, log: &Log, reading: Reading, block: &mut Block) -> Page {

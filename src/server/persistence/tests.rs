@@ -24,6 +24,8 @@ use crate::{
     store::{self, Sync, index},
 };
 
+mod spill;
+
 const SEGMENT_BYTES: u64 = 64 << 10;
 const SLACK_BYTES: u64 = 4 * SEGMENT_BYTES;
 

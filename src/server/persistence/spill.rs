@@ -224,7 +224,9 @@ impl Spill {
         let is_written = |written: &Written| written.places.iter().any(|(_, places)| !places.is_empty());
         let left = written.into_values().filter(|written| is_written(written) && written.queue.outgrows(&self.window));
         let again = again.into_values().chain(left.map(|written| written.queue));
-        self.signal.lock().overflowing.extend(again.map(|queue| Arc::downgrade(&queue)));
+        // A queue tells of itself under its lock: none may be taken under that of the signal.
+        let again: Vec<_> = again.map(|queue| Arc::downgrade(&queue)).collect();
+        self.signal.lock().overflowing.extend(again);
         filed?;
         failure.map_or(Ok(()), Err)
     }

@@ -30,14 +30,21 @@ pub(crate) fn decode(body: &[u8]) -> Option<MessageId> {
         seq: u64::from_be_bytes(*seq),
     };
     let is_whole = u32::from_be_bytes(*length) as usize == rest.len();
-    (is_whole && rest.iter().copied().eq(filler(message, rest.len()))).then_some(message)
+    (is_whole && rest == filler(message, rest.len())).then_some(message)
 }
 
-fn filler(message: MessageId, bytes: usize) -> impl Iterator<Item = u8> {
+fn filler(message: MessageId, bytes: usize) -> Vec<u8> {
     let name = (u64::from(message.cycle) << 32) | u64::from(message.publisher);
     let mut rng = Rng::new(Rng::new(name).next() ^ message.seq);
-    std::iter::repeat_with(move || rng.next().to_le_bytes()).flatten().take(bytes)
+    let mut filler = vec![0; bytes];
+    for chunk in filler.chunks_mut(8) {
+        chunk.copy_from_slice(&rng.next().to_le_bytes()[..chunk.len()]);
+    }
+    filler
 }
+
+/// Of messages that fill segments of the log.
+pub(crate) const BULK_BYTES: usize = 40_000;
 
 /// Mostly small ones, and a few that a log treats differently.
 pub(crate) fn filler_bytes(rng: &mut Rng) -> usize {

@@ -10,8 +10,9 @@
 //!   dead-lettered without a cause, purged and back, or durably settled and back;
 //! - one copy: within one run of the broker a message comes again only if it was requeued; after a
 //!   crash it may come again until it is durably settled. Unconfirmed ones come once or not at all;
-//! - order: messages of one publisher come in the order of their publishing, where nothing was
-//!   requeued between;
+//! - order: messages of one publisher and one priority come in the order of their publishing, where
+//!   nothing was requeued between; a sole reader after a crash gets higher priorities first;
+//! - transient messages, confirmed or not, may vanish in a crash, and come after none;
 //! - an honest flag: what was delivered before says so. What was not may say so too, but only for
 //!   [`AHEAD_MAX`] messages a queue and crash, since a broker need not note each delivery. A flag that
 //!   is missing is told apart by whether the log had the delivery for certain when the broker was
@@ -20,7 +21,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::history::{Event, MessageId, Outcome, Place, QueueId, Reason, StreamId, Topology, TxId, WipeId, Wiping};
+use crate::history::{
+    Event, MessageId, Outcome, Place, QueueId, Reason, StreamId, Topology, Traits, TxId, WipeId, Wiping,
+};
 
 /// What a history came to.
 #[derive(Debug, Default)]
@@ -34,11 +37,14 @@ pub(crate) struct Verdict {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) published: usize,
-    /// By a confirm or by the answer to a commit.
+    /// By a confirm or by the answer to a commit; without transient ones.
     pub(crate) promised: usize,
+    /// Transient messages that were confirmed, and those of them that never came.
+    pub(crate) transient: usize,
+    pub(crate) transient_vanished: usize,
     pub(crate) delivered: usize,
     pub(crate) redelivered: usize,
-    /// Delivered, not promised.
+    /// Delivered, not confirmed.
     pub(crate) recovered: usize,
     /// Said to be redelivered, and were not seen before.
     pub(crate) ahead: usize,
@@ -74,6 +80,10 @@ pub(crate) enum Violation {
     Duplicated(Place),
     /// After the second, which was published later.
     Reordered(Place, u64),
+    /// After another one that was there as well and has this lower priority.
+    Overtaken(Place, u8),
+    /// Transient, and there after a crash.
+    Undead(Place),
     /// Delivered before, as the log knew for certain, and does not say so.
     Dishonest(Place),
     /// Delivered before, perhaps too late for the log, and does not say so.
@@ -106,6 +116,7 @@ struct Published {
     /// Crashes before.
     run: usize,
     queues: Vec<QueueId>,
+    traits: Traits,
     tx: Option<TxId>,
 }
 
@@ -155,7 +166,7 @@ struct Wipe {
     over_at: Option<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Stream {
     at: usize,
     queue: QueueId,
@@ -168,6 +179,8 @@ struct Checker<'a> {
     roots: Vec<usize>,
     published: HashMap<MessageId, Published>,
     promised_at: HashMap<MessageId, usize>,
+    /// Transient messages whose confirm came.
+    confirmed: HashSet<MessageId>,
     lives: BTreeMap<LifeId, Life>,
     streams: HashMap<StreamId, Stream>,
     txs: BTreeMap<TxId, Tx>,
@@ -183,6 +196,7 @@ impl<'a> Checker<'a> {
             roots: roots(topology),
             published: HashMap::new(),
             promised_at: HashMap::new(),
+            confirmed: HashSet::new(),
             lives: BTreeMap::new(),
             streams: HashMap::new(),
             txs: BTreeMap::new(),
@@ -212,16 +226,22 @@ impl<'a> Checker<'a> {
     fn take(&mut self, at: usize, event: &Event) {
         let run = self.runs;
         match event {
-            Event::Publish { message, queues, tx } => {
+            Event::Publish { message, queues, traits, tx } => {
                 let roots: HashSet<_> = queues.iter().map(|queue| self.roots[queue.0]).collect();
                 assert_eq!(roots.len(), queues.len(), "a message enters a loop of queues at one place");
                 if let Some(tx) = tx {
                     self.tx(*tx).publishes.extend(queues.iter().map(|&queue| (*message, queue)));
                 }
-                let published = Published { at, run, queues: queues.clone(), tx: *tx };
+                let published = Published { at, run, queues: queues.clone(), traits: *traits, tx: *tx };
                 assert!(self.published.insert(*message, published).is_none(), "a message is published once");
             }
-            Event::Confirmed { message } => _ = self.promised_at.insert(*message, at),
+            Event::Confirmed { message } => {
+                if self.traits(*message).is_transient {
+                    self.confirmed.insert(*message);
+                } else {
+                    self.promised_at.insert(*message, at);
+                }
+            }
             Event::Nacked { .. } | Event::RolledBack { .. } => {}
             Event::Opened { stream, queue, is_sole } => {
                 self.streams.insert(*stream, Stream { at, queue: *queue, is_sole: *is_sole });
@@ -289,6 +309,10 @@ impl<'a> Checker<'a> {
         self.txs.entry(tx).or_default()
     }
 
+    fn traits(&self, message: MessageId) -> Traits {
+        self.published.get(&message).map_or_else(Traits::default, |published| published.traits)
+    }
+
     fn life_id(&self, place: &Place) -> LifeId {
         let root = self.roots[place.queue.0];
         let queues = self.published.get(&place.message).map_or(&[][..], |published| &published.queues);
@@ -332,12 +356,16 @@ impl<'a> Checker<'a> {
         }
         let deliveries = || self.lives.values().flat_map(|life| &life.deliveries);
         let seen: HashSet<_> = deliveries().map(|delivery| delivery.place.message).collect();
+        let is_confirmed =
+            |message: &&MessageId| self.promised_at.contains_key(message) || self.confirmed.contains(message);
         self.verdict.counts = Counts {
             published: self.published.len(),
             promised: self.promised_at.len(),
+            transient: self.confirmed.len(),
+            transient_vanished: self.confirmed.difference(&seen).count(),
             delivered: deliveries().count(),
             redelivered: deliveries().filter(|delivery| delivery.redelivered).count(),
-            recovered: seen.iter().filter(|message| !self.promised_at.contains_key(message)).count(),
+            recovered: seen.iter().filter(|message| !is_confirmed(message)).count(),
             ahead: ahead.values().sum(),
             tx_kept: kept,
             tx_vanished: vanished,
@@ -389,6 +417,9 @@ impl<'a> Checker<'a> {
             }
             if life.settles.iter().any(|settle| settle.forbids(delivery)) {
                 found.push(Violation::Resurrected(place));
+            }
+            if published.traits.is_transient && delivery.run > published.run {
+                found.push(Violation::Undead(place));
             }
             if self.is_wiped(id, life, delivery) {
                 found.push(Violation::Unwiped(place));
@@ -470,8 +501,11 @@ impl<'a> Checker<'a> {
     }
 
     fn judge_losses(&self, found: &mut Vec<Violation>) {
-        for message in self.promised_at.keys() {
+        for message in self.promised_at.keys().chain(&self.confirmed) {
             let Some(published) = self.published.get(message) else { continue };
+            if published.traits.is_transient && published.run < self.runs {
+                continue;
+            }
             for queue in &published.queues {
                 let id = (*message, *queue);
                 let settles = self.lives.get(&id).map_or(&[][..], |life| &life.settles);
@@ -506,15 +540,26 @@ impl<'a> Checker<'a> {
             }
         }
         deliveries.sort_by_key(|delivery| delivery.at);
-        let mut last = HashMap::new();
+        let (mut last, mut lowest) = (HashMap::new(), HashMap::new());
         for delivery in deliveries {
             let MessageId { cycle, publisher, seq } = delivery.place.message;
-            let queue = self.streams[&delivery.stream].queue;
-            let last = last.entry((delivery.stream, queue, cycle, publisher)).or_insert(seq);
+            let Stream { queue, is_sole, .. } = self.streams[&delivery.stream];
+            let priority_max = self.topology.queues[queue.0].priority_max;
+            let priority = self.traits(delivery.place.message).priority.min(priority_max.unwrap_or(0));
+            let last = last.entry((delivery.stream, queue, cycle, publisher, priority)).or_insert(seq);
             if *last > seq {
                 found.push(Violation::Reordered(delivery.place, *last));
             }
             *last = seq.max(*last);
+            // What the queue has at a crash is there before a reader comes.
+            let is_of_before = self.published.get(&delivery.place.message).is_some_and(|it| it.run < delivery.run);
+            if is_sole && is_of_before {
+                let lowest = lowest.entry(delivery.stream).or_insert(priority);
+                if *lowest < priority {
+                    found.push(Violation::Overtaken(delivery.place, *lowest));
+                }
+                *lowest = priority.min(*lowest);
+            }
         }
     }
 

@@ -7,11 +7,19 @@ const PLAIN: QueueId = QueueId(0);
 const OTHER: QueueId = QueueId(1);
 const WORK: QueueId = QueueId(2);
 const WAIT: QueueId = QueueId(3);
+const RANKED: QueueId = QueueId(4);
 
-/// Two plain queues, and a loop in which what is rejected waits for its next attempt.
+/// Two plain queues, a loop in which what is rejected waits for its next attempt, and one with priorities.
 fn topology() -> Topology {
     let dead_letters = [None, None, Some((Reason::Rejected, WAIT)), Some((Reason::Expired, WORK))];
-    Topology { queues: dead_letters.into_iter().map(|dead_letter| Queue { dead_letter }).collect() }
+    let ranked = Queue { priority_max: Some(3), ..Queue::default() };
+    Topology {
+        queues: dead_letters
+            .into_iter()
+            .map(|dead_letter| Queue { dead_letter, priority_max: None })
+            .chain([ranked])
+            .collect(),
+    }
 }
 
 fn message(seq: u64) -> MessageId {
@@ -40,7 +48,11 @@ impl History {
     }
 
     fn publish(self, queue: QueueId, seq: u64) -> Self {
-        self.event(Event::Publish { message: message(seq), queues: vec![queue], tx: None })
+        self.event(Event::Publish { message: message(seq), queues: vec![queue], traits: Traits::default(), tx: None })
+    }
+
+    fn publish_with(self, queue: QueueId, seq: u64, traits: Traits) -> Self {
+        self.event(Event::Publish { message: message(seq), queues: vec![queue], traits, tx: None })
     }
 
     fn confirm(self, seq: u64) -> Self {
@@ -88,7 +100,12 @@ impl History {
     }
 
     fn publish_in(self, tx: u64, queue: QueueId, seq: u64) -> Self {
-        self.event(Event::Publish { message: message(seq), queues: vec![queue], tx: Some(TxId(tx)) })
+        self.event(Event::Publish {
+            message: message(seq),
+            queues: vec![queue],
+            traits: Traits::default(),
+            tx: Some(TxId(tx)),
+        })
     }
 
     fn accept_in(self, tx: u64, place: Place) -> Self {
@@ -167,7 +184,8 @@ fn unconfirmed_message_comes_once() {
 
 #[test]
 fn fan_out_owes_each_queue_its_copy() {
-    let publish = Event::Publish { message: message(1), queues: vec![PLAIN, OTHER], tx: None };
+    let publish =
+        Event::Publish { message: message(1), queues: vec![PLAIN, OTHER], traits: Traits::default(), tx: None };
     let history = history().event(publish).confirm(1).crash().drain(PLAIN, first(PLAIN, 1..=1));
     history.is_red(Violation::Lost(message(1), OTHER));
     history.drain(OTHER, first(OTHER, 1..=1)).is_green();
@@ -407,4 +425,55 @@ fn crashes_say_what_was_promised_and_unsettled() {
     let history = history.deliver(place(PLAIN, 2), false).accept(place(PLAIN, 1)).crash();
     let verdict = check(&topology(), &history.events);
     assert_eq!((verdict.crashes[0].promised, verdict.crashes[0].unsettled), (3, 1));
+}
+
+const TRANSIENT: Traits = Traits { is_transient: true, priority: 0 };
+
+fn ranked(priority: u8) -> Traits {
+    Traits { priority, ..Traits::default() }
+}
+
+#[test]
+fn transient_message_may_vanish_in_a_crash_and_is_no_promise() {
+    let history = history().publish_with(PLAIN, 1, TRANSIENT).confirm(1).crash();
+    history.is_green();
+    let counts = check(&topology(), &history.events).counts;
+    assert_eq!((counts.promised, counts.transient, counts.transient_vanished), (0, 1, 1));
+}
+
+#[test]
+fn transient_message_is_lost_if_there_was_no_crash() {
+    let history = history().publish_with(PLAIN, 1, TRANSIENT).confirm(1);
+    history.is_red(Violation::Lost(message(1), PLAIN));
+}
+
+#[test]
+fn transient_message_that_comes_after_a_crash_is_unexpected() {
+    let history = history().publish_with(PLAIN, 1, TRANSIENT).confirm(1).crash().drain(PLAIN, first(PLAIN, 1..=1));
+    history.is_red(Violation::Undead(place(PLAIN, 1)));
+}
+
+#[test]
+fn transient_message_keeps_its_place_among_persistent_ones() {
+    let history = history().confirmed(PLAIN, [1]).publish_with(PLAIN, 2, TRANSIENT).confirm(2).confirmed(PLAIN, [3]);
+    let history = history.open(PLAIN, false).deliver(place(PLAIN, 1), false).deliver(place(PLAIN, 3), false);
+    let history = history.deliver(place(PLAIN, 2), false).accept(place(PLAIN, 1)).accept(place(PLAIN, 2));
+    history.accept(place(PLAIN, 3)).is_red(Violation::Reordered(place(PLAIN, 2), 3));
+}
+
+#[test]
+fn confirm_of_a_transient_message_is_no_witness_of_a_delivery() {
+    let history = history().confirmed(PLAIN, [1]).open(PLAIN, false).deliver(place(PLAIN, 1), false);
+    let history = history.publish_with(OTHER, 2, TRANSIENT).confirm(2).crash();
+    history.drain(PLAIN, first(PLAIN, 1..=1)).is_green();
+}
+
+#[test]
+fn higher_priorities_come_first_after_a_crash_each_in_its_order() {
+    let publish = |history: History, (seq, priority)| history.publish_with(RANKED, seq, ranked(priority)).confirm(seq);
+    let history = [(1, 0), (2, 3), (3, 1), (4, 9)].into_iter().fold(history(), publish).crash();
+    let drain = |seqs: [u64; 4]| history.clone().drain(RANKED, seqs.map(|seq| (place(RANKED, seq), false)));
+    drain([2, 4, 3, 1]).is_green();
+    drain([4, 2, 3, 1]).is_red(Violation::Reordered(place(RANKED, 2), 4));
+    drain([2, 4, 1, 3]).is_red(Violation::Overtaken(place(RANKED, 3), 0));
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     body,
-    history::{Event, MessageId, Outcome, Place, QueueId, StreamId, TxId},
+    history::{Event, MessageId, Outcome, Place, QueueId, StreamId, Traits, TxId},
     queues,
     record::Record,
     rng::Rng,
@@ -26,12 +26,19 @@ pub(crate) struct Route {
     pub(crate) exchange: &'static str,
     pub(crate) key: &'static str,
     pub(crate) queues: Vec<QueueId>,
+    /// Only long messages.
+    pub(crate) is_bulk: bool,
 }
 
 impl Route {
     /// By the default exchange.
     pub(crate) fn to(queue: QueueId) -> Self {
-        Self { exchange: "", key: queues::name(queue), queues: vec![queue] }
+        Self { exchange: "", key: queues::name(queue), queues: vec![queue], is_bulk: false }
+    }
+
+    /// By a fanout exchange.
+    pub(crate) fn by(exchange: &'static str, queues: &[QueueId]) -> Self {
+        Self { exchange, key: "", queues: queues.to_vec(), is_bulk: false }
     }
 }
 
@@ -54,6 +61,7 @@ pub(crate) struct Client {
 /// A publish whose confirm is awaited.
 struct Sent {
     message: MessageId,
+    traits: Traits,
     confirm: PublisherConfirm,
     /// What was settled before it: has been seen by the broker when the confirm comes.
     settled: Vec<Place>,
@@ -109,7 +117,7 @@ impl Client {
         Ok(declared.message_count())
     }
 
-    /// One persistent message; in a transaction nothing is to be awaited.
+    /// One message; in a transaction nothing is to be awaited.
     pub(crate) async fn publish(
         &mut self,
         publisher: u32,
@@ -117,16 +125,21 @@ impl Client {
         tx: Option<TxId>,
         rng: &mut Rng,
     ) -> Result<()> {
-        let message = self.record.publish(publisher, &route.queues, tx);
-        let content = body::encode(message, body::filler_bytes(rng));
-        let properties = BasicProperties::default().with_delivery_mode(2);
+        let traits = queues::traits(&route.queues, rng);
+        // The confirm of a transient message says nothing of the log, nor of what came before it.
+        assert!(!traits.is_transient || self.settled.is_empty() && self.answered.is_empty());
+        let message = self.record.publish(publisher, &route.queues, traits, tx);
+        let filler_bytes = if route.is_bulk { body::BULK_BYTES } else { body::filler_bytes(rng) };
+        let content = body::encode(message, filler_bytes);
+        let delivery_mode = if traits.is_transient { 1 } else { 2 };
+        let properties = BasicProperties::default().with_delivery_mode(delivery_mode).with_priority(traits.priority);
         let options = BasicPublishOptions::default();
         let publish =
             self.channel.basic_publish(route.exchange.into(), route.key.into(), options, &content, properties);
         let confirm = publish.await?;
         if tx.is_none() {
             let (settled, vouched) = (std::mem::take(&mut self.settled), std::mem::take(&mut self.answered));
-            self.window.push_back(Sent { message, confirm, settled, vouched });
+            self.window.push_back(Sent { message, traits, confirm, settled, vouched });
         }
         Ok(())
     }
@@ -137,7 +150,7 @@ impl Client {
             let sent = self.window.pop_front().expect("it is not empty");
             match sent.confirm.await? {
                 Confirmation::Ack(_) => {
-                    self.record.note(Event::Confirmed { message: sent.message });
+                    self.record.confirm(sent.message, sent.traits);
                     self.record.durable(sent.vouched);
                     self.answered.extend(sent.settled);
                 }

@@ -64,10 +64,20 @@ pub(crate) enum Reason {
 }
 
 /// A durable queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Queue {
     /// Where its dead messages go, and what makes them so.
     pub(crate) dead_letter: Option<(Reason, QueueId)>,
+    /// The highest priority that it knows.
+    pub(crate) priority_max: Option<u8>,
+}
+
+/// What a message is published with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// Its confirm is no promise beyond the run of the broker.
+    pub(crate) is_transient: bool,
+    pub(crate) priority: u8,
 }
 
 /// The queues of a campaign.
@@ -78,10 +88,11 @@ pub(crate) struct Topology {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A persistent message goes out, to be routed to these queues.
+    /// A message goes out, to be routed to these queues.
     Publish {
         message: MessageId,
         queues: Vec<QueueId>,
+        traits: Traits,
         tx: Option<TxId>,
     },
     /// The broker took responsibility.

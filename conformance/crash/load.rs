@@ -20,6 +20,17 @@ use crate::{
     rng::Rng,
 };
 
+/// What the workloads leave in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Much of it stays for long.
+    Plain,
+    /// The same, on a broker that makes checkpoints all the time.
+    Dense,
+    /// Much comes and goes, and a little stays: segments are emptied by moving that.
+    Sparse,
+}
+
 /// Clients at work.
 pub(crate) struct Load {
     clients: JoinSet<()>,
@@ -31,33 +42,43 @@ pub(crate) struct Load {
 const NOTICE_MAX: Duration = Duration::from_secs(5);
 
 /// Publishes of one channel until it goes slowly, so that a fast machine has no more to drain than a slow one.
-const SPRINT: usize = 1_200;
+const SPRINT: usize = 400;
+
+/// The same of long messages.
+const BULK_SPRINT: usize = 200;
 
 /// Publisher of the marks of the n-th consumer.
 const MARKER_0: u32 = 16;
 
 impl Load {
     /// Starts all workloads; their order of events is chance, their choices are the seed's.
-    pub(crate) async fn start(port: u16, record: &Arc<Record>, rng: &mut Rng) -> Result<Self> {
+    pub(crate) async fn start(port: u16, record: &Arc<Record>, style: Style, rng: &mut Rng) -> Result<Self> {
         let mut load = Self { clients: JoinSet::new(), is_crashed: Arc::default(), complaints: Arc::default() };
-        let fan = Route { exchange: queues::FAN_EXCHANGE, key: "", queues: queues::FAN.to_vec() };
-        let publishers = [
-            Route::to(queues::DIRECT_0),
-            Route::to(queues::DIRECT_0),
-            Route::to(queues::DIRECT_1),
-            fan,
-            Route::to(queues::ORDERS),
-            Route::to(queues::RETRY_WORK),
-            Route::to(queues::PURGED),
-            Route::to(queues::DELETED),
+        let fan = Route::by(queues::FAN_EXCHANGE, &queues::FAN);
+        let flow = Route { is_bulk: style == Style::Sparse, ..Route::to(queues::DIRECT_0) };
+        let mut publishers = vec![
+            (0, flow.clone()),
+            (1, flow),
+            (2, Route::to(queues::DIRECT_1)),
+            (4, Route::to(queues::ORDERS)),
+            (5, Route::to(queues::RETRY_WORK)),
+            (6, Route::to(queues::PURGED)),
+            (7, Route::to(queues::DELETED)),
+            (10, Route::to(queues::PRIORITY)),
+            (11, Route::to(queues::PRIORITY)),
+            (12, Route::to(queues::MIXED)),
         ];
+        if style != Style::Sparse {
+            publishers.push((3, fan));
+        }
         let connection = Arc::new(connect(port).await?);
-        for (publisher, route) in (0..).zip(publishers) {
+        for (publisher, route) in publishers {
             load.client(publish(connection.clone(), record.clone(), publisher, route, rng.fork()));
         }
         let connection = Arc::new(connect(port).await?);
         let mut consumed = vec![queues::DIRECT_0, queues::DIRECT_0, queues::DIRECT_1];
         consumed.extend([queues::RETRY_WORK, queues::RETRY_WORK]);
+        consumed.extend([queues::PRIORITY, queues::MIXED]);
         consumed.extend(&queues::FAN[..5]);
         for (marker, queue) in (MARKER_0..).zip(consumed) {
             load.client(consume(connection.clone(), record.clone(), marker, queue, rng.fork()));
@@ -113,13 +134,14 @@ async fn publish(
 async fn publish_on(client: &mut Client, publisher: u32, route: &Route, mut rng: Rng) -> Result<()> {
     let mut published = 0;
     loop {
-        let burst = rng.count(1..48);
+        let burst = rng.count(1..if route.is_bulk { 12 } else { 48 });
         for _ in 0..burst {
             client.publish(publisher, route, None, &mut rng).await?;
         }
         published += burst;
         client.await_confirms(rng.count(0..256)).await?;
-        let pause = if published < SPRINT { 1..2_000 } else { 10_000..40_000 };
+        let is_sprint = published < if route.is_bulk { BULK_SPRINT } else { SPRINT };
+        let pause = if is_sprint { 1..2_000 } else { 10_000..40_000 };
         sleep(rng.micros(pause)).await;
     }
 }
@@ -217,7 +239,7 @@ async fn transact(connection: Arc<Connection>, record: Arc<Record>, publisher: u
 
 async fn publish_result(client: &mut Client, publisher: u32, tx: crate::history::TxId, rng: &mut Rng) -> Result<()> {
     let route = match rng.count(0..3) {
-        2 => Route { exchange: queues::BOTH_EXCHANGE, key: "", queues: queues::TX.to_vec() },
+        2 => Route::by(queues::BOTH_EXCHANGE, &queues::TX),
         n => Route::to(queues::TX[n]),
     };
     client.publish(publisher, &route, Some(tx), rng).await

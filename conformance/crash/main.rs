@@ -10,6 +10,7 @@
     reason = "a test may fail, take its time and say what it saw"
 )]
 
+mod aim;
 mod body;
 mod campaign;
 mod checker;
@@ -27,8 +28,8 @@ mod sabotage;
 
 use campaign::Plan;
 
-/// The short run of every test command; `CRASH_CYCLES`, `CRASH_SEED`, `CRASH_SETTINGS` (one a
-/// word), `CRASH_POWER=1` and `CRASH_EXPECTS_LOSS=1` make another one of it.
+/// The short run of every test command; `CRASH_CYCLES`, `CRASH_SEED`, `CRASH_JOBS`,
+/// `CRASH_SETTINGS` (one a word), `CRASH_POWER=1` and `CRASH_EXPECTS_LOSS=1` make another one of it.
 #[test]
 fn nothing_confirmed_is_lost_and_nothing_settled_comes_back() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
@@ -37,6 +38,7 @@ fn nothing_confirmed_is_lost_and_nothing_settled_comes_back() {
         cycles: u32::try_from(number("CRASH_CYCLES", 3)).unwrap(),
         seed: number("CRASH_SEED", 1),
         settings: settings.split_whitespace().map(String::from).collect(),
+        jobs: usize::try_from(number("CRASH_JOBS", 1)).unwrap(),
         is_power: std::env::var_os("CRASH_POWER").is_some(),
     };
     let summary = campaign::run(&plan);

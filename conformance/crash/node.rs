@@ -4,14 +4,18 @@ use std::{
     fs::OpenOptions,
     io::{BufRead as _, BufReader},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{power::Disk, rng::Rng};
+use crate::{
+    aim::{self, Aim, Phase},
+    power::Disk,
+    rng::Rng,
+};
 
 pub(crate) struct Node {
     disk: Disk,
@@ -27,14 +31,17 @@ pub(crate) struct Broken(pub(crate) String);
 /// How long a start may take. Generous: machines are shared.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// What it prints when it serves.
+const STARTED: &str = "Server startup complete";
+
 impl Node {
     /// Of a directory that may hold data already.
     pub(crate) fn new(disk: Disk, settings: Vec<String>, rng: &mut Rng) -> Self {
         Self { disk, settings, port: free_port(rng), child: None }
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        self.disk.dir()
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.disk.dir().join("data")
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -48,7 +55,7 @@ impl Node {
         let deadline = started + START_MAX;
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line == "Server startup complete" => return Ok(started.elapsed()),
+                Ok(line) if line == STARTED => return Ok(started.elapsed()),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return Err(self.broken("the broker does not start")),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.broken("the broker ended while it started")),
@@ -56,13 +63,43 @@ impl Node {
         }
     }
 
-    /// Starts it and kills it after a while, whether it serves by then or not.
-    pub(crate) fn start_and_crash(&mut self, after: Duration) -> Result<(), Broken> {
+    /// Starts it and kills it after a while, whether it serves by then or not. The while is that after the
+    /// launch, or from when it has its data directory.
+    pub(crate) fn start_and_crash(&mut self, is_from_lock: bool, after: Duration) -> Result<Phase, Broken> {
+        let logged = std::fs::metadata(self.log_path()).map_or(0, |log| log.len());
         let lines = self.spawn();
+        let deadline = Instant::now() + START_MAX;
+        while is_from_lock && !self.has_lock() && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(100));
+        }
         thread::sleep(after);
+        let has_lock = self.has_lock();
         self.crash()?;
-        drop(lines);
-        Ok(())
+        // What it said until then is there: the process is over.
+        let log = std::fs::read(self.log_path()).unwrap_or_default();
+        let log = String::from_utf8_lossy(log.get(usize::try_from(logged).unwrap_or(0)..).unwrap_or_default());
+        Ok(if lines.iter().any(|line| line == STARTED) {
+            Phase::Started
+        } else if log.contains("the log was replayed") {
+            Phase::Opening
+        } else if has_lock {
+            Phase::Recovery
+        } else {
+            Phase::Launch
+        })
+    }
+
+    fn has_lock(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| aim::has_lock(child.id()))
+    }
+
+    /// Kills it when it does that, or at once; says what was hit. `warn` is called just before.
+    pub(crate) fn crash_at(&mut self, aim: Option<Aim>, warn: impl FnOnce()) -> Result<Phase, Broken> {
+        let data = self.data_dir();
+        let before = aim.and_then(|aim| aim::await_moment(&data, aim));
+        warn();
+        self.crash()?;
+        Ok(aim::judge(before, &data))
     }
 
     /// Ends it without a warning. It must have been running until then.
@@ -99,17 +136,9 @@ impl Node {
         }
         // A settings file of the directory that the tests run in is not meant.
         command.current_dir(self.disk.home());
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--log-level",
-            "info",
-            "--amqp-port",
-            &self.port.to_string(),
-            "--stomp-port",
-            "0",
-        ]);
-        command.arg("--data").arg(self.dir().join("data"));
+        let port = self.port.to_string();
+        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", "0"]);
+        command.arg("--data").arg(self.data_dir());
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

@@ -2,7 +2,10 @@
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::history::{Queue, QueueId, Reason, Topology};
+use crate::{
+    history::{Queue, QueueId, Reason, Topology, Traits},
+    rng::Rng,
+};
 
 pub(crate) const DIRECT_0: QueueId = QueueId(0);
 pub(crate) const DIRECT_1: QueueId = QueueId(1);
@@ -30,13 +33,17 @@ pub(crate) const PURGED: QueueId = QueueId(17);
 pub(crate) const DELETED: QueueId = QueueId(18);
 /// Takes what is published only for its confirm.
 pub(crate) const MARKS: QueueId = QueueId(19);
+/// Persistent and transient messages of several priorities.
+pub(crate) const PRIORITY: QueueId = QueueId(20);
+/// Transient messages beside persistent ones.
+pub(crate) const MIXED: QueueId = QueueId(21);
 
 pub(crate) const FAN_EXCHANGE: &str = "fan";
 pub(crate) const BOTH_EXCHANGE: &str = "both";
 /// Fanout exchanges and what is bound to them.
 pub(crate) const EXCHANGES: &[(&str, &[QueueId])] = &[(FAN_EXCHANGE, &FAN), (BOTH_EXCHANGE, &TX)];
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "direct.0",
     "direct.1",
     "fan.0",
@@ -57,7 +64,14 @@ const NAMES: [&str; 20] = [
     "purged",
     "deleted",
     "marks",
+    "priority",
+    "mixed",
 ];
+
+/// Less than publishers use.
+const PRIORITY_MAX: u8 = 3;
+/// The highest that publishers use for [`PRIORITY`].
+const PRIORITY_USED_MAX: u64 = 5;
 
 /// Short, so that kills fall into it, and long enough for messages to wait.
 const RETRY_WAIT_MS: i32 = 60;
@@ -70,18 +84,37 @@ pub(crate) fn all() -> impl Iterator<Item = QueueId> {
     (0..NAMES.len()).map(QueueId)
 }
 
+/// What a message for these queues is published with. Transient ones have queues in which nothing but the
+/// publishers' own confirms hangs on them.
+pub(crate) fn traits(queues: &[QueueId], rng: &mut Rng) -> Traits {
+    match queues {
+        [PRIORITY] => Traits {
+            is_transient: rng.is_one_in(4),
+            priority: u8::try_from(rng.within(0..PRIORITY_USED_MAX + 1)).expect("priorities are small"),
+        },
+        [MIXED] => Traits { is_transient: rng.is_one_in(2), priority: 0 },
+        _ => Traits::default(),
+    }
+}
+
 pub(crate) fn topology() -> Topology {
     let dead_letter = |queue| match queue {
         RETRY_WORK => Some((Reason::Rejected, RETRY_WAIT)),
         RETRY_WAIT => Some((Reason::Expired, RETRY_WORK)),
         _ => None,
     };
-    Topology { queues: all().map(|queue| Queue { dead_letter: dead_letter(queue) }).collect() }
+    let priority_max = |queue| (queue == PRIORITY).then_some(PRIORITY_MAX);
+    let queue = |queue| Queue { dead_letter: dead_letter(queue), priority_max: priority_max(queue) };
+    Topology { queues: all().map(queue).collect() }
 }
 
 pub(crate) fn arguments(queue: QueueId) -> FieldTable {
     let mut arguments = FieldTable::default();
-    if let Some((why, next)) = topology().queues[queue.0].dead_letter {
+    let Queue { dead_letter, priority_max } = topology().queues[queue.0];
+    if let Some(priority_max) = priority_max {
+        arguments.insert("x-max-priority".into(), AMQPValue::ShortShortUInt(priority_max));
+    }
+    if let Some((why, next)) = dead_letter {
         arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
         arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(name(next).into()));
         if why == Reason::Expired {

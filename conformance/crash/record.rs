@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::history::{Event, MessageId, Place, QueueId, StreamId, TxId, WipeId};
+use crate::history::{Event, MessageId, Place, QueueId, StreamId, Traits, TxId, WipeId};
 
 /// Shared by all clients of a cycle.
 #[derive(Debug)]
@@ -28,11 +28,16 @@ impl Record {
     }
 
     pub(crate) fn note(&self, event: Event) {
-        self.promised.fetch_add(usize::from(matches!(event, Event::Confirmed { .. })), Ordering::Relaxed);
         self.events.lock().unwrap().push(event);
     }
 
-    /// Confirms until now.
+    /// Notes a confirm.
+    pub(crate) fn confirm(&self, message: MessageId, traits: Traits) {
+        self.promised.fetch_add(usize::from(!traits.is_transient), Ordering::Relaxed);
+        self.note(Event::Confirmed { message });
+    }
+
+    /// Confirms until now, without those of transient messages.
     pub(crate) fn promised(&self) -> usize {
         self.promised.load(Ordering::Relaxed)
     }
@@ -42,10 +47,10 @@ impl Record {
     }
 
     /// Notes that one more message goes out.
-    pub(crate) fn publish(&self, publisher: u32, queues: &[QueueId], tx: Option<TxId>) -> MessageId {
+    pub(crate) fn publish(&self, publisher: u32, queues: &[QueueId], traits: Traits, tx: Option<TxId>) -> MessageId {
         let seq = self.seqs[publisher as usize].fetch_add(1, Ordering::Relaxed);
         let message = MessageId { cycle: self.cycle, publisher, seq };
-        self.note(Event::Publish { message, queues: queues.to_vec(), tx });
+        self.note(Event::Publish { message, queues: queues.to_vec(), traits, tx });
         message
     }
 

@@ -6,6 +6,7 @@ use crate::{
     campaign::{self, Cycle},
     checker::{self, Violation},
     history::{Event, MessageId, Outcome, Place},
+    load::Style,
     node::Node,
     power::Disk,
     queues,
@@ -51,7 +52,8 @@ fn resurrect(history: &[Event]) -> Vec<Event> {
             _ => None,
         })
         .collect();
-    let (_, place) = accepted(history).find(|(_, place)| durable.contains(place)).unwrap();
+    let is_meant = |place: &Place| queues::FAN.contains(&place.queue) && durable.contains(place);
+    let (_, place) = accepted(history).find(|(_, place)| is_meant(place)).unwrap();
     let stream = history.iter().find_map(|event| match event {
         Event::Delivered { stream, place: delivered, .. } if *delivered == place => Some(*stream),
         _ => None,
@@ -93,7 +95,7 @@ fn falsified_record_is_noticed() {
     let mut rng = Rng::new(7);
     let settings = campaign::SETTINGS.iter().copied().map(String::from).collect();
     let mut node = Node::new(Disk::folder(), settings, &mut rng);
-    let Cycle { history, .. } = campaign::run_cycle(&mut node, 0, &mut rng).unwrap();
+    let Cycle { history, .. } = campaign::run_cycle(&mut node, 0, Style::Dense, &mut rng).unwrap();
     assert!(matches!(accusations(&history, drop_delivery)[..], [Violation::Lost(..)]));
     assert!(matches!(accusations(&history, resurrect)[..], [Violation::Resurrected(_)]));
     assert!(matches!(accusations(&history, reorder)[..], [Violation::Reordered(..)]));

@@ -71,6 +71,11 @@ impl Broker {
         (self.child, self.stderr, self.port) = start(self.dir.path(), &settings, &[]);
     }
 
+    /// Gives it other settings for the next start.
+    pub(crate) fn set_settings(&mut self, settings: &[&str]) {
+        self.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+    }
+
     /// Tries to start it again, after its end, when that is expected to be refused.
     pub(crate) fn start_again_refused(&self) -> Refused {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();

@@ -14,10 +14,13 @@
 mod alarm;
 mod app;
 mod backup;
+mod bench;
 mod broker;
 mod client;
 mod damage;
+mod directory;
 mod disk;
+mod fanout;
 mod floods;
 mod handshake;
 mod loss;

@@ -143,6 +143,7 @@ restarts!(
     definitions_survive,
     deleted_definitions_stay_deleted,
     delayed_messages_fire_when_they_are_due,
+    more_delayed_messages_than_memory_keeps_fire_once_and_in_order,
     dedup_windows_are_remembered,
     a_committed_transaction_survives_and_an_open_one_does_not,
     a_dead_lettered_message_stays_so,
@@ -287,7 +288,7 @@ const LISTINGS: &[&[&str]] = &[
 ];
 
 /// Every listing that is of none of `gone`, its rows in an order of their own.
-fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
     let is_there = |listing: &&&[&str]| !listing.iter().any(|argument| gone.contains(argument));
     let sorted = |arguments: &&[&str]| {
         let listed = broker.ctl(&[&["-s"], *arguments].concat());
@@ -298,7 +299,7 @@ fn listings(broker: &Broker, gone: &[&str]) -> Vec<Vec<String>> {
     LISTINGS.iter().filter(is_there).map(sorted).collect()
 }
 
-fn define(rig: &Rig, app: &App) {
+pub(crate) fn define(broker: &Broker, app: &App) {
     for line in [
         &["add_vhost", "shop"][..],
         &["add_user", "clerk", "secret"],
@@ -312,7 +313,7 @@ fn define(rig: &Rig, app: &App) {
         &["set_operator_policy", "-p", "shop", "limit", ".*", r#"{"expires": 60000}"#],
         &["set_global_parameter", "label", r#"{"of": "the broker"}"#],
     ] {
-        rig.broker.ctl(line);
+        broker.ctl(line);
     }
     app.declare_exchange("orders", "topic", &[("alternate-exchange", text("amq.fanout"))]);
     app.declare_exchange("copies", "fanout", &[]);
@@ -335,7 +336,7 @@ fn define(rig: &Rig, app: &App) {
 
 fn definitions_survive(rig: &mut Rig) {
     let app = rig.app();
-    define(rig, &app);
+    define(&rig.broker, &app);
     app.bind("copies", "", "events");
     let before = listings(&rig.broker, &[]);
     let app = rig.restart(app);
@@ -353,7 +354,7 @@ fn deleted_definitions_stay_deleted(rig: &mut Rig) {
     const GONE: &[&str] = &["shop", "clerk"];
     let app = rig.app();
     let before = listings(&rig.broker, GONE);
-    define(rig, &app);
+    define(&rig.broker, &app);
     if rig.has_index {
         rig.cover(&app);
     }
@@ -392,6 +393,33 @@ fn delayed_messages_fire_when_they_are_due(rig: &mut Rig) {
     app.publish("q", &body(2));
     let app = rig.restart(app);
     assert_eq!(numbers(&app, "q"), [2], "what has fired does not fire again");
+}
+
+fn more_delayed_messages_than_memory_keeps_fire_once_and_in_order(rig: &mut Rig) {
+    const FIRST: Duration = Duration::from_secs(6);
+    const SECOND: Duration = Duration::from_secs(8);
+    let app = rig.app();
+    app.declare_exchange("delays", "x-delayed-message", &[("x-delayed-type", text("direct"))]);
+    app.declare("q", DURABLE, &[]);
+    app.bind("delays", "k", "q");
+    let started = Instant::now();
+    // Even numbers come second.
+    for number in 0..MANY {
+        let due = if number % 2 == 1 { FIRST } else { SECOND };
+        let delay = due.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let headers = table(&[("x-delay", AMQPValue::LongLongInt(delay.as_millis() as i64))]);
+        app.publish_to("delays", "k", &body(number), persistent().with_headers(headers));
+    }
+    let app = rig.restart(app);
+    until("all are due", || app.ready("q") == Some(MANY));
+    let mut fired = numbers(&app, "q");
+    fired[..MANY as usize / 2].sort_unstable();
+    fired[MANY as usize / 2..].sort_unstable();
+    let (second, first): (Vec<_>, Vec<_>) = (0..MANY).partition(|number| number % 2 == 0);
+    assert_eq!(fired, [first, second].concat());
+    app.publish("q", &body(MANY));
+    let app = rig.restart(app);
+    assert_eq!(numbers(&app, "q"), [MANY], "what has fired does not fire again");
 }
 
 fn dedup_windows_are_remembered(rig: &mut Rig) {

@@ -1,6 +1,12 @@
-//! Long queues that are in no log: memory stays flat, and nothing of them outlives the process.
+//! Long queues with messages that are in no log: memory stays flat, and nothing of these outlives the
+//! process.
 
-use crate::broker::{Broker, until};
+use ternmq::protocol::amqp::codec::method::queue;
+
+use crate::{
+    broker::{Broker, until},
+    client::Client,
+};
 
 const MESSAGES: u64 = 200_000;
 const BODY_BYTES: usize = 1024;
@@ -37,7 +43,7 @@ fn a_long_transient_queue_leaves_memory_and_comes_back_in_order() {
     until("the queue has left memory", || broker.resident_bytes() < before + whole / 2);
     let full = broker.resident_bytes();
     assert!(segments_count(&broker) > 2);
-    broker.await_log("its messages go to files");
+    broker.await_log("go to files");
 
     let mut consumer = broker.channel();
     consumer.qos(500);
@@ -71,13 +77,49 @@ fn a_long_transient_queue_leaves_memory_and_comes_back_in_order() {
 }
 
 #[test]
+fn transient_messages_of_a_long_durable_queue_leave_memory_and_a_restart_leaves_the_others() {
+    const PERSISTENT: &[u8] = &[0x10, 0, 2];
+    let messages = MESSAGES / 2;
+    let mut broker = Broker::start();
+    let before = broker.resident_bytes();
+    let mut client = broker.channel();
+    client.select_confirms();
+    client.declare_with(queue::Declare { queue: "mixed".into(), durable: true, ..queue::Declare::default() });
+    for number in 1..=messages {
+        match number % 10 {
+            0 => client.publish_with("mixed", &body(number), PERSISTENT),
+            _ => client.publish("mixed", &body(number)),
+        }
+        if number % 1000 == 0 {
+            client.await_confirm(number);
+        }
+    }
+    client.close();
+    until("the queue has left memory", || broker.resident_bytes() < before + messages * BODY_BYTES as u64 / 2);
+    assert!(segments_count(&broker) > 2);
+
+    let mut consumer = broker.channel();
+    let is_there = |consumer: &mut Client, number: u64| {
+        assert_eq!(consumer.get("mixed").unwrap().body[..8], number.to_le_bytes(), "in order, and none twice");
+    };
+    (1..=messages / 20).for_each(|number| is_there(&mut consumer, number));
+    consumer.close();
+    broker.terminate();
+    broker.wait();
+    broker.start_again();
+    let mut consumer = broker.channel();
+    assert_eq!(consumer.look("mixed"), Some((((messages - messages / 20) / 10) as u32, 0)));
+    (1..=messages / 100).for_each(|number| is_there(&mut consumer, messages / 20 + 10 * number));
+}
+
+#[test]
 fn what_cannot_be_written_stays_in_memory_until_it_can() {
     let mut broker = Broker::start();
     let in_the_way = broker.data().join("spill");
     std::fs::write(&in_the_way, b"").unwrap();
     let messages = 20_000;
     fill(&broker, "q", messages);
-    broker.await_log("their messages stay in memory");
+    broker.await_log("they stay in memory");
     let mut consumer = broker.channel();
     for number in 1..=messages / 100 {
         assert_eq!(consumer.get("q").unwrap().body[..8], number.to_le_bytes());

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use ternmq::{
     broker::{
         Options as BrokerOptions,
+        exchange::holds::HoldsRequest,
         message::Message,
         queue::{
             cold::{ColdEntry, Header, Page, PageRequest, Window},
@@ -287,6 +288,8 @@ impl ColdPages for Pages {
         self.asked_count.fetch_add(1, Ordering::SeqCst);
         self.asked.lock().push(request);
     }
+
+    fn fetch_held(&self, _: HoldsRequest) {}
 
     fn find(&self, _: QueueId, _: u8, _: u64) -> Option<ColdEntry> {
         None

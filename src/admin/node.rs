@@ -74,6 +74,8 @@ pub struct Environment {
     pub memory: Memory,
     /// The disk of its data.
     pub disk: Disk,
+    /// What it keeps there.
+    pub store: Store,
     /// Its open files.
     pub files: Files,
     /// The settings in force: an object of objects: component, setting, value.
@@ -98,6 +100,31 @@ pub struct Disk {
     pub free_bytes: u64,
     /// When publishers are held back.
     pub limit: MemoryShare,
+}
+
+/// What a process wrote to its log and to the index of it since it was started, and what it has there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    /// Bytes written to the log.
+    pub log_bytes: u64,
+    /// Bytes written to the index by checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Bytes written to the index by merges.
+    pub merge_bytes: u64,
+    /// Bytes of messages that were copied out of sparse segments.
+    pub relocated_bytes: u64,
+    /// Segments of the log.
+    pub segments_count: usize,
+    /// Files that are or become ready to be a segment.
+    pub unused_count: usize,
+    /// Files of messages that were copied out of sparse segments.
+    pub cold_count: usize,
+    /// What log and index take on the disk.
+    pub disk_bytes: u64,
+    /// Messages that the index had at the last checkpoint.
+    pub indexed_count: u64,
+    /// Bytes of their bodies.
+    pub indexed_bytes: u64,
 }
 
 /// The file descriptors of a process.

@@ -59,6 +59,7 @@ pub(super) fn status(call: &Call<'_>) -> Reply {
         listeners,
         memory,
         disk,
+        store,
         files,
         settings: _,
     } = call.node.environment();
@@ -96,6 +97,18 @@ pub(super) fn status(call: &Call<'_>) -> Reply {
         "product_version": env!("CARGO_PKG_VERSION"),
         "rabbitmq_version": product_version,
         "release_series_support_status": "supported",
+        "store": {
+            "checkpoint_bytes_written": store.checkpoint_bytes,
+            "cold_files": store.cold_count,
+            "disk_used": store.disk_bytes,
+            "indexed_bytes": store.indexed_bytes,
+            "indexed_messages": store.indexed_count,
+            "log_bytes_written": store.log_bytes,
+            "merge_bytes_written": store.merge_bytes,
+            "relocated_bytes_written": store.relocated_bytes,
+            "segments": store.segments_count,
+            "unused_segments": store.unused_count,
+        },
         "totals": {
             "virtual_host_count": vhosts.len(),
             "connection_count": broker.connections.len(),
@@ -156,6 +169,8 @@ mod tests {
         assert_eq!(status["totals"], json!({"virtual_host_count": 1, "connection_count": 1, "queue_count": 1}));
         assert_eq!(status["vm_memory_high_watermark_limit"], 40_000);
         assert_eq!(status["alarms"], json!([]));
+        assert_eq!(status["store"]["log_bytes_written"], 9_000);
+        assert_eq!(status["store"]["segments"], 3);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::{
     control::{Reply, handle},
     failure::Failure,
-    node::{Change, Disk, Environment, Files, Memory, Node},
+    node::{Change, Disk, Environment, Files, Memory, Node, Store},
     wire::{Listener, Listing, Request, Verb},
 };
 use crate::broker::{
@@ -85,6 +85,7 @@ impl Node for FakeNode {
             }],
             memory: Memory { resident_bytes: 1000, total_bytes: 100_000, watermark: *self.watermark.lock() },
             disk: Disk { free_bytes: 5000, limit: *self.disk_limit.lock() },
+            store: Store { log_bytes: 9_000, segments_count: 3, ..Store::default() },
             files: Files { open: 5, limit: 1024 },
             settings: json!({"amqp": {"port": "5672"}}),
         }

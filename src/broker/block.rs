@@ -43,6 +43,11 @@ impl Slice {
         Self::new(Arc::new(bytes), 0, len)
     }
 
+    /// Where in its block this slice ends.
+    pub fn end(&self) -> usize {
+        (self.start + self.len) as usize
+    }
+
     /// The block that this slice keeps alive.
     pub fn block(&self) -> &Block {
         &self.block

@@ -46,7 +46,7 @@ pub mod vhost;
 use access::{Permissions, Users};
 use connections::Connections;
 use consumer::ConsumerId;
-use exchange::{Exchange, Holds};
+use exchange::Exchange;
 use limits::AllVhostLimits;
 use options::MemoryShare;
 pub use options::Options;
@@ -80,10 +80,10 @@ pub struct Broker {
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
     /// Held while a vhost, exchange, queue or binding changes, and alone while all of them are told.
     pub(in crate::broker) snapshot_gate: RwLock<()>,
-    /// What delaying exchanges hold, as far as an index has to be told.
-    pub(in crate::broker) holds: Holds,
     /// Queues that were deleted, as far as an index has not been told.
     pub(in crate::broker) gone_queues: Mutex<Vec<(QueueId, u8)>>,
+    /// The same of exchanges that held messages back, by their identities.
+    pub(in crate::broker) gone_exchanges: Mutex<Vec<Position>>,
     queue_ids: AtomicU64,
     consumer_ids: AtomicU64,
     hold_ids: AtomicU64,
@@ -173,8 +173,8 @@ impl Broker {
             timers: Timers::default(),
             vhosts: DashMap::default(),
             snapshot_gate: RwLock::new(()),
-            holds: Holds::default(),
             gone_queues: Mutex::default(),
+            gone_exchanges: Mutex::default(),
             queue_ids: AtomicU64::new(1),
             consumer_ids: AtomicU64::new(1),
             hold_ids: AtomicU64::new(1),
@@ -281,12 +281,12 @@ impl Broker {
         self.cold_pages.get()
     }
 
-    /// Has somebody told of long queues that are in no log. Pages are read by [`Self::cold_pages`].
+    /// Has somebody told of long queues with messages that are in no log. Pages are read by [`Self::cold_pages`].
     pub fn attach_spill(&self, spill: Arc<dyn Spill>) {
         assert!(self.spill.set(spill).is_ok(), "a broker has one spill");
     }
 
-    /// Who is told of long queues that are in no log.
+    /// Who is told of long queues with messages that are in no log.
     #[inline]
     pub(in crate::broker) fn spill(&self) -> Option<&Arc<dyn Spill>> {
         self.spill.get()
@@ -358,6 +358,10 @@ impl Broker {
         });
         let Some((_, vhost)) = removed else { return false };
         vhost.mark_deleted();
+        for exchange in vhost.exchanges().into_iter().filter(|exchange| exchange.delayed.is_some()) {
+            exchange.mark_deleted();
+            self.note_gone_exchange(&exchange);
+        }
         for connection in self.connections.list() {
             if connection.info.vhost == vhost.name {
                 connection.handle.close(&format!("vhost '{name}' is deleted"));

@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     consumer::{Held, Settle},
-    exchange::{self, Exchange, RecentHistory, Routing, Target},
+    exchange::{self, Exchange, RecentHistory, Routing, Target, holds::HoldEntry},
     message::{Message, View},
     queue::{Queue, dedup::Observed},
-    record::{HoldId, Keeper, Pin, Position, Record},
+    record::{HoldKey, Keeper, Pin, Position, Record},
     route::{self, Route},
     turn::Turn,
     vhost::Vhost,
@@ -132,16 +132,14 @@ impl Vhost {
                 let mut delayed = delayed.lock();
                 // Under the lock, so that what is due at once comes out in this order.
                 let hold = turn.broker.next_hold_id();
-                delayed.hold(due, hold, message.clone());
+                let mut place = Position::NONE;
                 if message.traits.persistent && self.records(&keeper, turn) {
-                    // No checkpoint begins between the record and its being noted.
-                    let _pin = turn.broker.pin();
                     let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-                    let place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message: message.clone() });
-                    turn.broker.holds.hold(hold, due, place);
+                    place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message: message.clone() });
                 }
-                drop(delayed);
-                turn.broker.timers.schedule(due, super::timers::Owner::Exchange(Arc::downgrade(&keeper)));
+                let (key, body_bytes) = (HoldKey { due, hold }, message.body_bytes());
+                delayed.hold(HoldEntry { key, place, body_bytes }, message.clone());
+                keeper.appoint(&mut delayed, turn);
                 route.is_kept = true;
             }
         }
@@ -152,18 +150,17 @@ impl Vhost {
     pub fn release_delayed(self: &Arc<Self>, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
         let Some(delayed) = &exchange.delayed else { return };
         loop {
-            let due: Vec<_> = delayed.lock().pop_due(turn.now, RELEASED_MAX).collect();
+            // No checkpoint covers the record of it while the index is told that they are held.
+            let pin = turn.broker.pin();
+            let due = delayed.lock().release(turn.now, RELEASED_MAX);
             if due.is_empty() {
-                return;
+                break;
             }
             let mut batch = Batch::default();
-            let mut holds: Vec<HoldId> = Vec::new();
-            let is_recorded = self.records(exchange, turn);
-            let mut gone = Vec::new();
-            for (due, hold, message) in due {
-                if is_recorded && message.traits.persistent {
-                    holds.push(hold);
-                    gone.push((hold, due));
+            let mut holds: Vec<HoldKey> = Vec::new();
+            for (key, is_recorded, message) in due {
+                if is_recorded {
+                    holds.push(key);
                 }
                 let headers = exchange::released_headers(message.headers());
                 let message = message.with_view(View { headers: Some(headers), without_ttl: false });
@@ -178,10 +175,11 @@ impl Vhost {
             });
             // In one record with what the queues take: neither lost nor published twice.
             commit_with(&mut batch, &[], released, turn, &mut Vec::new());
-            // Told to an index only now: before that a crash would have them published again.
-            gone.into_iter().for_each(|(hold, due)| turn.broker.holds.forget(hold, due));
+            delayed.lock().released();
+            drop(pin);
             turn.drain();
         }
+        exchange.proceed_holds(turn);
     }
 }
 

@@ -29,6 +29,24 @@ pub struct Position(pub u64);
 impl Position {
     /// Of what is in no log. No record begins there.
     pub const NONE: Self = Self(0);
+
+    /// No log gets that long, and its cold files have the bit above it set, too.
+    const SPILLED: u64 = 1 << 62;
+
+    /// That place in the files of what is in no log.
+    pub const fn in_spill(self) -> Self {
+        Self(self.0 | Self::SPILLED)
+    }
+
+    /// Whether it is a place in the files of what is in no log.
+    pub const fn is_in_spill(self) -> bool {
+        self.0 & Self::SPILLED != 0 && self.0 >> 63 == 0
+    }
+
+    /// Such a place as those files themselves have it.
+    pub const fn plain(self) -> Self {
+        Self(self.0 & !Self::SPILLED)
+    }
 }
 
 /// Identity of a queue in records; never reused.
@@ -38,6 +56,15 @@ pub struct QueueId(pub u64);
 /// Identity of a message that an exchange holds back; grows and is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(pub u64);
+
+/// When a message that an exchange holds back is due, and which it is: they are released in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HoldKey {
+    /// When it is due.
+    pub due: Time,
+    /// Its identity.
+    pub hold: HoldId,
+}
 
 /// Who remembers which messages came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +157,8 @@ pub enum Record {
         vhost: Arc<str>,
         /// Its name.
         exchange: Arc<str>,
-        /// Their identities.
-        holds: Vec<HoldId>,
+        /// Their identities, with the time each was due.
+        holds: Vec<HoldKey>,
     },
     /// An exchange keeps a message for those who bind later; the oldest may have to go for it.
     Kept {

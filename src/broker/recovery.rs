@@ -7,18 +7,19 @@
 //!
 //! What comes back: everything that administration defined, durable exchanges with the messages they
 //! hold back and those they keep, their bindings to durable destinations, durable queues under their
-//! identity with their persistent messages (those that a cold index has stay there), delivery counts and deadlines, and the names that
-//! deduplication remembers. What was delivered and not settled is ready again, in its place, and
-//! says that it was delivered; so do, after a crash, some that were about to be.
+//! identity with their persistent messages, delivery counts and deadlines, and the names that
+//! deduplication remembers. Messages in queues and those held back stay in a cold index that has them.
+//! What was delivered and not settled is ready again, in its place, and says that it was delivered; so
+//! do, after a crash, some that were about to be.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
 use super::{
     Broker,
-    exchange::{Exchange, Kind, Target},
+    exchange::{Exchange, Kind, Target, holds::HoldEntry},
     message::Message,
     queue::{
         Queue, QueueDeclaration,
@@ -26,9 +27,8 @@ use super::{
         cold::ColdEntry,
         ready::Entry,
     },
-    record::{Definition, DefinitionKey, HoldId, Keeper, Position, QueueId, Record},
+    record::{Definition, DefinitionKey, HoldId, HoldKey, Keeper, Position, QueueId, Record},
     time::Time,
-    timers::Owner,
     topology::DeclareExchange,
     turn::Turn,
 };
@@ -107,13 +107,6 @@ pub struct Replay<'a> {
     defined_before: Position,
     /// Where the record is that is repeated now.
     place: Position,
-    /// Messages that the records say an exchange holds, or holds no more.
-    held: HashSet<HoldId, foldhash::fast::RandomState>,
-    released: HashSet<HoldId, foldhash::fast::RandomState>,
-    /// Exchanges that were deleted, with the place of that: a later one may have the name.
-    deleted_exchanges: HashMap<(Arc<str>, Arc<str>), Position>,
-    /// The same of vhosts.
-    deleted_vhosts: HashMap<Arc<str>, Position>,
 }
 
 impl<'a> Replay<'a> {
@@ -131,10 +124,6 @@ impl<'a> Replay<'a> {
             changed: BTreeSet::new(),
             defined_before: Position::NONE,
             place: Position::NONE,
-            held: HashSet::default(),
-            released: HashSet::default(),
-            deleted_exchanges: HashMap::default(),
-            deleted_vhosts: HashMap::default(),
         }
     }
 
@@ -157,32 +146,6 @@ impl<'a> Replay<'a> {
         self.turn.broker.reserve_hold_id(HoldId(hold.0.saturating_sub(1)));
     }
 
-    /// Has an exchange hold a message that an index names, unless a record has said what became of it. To
-    /// be called when all records have been repeated; `record` is the one at `place`.
-    pub fn hold(&mut self, hold: HoldId, due: Time, place: Position, record: impl FnOnce() -> Option<Record>) -> bool {
-        if self.held.contains(&hold) {
-            return true;
-        }
-        if self.released.contains(&hold) {
-            self.turn.broker.holds.forget(hold, due);
-            return true;
-        }
-        let Some(Record::Held { vhost, exchange, message, .. }) = record() else { return false };
-        let deleted = self.deleted_vhosts.get(&vhost).copied().unwrap_or_default();
-        let of_exchange = self.deleted_exchanges.get(&(vhost.clone(), exchange.clone()));
-        let is_gone = place < deleted.max(of_exchange.copied().unwrap_or_default());
-        match self.exchange(&vhost, &exchange).filter(|of| !is_gone && of.delayed.is_some()) {
-            Some(exchange) => {
-                if let Some(delayed) = &exchange.delayed {
-                    delayed.lock().hold(due, hold, message);
-                }
-                self.turn.broker.timers.schedule(due, Owner::Exchange(Arc::downgrade(&exchange)));
-            }
-            None => self.turn.broker.holds.forget(hold, due),
-        }
-        true
-    }
-
     /// All records have been repeated. It is `now`, which may be later than the records say.
     pub fn finish(mut self, now: Time) -> Replayed {
         self.turn.now = now;
@@ -193,6 +156,12 @@ impl<'a> Replay<'a> {
             queue.touch(&self.turn);
             replayed.queues += 1;
             replayed.messages += queue.status().ready;
+        }
+        let exchanges = self.turn.broker.vhosts().into_iter().flat_map(|vhost| vhost.exchanges());
+        for exchange in exchanges {
+            if let Some(delayed) = &exchange.delayed {
+                exchange.appoint(&mut delayed.lock(), &self.turn);
+            }
         }
         replayed
     }
@@ -258,18 +227,17 @@ impl<'a> Replay<'a> {
                 self.turn.broker.reserve_hold_id(hold);
                 if let Some(exchange) = self.exchange(&vhost, &exchange)
                     && let Some(delayed) = &exchange.delayed
+                    // An earlier one may have had its name.
+                    && exchange.identity() < place
                 {
-                    self.turn.broker.holds.hold(hold, due, place);
-                    self.held.insert(hold);
-                    delayed.lock().hold(due, hold, message);
-                    self.turn.broker.timers.schedule(due, Owner::Exchange(Arc::downgrade(&exchange)));
+                    let entry = HoldEntry { key: HoldKey { due, hold }, place, body_bytes: message.body_bytes() };
+                    delayed.lock().restore(entry, message);
                 }
             }
             Record::Released { vhost, exchange, holds } => {
                 if let Some(delayed) = self.exchange(&vhost, &exchange).as_ref().and_then(|of| of.delayed.as_ref()) {
-                    let gone = delayed.lock().forget(&holds);
-                    gone.into_iter().for_each(|(due, hold)| self.turn.broker.holds.forget(hold, due));
-                    self.released.extend(holds);
+                    let mut delayed = delayed.lock();
+                    holds.into_iter().for_each(|key| delayed.restore_released(key));
                 }
             }
             Record::Kept { vhost, exchange, message } => {
@@ -353,7 +321,6 @@ impl<'a> Replay<'a> {
         match key {
             DefinitionKey::Vhost(name) => {
                 broker.delete_vhost(&name, &mut self.turn);
-                self.deleted_vhosts.insert(name, self.place);
                 for queue in self.queues.values_mut() {
                     queue.take_if(|queue| queue.is_deleted());
                 }
@@ -413,10 +380,10 @@ impl<'a> Replay<'a> {
                 let added = Kind::parse(&kind, &wanted.arguments)
                     .map_err(|error| error.to_string())
                     .and_then(|kind| vhost.add_exchange(&wanted, kind, &mut self.turn).map_err(|e| e.to_string()));
-                added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
+                let exchange = added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
+                exchange.identify(self.place, &self.turn);
             }
             Record::ExchangeDeleted { vhost, name } => {
-                self.deleted_exchanges.insert((vhost.clone(), name.clone()), self.place);
                 if let Some(vhost) = broker.vhost(&vhost)
                     && let Some(exchange) = vhost.exchange(&name)
                 {

@@ -152,7 +152,7 @@ mod tests {
         for held in 1..=2 {
             let route = vhost.route(&exchange, &message, &[], None, &mut turn);
             assert!(route.is_kept && !route.is_cacheable);
-            assert_eq!(exchange.delayed.as_ref().unwrap().lock().len(), held);
+            assert_eq!(exchange.delayed.as_ref().unwrap().lock().resident(), held);
         }
     }
 }

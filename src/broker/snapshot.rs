@@ -4,9 +4,11 @@
 //! policies, limits and parameters may, and so may what exchanges keep and remember. Records of those
 //! say how the thing is from then on, so repeating them once more comes to the same.
 
+use std::sync::Arc;
+
 use super::{
     Broker,
-    exchange::Target,
+    exchange::{Exchange, Target},
     record::{Keeper, Position, QueueId, Record},
     vhost::Vhost,
 };
@@ -33,7 +35,7 @@ impl Broker {
     }
 
     /// All queues whose messages an index may have.
-    pub fn durable_queues(&self) -> Vec<std::sync::Arc<super::queue::Queue>> {
+    pub fn durable_queues(&self) -> Vec<Arc<super::queue::Queue>> {
         let all = self.vhosts().into_iter().flat_map(|vhost| vhost.queues());
         all.filter(|queue| queue.survives_restart()).collect()
     }
@@ -48,9 +50,26 @@ impl Broker {
         self.gone_queues.lock().extend(queues);
     }
 
-    /// What delaying exchanges hold, as far as it has changed.
-    pub fn holds(&self) -> &super::exchange::Holds {
-        &self.holds
+    /// All exchanges whose messages held back an index may have.
+    pub fn durable_delays(&self) -> Vec<Arc<Exchange>> {
+        let all = self.vhosts().into_iter().flat_map(|vhost| vhost.exchanges());
+        all.filter(|exchange| exchange.delayed.is_some() && exchange.identity() != Position::NONE).collect()
+    }
+
+    pub(in crate::broker) fn note_gone_exchange(&self, exchange: &Exchange) {
+        if exchange.delayed.is_some() && exchange.identity() != Position::NONE {
+            self.gone_exchanges.lock().push(exchange.identity());
+        }
+    }
+
+    /// Exchanges that held messages back and were deleted since this was last asked.
+    pub fn take_gone_exchanges(&self) -> Vec<Position> {
+        std::mem::take(&mut self.gone_exchanges.lock())
+    }
+
+    /// Nobody could be told of those; the next look has them again.
+    pub fn give_back_gone_exchanges(&self, exchanges: Vec<Position>) {
+        self.gone_exchanges.lock().extend(exchanges);
     }
 }
 
@@ -67,7 +86,8 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
             internal: declaration.is_internal,
             arguments: declaration.arguments.clone(),
         };
-        records.push((at, declared));
+        // Its place is its identity.
+        records.push((exchange.identity(), declared));
     }
     for queue in vhost.queues().into_iter().filter(|queue| queue.survives_restart()) {
         let declared = Record::QueueDeclared {

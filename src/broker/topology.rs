@@ -344,7 +344,7 @@ impl Vhost {
         turn.broker.apply_exchange_policy(self, &exchange);
         // Before anybody can find it, as with queues.
         if wanted.durable {
-            turn.record(Record::ExchangeDeclared {
+            let identity = turn.record_now(&Record::ExchangeDeclared {
                 vhost: self.name.clone(),
                 name: exchange.name.clone(),
                 kind: wanted.kind.to_owned(),
@@ -353,6 +353,7 @@ impl Vhost {
                 arguments: wanted.arguments.clone(),
             });
             exchange.set_declared_at(turn.gate().unwrap_or_default());
+            exchange.identify(identity, turn);
         }
         self.exchanges.insert(exchange.name.clone(), exchange.clone());
         Ok(exchange)
@@ -421,7 +422,8 @@ impl Vhost {
             // Or a queue that lives long would keep every exchange that was ever bound to it.
             binding.target.inbound().lock().retain(|source| !Arc::ptr_eq(source, exchange));
         }
-        exchange.mark_deleted(&turn.broker.holds);
+        exchange.mark_deleted();
+        turn.broker.note_gone_exchange(exchange);
         if exchange.declaration.is_durable {
             turn.record(Record::ExchangeDeleted { vhost: self.name.clone(), name: exchange.name.clone() });
         }

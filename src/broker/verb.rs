@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     connections::ConnectionHandle,
+    exchange::holds::HoldsRequest,
     queue::{
         Queue,
         cold::{ColdEntry, Header, PageRequest, Window},
@@ -40,6 +41,10 @@ pub trait ColdPages: Send + Sync {
     /// [`Waiting::proceed`].
     fn fetch(&self, request: PageRequest);
 
+    /// Has a page of messages read that an exchange holds back, in the same way. The answer comes through
+    /// [`Exchange::page_in`](super::exchange::Exchange::page_in).
+    fn fetch_held(&self, request: HoldsRequest);
+
     /// Reads the index, and may block: only while records are replayed.
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry>;
 
@@ -55,7 +60,7 @@ pub trait Spill: Send + Sync {
     /// What a queue may have in memory without being told of.
     fn window(&self) -> Window;
 
-    /// A queue has more in memory than that, by half of it or more. Told under the queue's lock, once
+    /// A queue has more in memory than that, by half of it or more, and half of it or more is in no log. Told under the queue's lock, once
     /// until [`Queue::overflow`] has been asked: neither blocks nor reads.
     fn overflows(&self, queue: &Arc<Queue>);
 }

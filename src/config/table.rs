@@ -677,13 +677,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "store.queue_window_bytes",
         bytes(64 << 10, 1 << 40),
-        "Bytes of bodies that one long queue keeps in memory; the others are read when their turn comes.",
+        "Bytes of bodies that one long queue or delaying exchange keeps in memory; the others are read when due.",
         persistence.queue_window_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
     ),
     row!(
         "store.reclaim_slack_bytes",
-        bytes(16 << 20, 1 << 40),
+        bytes(1 << 20, 1 << 40),
         "Bytes that the log may have beyond twice what is alive in it before sparse segments are emptied.",
         persistence.reclaim_slack_bytes = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes)
@@ -691,7 +691,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "store.spill",
         Rule::OneOf(&["on", "off"]),
-        "Whether long queues that are in no log leave memory for files, which are removed at start.",
+        "Whether messages of long queues that are in no log leave memory for files, which are removed at start.",
         persistence.spill = |parsed| parsed.text() == "on",
         |spill| if *spill { "on".into() } else { "off".into() }
     ),

@@ -26,7 +26,7 @@ use super::{
     listen::{self, Bound, StartError},
     load_definitions,
     options::Protocol,
-    persistence::{Backups, Opened},
+    persistence::{Backups, Opened, StoreMeter},
 };
 use crate::{
     admin::{
@@ -48,6 +48,7 @@ pub struct Process {
     listeners: Arc<Listeners>,
     log: Arc<Log>,
     backups: Backups,
+    meter_of_store: StoreMeter,
     stop: Arc<Notify>,
     meter: Option<MemoryMeter>,
     memory_total_bytes: Option<u64>,
@@ -95,6 +96,7 @@ impl Process {
             listeners: Arc::new(listeners),
             log: opened.log.clone(),
             backups: opened.backups(),
+            meter_of_store: opened.meter(),
             stop,
             meter: MemoryMeter::open().ok(),
             memory_total_bytes: limits::memory_total_bytes(),
@@ -158,6 +160,7 @@ impl Node for Process {
                 watermark: broker.memory_high_watermark(),
             },
             disk: Disk { free_bytes: limits::disk_free_bytes(data_dir).unwrap_or(0), limit: broker.disk_free_limit() },
+            store: self.meter_of_store.read(),
             files: limits::open_files(),
             settings: self.settings.clone(),
         }

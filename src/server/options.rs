@@ -67,7 +67,8 @@ pub struct Persistence {
     /// Longest time in milliseconds between checkpoints while there is something to do. Default
     /// 10,000.
     pub checkpoint_ms: u64,
-    /// Bytes of bodies that one long queue keeps in memory beside what has not been checkpointed.
+    /// Bytes of bodies that one long queue, or exchange that delays, keeps in memory beside what has not been
+    /// checkpointed.
     /// Default 8 MiB.
     pub queue_window_bytes: u64,
     /// Bytes that the log may have beyond twice what is alive in it; then sparse segments are emptied.

@@ -111,6 +111,7 @@ impl ColdWriter {
         });
         finished.map_err(|error| failed(&path, error))?;
         self.is_finished = true;
+        shared.cold_bytes.fetch_add(self.written, std::sync::atomic::Ordering::Relaxed);
         let cold = ColdFile { number: self.number, owner: self.owner, file_bytes: self.written };
         shared.segments.lock().cold.insert(self.number, cold);
         Ok(cold)

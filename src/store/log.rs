@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::cold::{ColdFile, ColdWriter};
 use super::error::{Corruption, Failure, ReadError, Refused};
 use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, Record, StoreId};
+use super::reader::{Block, Found, Reading};
 use super::segments::SegmentInfo;
 use super::shared::Shared;
 
@@ -63,6 +64,23 @@ pub enum Space {
     /// The reserve is used up as well: nothing is written until a segment is released or space
     /// returns.
     Full,
+}
+
+/// Figures for operators and measurements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of the log that were made durable since the start, headers and padding included.
+    pub written_bytes: u64,
+    /// Bytes of the cold files that were made since the start.
+    pub cold_written_bytes: u64,
+    /// Segments of the log.
+    pub segments_count: usize,
+    /// Files that are ready to be a segment, or wait to be made so or removed.
+    pub unused_count: usize,
+    /// Cold files.
+    pub cold_count: usize,
+    /// What all of them take on the disk, as far as they may not be shorter.
+    pub files_bytes: u64,
 }
 
 /// Whether a session may read on.
@@ -171,10 +189,11 @@ impl Log {
     pub fn read_many(
         &self,
         positions: &[Position],
-        buffer: &mut Vec<u8>,
-        each: impl FnMut(usize, Result<Record<'_>, ReadError>),
+        reading: Reading,
+        block: &mut Block,
+        each: impl FnMut(usize, Result<Found<'_>, ReadError>),
     ) {
-        self.shared.read_many(positions, buffer, each);
+        self.shared.read_many(positions, reading, block, each);
     }
 
     /// The segments of the log, oldest first; the last is being written.
@@ -211,6 +230,11 @@ impl Log {
     /// Removes a cold file; `false` if it is unknown.
     pub fn drop_cold(&self, file: u32) -> bool {
         self.shared.drop_cold(file)
+    }
+
+    /// Figures of now.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures()
     }
 
     /// Writes and syncs what was appended, and ends the threads. Later appends are refused. Not to be

@@ -15,9 +15,12 @@ use super::disk::{Access, Disk, File};
 use super::error::{Failure, Refused};
 use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, StoreId};
 use super::gather::Gather;
-use super::log::{Admission, Appended, Owner, Space};
+use super::log::{Admission, Appended, Figures, Owner, Space};
 use super::options::Options;
 use super::segments::{Segment, Segments, segment_name};
+
+/// An open file: the first position in it, and how it is read.
+type FileKey = (Position, Access);
 
 /// Open files of cold segments. Beyond it the least recently opened is closed.
 const OPEN_FILES_MAX: usize = 64;
@@ -58,7 +61,11 @@ pub(super) struct Shared {
     /// Cold files may have numbers up to this one. Taken before `segments`, and held while a higher one is
     /// written down.
     pub(super) cold_reserved: Mutex<u32>,
-    files: Mutex<Vec<(Position, Arc<dyn File>)>>,
+    /// Where this process began to append.
+    began: Position,
+    /// Bytes of cold files that were finished.
+    pub(super) cold_bytes: AtomicU64,
+    files: Mutex<Vec<(FileKey, Arc<dyn File>)>>,
     failure: OnceLock<Failure>,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -103,6 +110,8 @@ impl Shared {
             space: AtomicU8::new(0),
             space_notice: Mutex::new(()),
             is_reserve_in_use: AtomicBool::new(false),
+            began: Position(end),
+            cold_bytes: AtomicU64::new(0),
             files: Mutex::new(Vec::new()),
             failure: OnceLock::new(),
             stopping: Mutex::new(false),
@@ -301,7 +310,7 @@ impl Shared {
             self.chores.notify_one();
         }
         drop(guard);
-        self.files.lock().retain(|(key, _)| !released.contains(key));
+        self.files.lock().retain(|((first, _), _)| !released.contains(first));
         released.len()
     }
 
@@ -314,16 +323,17 @@ impl Shared {
             self.chores.notify_one();
         }
         drop(segments);
-        self.files.lock().retain(|(key, _)| *key != Position::cold(file, 0));
+        self.forget_file(Position::cold(file, 0));
         is_known
     }
 
-    /// An open file to read from; `key` is the first position in it.
-    pub(super) fn file(&self, key: Position, path: &Path) -> io::Result<Arc<dyn File>> {
+    /// An open file to read from; `first` is the first position in it.
+    pub(super) fn file(&self, first: Position, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let key = (first, access);
         if let Some((_, file)) = self.files.lock().iter().find(|(known, _)| *known == key) {
             return Ok(file.clone());
         }
-        let file: Arc<dyn File> = self.disk.open(path, Access::Read)?.into();
+        let file: Arc<dyn File> = self.disk.open(path, access)?.into();
         let mut files = self.files.lock();
         if files.len() >= OPEN_FILES_MAX {
             files.remove(0);
@@ -332,8 +342,23 @@ impl Shared {
         Ok(file)
     }
 
-    pub(super) fn forget_file(&self, key: Position) {
-        self.files.lock().retain(|(known, _)| *known != key);
+    pub(super) fn forget_file(&self, first: Position) {
+        self.files.lock().retain(|((known, _), _)| *known != first);
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let segments = self.segments.lock();
+        let live_bytes = segments.live.iter().map(|segment| segment.file_bytes).sum::<u64>();
+        let unused_count = segments.spares.len() + segments.dead.len();
+        let cold_bytes = segments.cold.values().map(|cold| cold.file_bytes).sum::<u64>();
+        Figures {
+            written_bytes: self.flushed().0 - self.began.0,
+            cold_written_bytes: self.cold_bytes.load(Ordering::Relaxed),
+            segments_count: segments.live.len(),
+            unused_count,
+            cold_count: segments.cold.len(),
+            files_bytes: live_bytes + cold_bytes + unused_count as u64 * self.options.segment_bytes,
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

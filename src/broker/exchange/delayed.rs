@@ -1,12 +1,5 @@
-//! Messages that wait until they are due, and how long a message asks to wait.
-//!
-//! What is due comes out by time, and in the order it came in among equals.
+//! How long a message asks to wait, and what it says of that afterwards.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
-
-use crate::broker::record::HoldId;
-use crate::broker::time::Time;
 use crate::broker::value::{Headers, HeadersBuilder, Value, ValueRef};
 
 /// The header that asks for a delay in milliseconds.
@@ -14,113 +7,6 @@ pub const DELAY: &str = "x-delay";
 
 /// The longest delay, about 49 days. A message that asks for more is not delayed at all, as with RabbitMQ's plugin.
 pub const DELAY_MS_MAX: i128 = u32::MAX as i128;
-
-/// Capacity below which the heap keeps its memory.
-const CAPACITY_KEPT: usize = 1024;
-
-/// Messages that wait.
-#[derive(Debug)]
-pub struct Delayed<M> {
-    heap: BinaryHeap<Held<M>>,
-}
-
-#[derive(Debug)]
-struct Held<M> {
-    due: Time,
-    /// Grows with every message.
-    hold: HoldId,
-    message: M,
-}
-
-impl<M> Default for Delayed<M> {
-    fn default() -> Self {
-        Self { heap: BinaryHeap::new() }
-    }
-}
-
-impl<M> Delayed<M> {
-    /// Nothing held.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Holds a message until `due`. `hold` is larger than any before.
-    pub fn hold(&mut self, due: Time, hold: HoldId, message: M) {
-        self.heap.push(Held { due, hold, message });
-    }
-
-    /// Lets go of messages wherever they are, as a log says it was done. Returns those that were here.
-    pub fn forget(&mut self, holds: &[HoldId]) -> Vec<(Time, HoldId)> {
-        let holds: HashSet<_, foldhash::fast::FixedState> = holds.iter().collect();
-        let mut gone = Vec::new();
-        self.heap.retain(|held| {
-            let is_gone = holds.contains(&held.hold);
-            if is_gone {
-                gone.push((held.due, held.hold));
-            }
-            !is_gone
-        });
-        gone
-    }
-
-    /// Lets go of everything.
-    pub fn clear(&mut self) {
-        self.heap = BinaryHeap::new();
-    }
-
-    /// Takes out at most `max` messages that are due at `now`, as far as the iterator is driven.
-    pub fn pop_due(&mut self, now: Time, max: usize) -> impl Iterator<Item = (Time, HoldId, M)> {
-        if self.heap.capacity() > CAPACITY_KEPT && self.heap.len() < self.heap.capacity() / 4 {
-            self.heap.shrink_to(self.heap.len() * 2);
-        }
-        std::iter::from_fn(move || {
-            self.next_due().filter(|due| *due <= now)?;
-            self.heap.pop().map(|held| (held.due, held.hold, held.message))
-        })
-        .take(max)
-    }
-
-    /// When the first message is due.
-    pub fn next_due(&self) -> Option<Time> {
-        self.heap.peek().map(|held| held.due)
-    }
-
-    /// All held messages with the time each is due, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (Time, HoldId, &M)> {
-        self.heap.iter().map(|held| (held.due, held.hold, &held.message))
-    }
-
-    /// Number of held messages.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    /// True when nothing is held.
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-}
-
-/// The greatest is the one that is due first.
-impl<M> Ord for Held<M> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.due, other.hold).cmp(&(self.due, self.hold))
-    }
-}
-
-impl<M> PartialOrd for Held<M> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<M> PartialEq for Held<M> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<M> Eq for Held<M> {}
 
 /// The milliseconds that a message asks to wait; `None` when it is to be routed at once.
 ///
@@ -177,38 +63,6 @@ mod tests {
 
     fn delay(value: Value) -> Option<u64> {
         delay_ms(Headers::new(&headers(&[(DELAY, value)])))
-    }
-
-    #[test]
-    fn messages_come_out_by_time_and_then_by_arrival() {
-        let mut delayed = Delayed::new();
-        let messages = [(30, "c"), (10, "a"), (20, "b1"), (20, "b2"), (20, "b3")];
-        for (hold, (due, name)) in (0..).zip(messages) {
-            delayed.hold(Time(due), HoldId(hold), name);
-        }
-        assert_eq!(delayed.next_due(), Some(Time(10)));
-        assert_eq!(delayed.pop_due(Time(9), 10).next(), None);
-        assert_eq!(delayed.pop_due(Time(20), 3).map(|(.., name)| name).collect::<Vec<_>>(), ["a", "b1", "b2"]);
-        assert_eq!(delayed.pop_due(Time(20), 3).map(|(.., name)| name).collect::<Vec<_>>(), ["b3"]);
-        assert_eq!(delayed.next_due(), Some(Time(30)));
-        assert_eq!(delayed.len(), 1);
-    }
-
-    #[test]
-    fn an_iterator_that_is_dropped_early_leaves_the_rest() {
-        let mut delayed = Delayed::new();
-        (0..3).for_each(|n| delayed.hold(Time(n), HoldId(n), n));
-        assert_eq!(delayed.pop_due(Time(9), 3).next(), Some((Time(0), HoldId(0), 0)));
-        assert_eq!(delayed.len(), 2);
-    }
-
-    #[test]
-    fn memory_of_a_burst_is_given_back() {
-        let mut delayed = Delayed::new();
-        (0..100_000).for_each(|n| delayed.hold(Time(n), HoldId(n), n));
-        assert_eq!(delayed.pop_due(Time::NEVER, 99_999).count(), 99_999);
-        assert_eq!(delayed.pop_due(Time::NEVER, 1).count(), 1);
-        assert!(delayed.heap.capacity() <= CAPACITY_KEPT);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{BindError, Binding, Delayed, Holds, Kind, KindError, RecentHistory, Router, Routing};
+use super::{BindError, Binding, Holds, Kind, KindError, RecentHistory, Router, Routing};
 use crate::broker::{
     error,
     message::Message,
@@ -125,11 +125,13 @@ pub struct Exchange {
     router: RwLock<Router<Target>>,
     generation: AtomicU64,
     is_deleted: AtomicBool,
-    /// Position of its declaration in the log, zero without one.
+    /// Position after its declaration in the log, zero without one.
     declared_at: AtomicU64,
+    /// Position of its declaration in the log, zero without one.
+    identity: AtomicU64,
     alternate: RwLock<Option<Arc<str>>>,
     /// Messages that are held back, in an exchange that does so.
-    pub delayed: Option<Mutex<Delayed<Message>>>,
+    pub delayed: Option<Mutex<Holds<Message>>>,
     /// The last messages with their places in the log, in an exchange that keeps them.
     pub recent: Option<Mutex<RecentHistory<(Position, Message)>>>,
     /// Names of messages that it has seen, in an exchange that was asked to tell.
@@ -146,7 +148,7 @@ impl Exchange {
         let router = Router::new(&declaration.kind, &declaration.arguments)?;
         let text = |key: &str| -> Option<Arc<str>> { declaration.arguments.get(key)?.as_text().map(Arc::from) };
         let integer = |key: &str| declaration.arguments.get(key).and_then(|value| value.as_integer());
-        let delayed = matches!(declaration.kind, Kind::Delayed(_)).then(|| Mutex::new(Delayed::new()));
+        let delayed = matches!(declaration.kind, Kind::Delayed(_)).then(|| Mutex::new(Holds::new()));
         let recent = matches!(declaration.kind, Kind::RecentHistory)
             .then(|| RecentHistory::new(&declaration.arguments).map(Mutex::new))
             .transpose()?;
@@ -168,6 +170,7 @@ impl Exchange {
             generation: AtomicU64::new(1),
             is_deleted: AtomicBool::new(false),
             declared_at: AtomicU64::new(0),
+            identity: AtomicU64::new(0),
             alternate: RwLock::new(text("alternate-exchange")),
             delayed,
             recent,
@@ -197,21 +200,29 @@ impl Exchange {
         self.is_deleted.load(Ordering::Acquire)
     }
 
-    pub(in crate::broker) fn mark_deleted(&self, holds: &Holds) {
+    pub(in crate::broker) fn mark_deleted(&self) {
         // Whoever keeps a message here looks under these locks whether the exchange is still there:
         // none can be recorded once its deletion is.
         let mut delayed = self.delayed.as_ref().map(Mutex::lock);
         let _recent = self.recent.as_ref().map(Mutex::lock);
-        if let Some(delayed) = &mut delayed {
-            let persistent = delayed.iter().filter(|(.., message)| message.traits.persistent);
-            persistent.for_each(|(due, hold, _)| holds.forget(hold, due));
-            delayed.clear();
-        }
+        let held = delayed.as_mut().map(|delayed| delayed.clear());
         self.is_deleted.store(true, Ordering::Release);
         self.touch();
+        drop(delayed);
+        drop(held);
     }
 
-    /// Where the log has its declaration: whoever is told that it exists waits for that.
+    /// Where the log has its declaration, which tells it from others that had its name;
+    /// [`Position::NONE`] when no log has.
+    pub fn identity(&self) -> Position {
+        Position(self.identity.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::broker) fn set_identity(&self, position: Position) {
+        self.identity.store(position.0, Ordering::Relaxed);
+    }
+
+    /// Behind its declaration in the log: whoever is told that it exists waits for that.
     pub(in crate::broker) fn declared_at(&self) -> Position {
         Position(self.declared_at.load(Ordering::Relaxed))
     }

@@ -3,7 +3,7 @@
 //! A [`Router`] holds the bindings of one exchange and finds the targets of a message. It knows no
 //! queue, no lock and no other exchange: targets are opaque, walking from exchange to exchange and
 //! alternate exchanges belong to whoever owns it. What some kinds keep besides bindings is here
-//! too: the messages that [`RecentHistory`] replays and those that [`Delayed`] holds back.
+//! too: the messages that [`RecentHistory`] replays and those that wait in [`Holds`].
 
 mod bindings;
 mod consistent_hash;
@@ -12,7 +12,7 @@ mod direct;
 mod fanout;
 mod handle;
 mod headers;
-mod holds;
+pub mod holds;
 mod modulus_hash;
 mod random;
 pub mod recent_history;
@@ -26,9 +26,9 @@ use std::hash::Hash;
 pub use bindings::Binding;
 use bindings::{Bindings, dedup_from, sorted};
 pub use consistent_hash::WEIGHT_MAX;
-pub use delayed::{Delayed, delay_ms, released_headers};
+pub use delayed::{delay_ms, released_headers};
 pub use handle::{Declaration, Exchange, Target};
-pub use holds::{Changes as HoldChanges, Holds};
+pub use holds::Holds;
 pub use recent_history::RecentHistory;
 
 use crate::broker::value::{Headers, Table, Value};

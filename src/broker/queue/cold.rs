@@ -6,19 +6,20 @@
 //! ([`Queue::looked`](super::Queue::looked)): then the queue forgets what it need not have here. What
 //! comes back does so in pages ([`Page`]), which somebody reads while nobody waits under a lock.
 //!
+//! What is in no log is spilled: written to files that last as long as the process, with an index of
+//! their own ([`Spill`](super::super::verb::Spill)). Of a durable queue both may have messages; which of
+//! them has one, its place tells.
+//!
 //! Streams keep their own account of the same ([`super::stream`]).
 //!
-//! Invariants:
-//! - every message that is alive, in the log, and has a seq below `indexed_below` is in the index or
-//!   among the puts of the look under way; below `committed_below` it is in the index;
+//! Invariants, for either index:
+//! - every message that is alive, has a place there, and has a seq below `indexed_below` is in the index
+//!   or among the puts of the look under way; below `committed_below` it is in the index;
 //! - a seq inside of a gap that the index may have is one of the gap's messages, or in the gap's
 //!   `out`, or excluded by a purge: so no page brings back what has gone or is here;
 //! - a page that was asked for before the last checkpoint was finished is dropped.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Weak,
-};
+use std::{collections::BTreeMap, sync::Weak};
 
 use super::{Queue, ready::Entry, stream::Summary};
 use crate::broker::{
@@ -34,7 +35,7 @@ pub struct ColdEntry {
     pub level: u8,
     /// Its identity in the queue.
     pub seq: u64,
-    /// Where the log has it.
+    /// Where its body is.
     pub place: Position,
     /// When it expires; of a message of a stream, when it came.
     pub deadline: Time,
@@ -168,6 +169,11 @@ pub struct PageRequest {
     pub generation: u64,
     /// What is wanted.
     pub wanted: Wanted,
+    /// The index of the log may have some of it.
+    pub is_in_log: bool,
+    /// That of what was spilled may have some of it. If both, a page is made of one of each
+    /// ([`Self::halved`], [`Page::merge`]).
+    pub is_in_spill: bool,
 }
 
 /// Which messages are wanted. At least one, however large, unless there is none.
@@ -216,32 +222,23 @@ pub struct Page {
 /// What a queue keeps for its cold messages, beside the gaps in its ready ones.
 #[derive(Debug)]
 pub(super) struct Cold {
-    pub(super) window: Window,
+    window: Window,
     /// Finished looks.
     generation: u64,
-    pub(super) indexed_below: u64,
-    committed_below: u64,
-    /// Live messages in the index, as number and bytes.
-    levels: BTreeMap<u8, (u64, u64)>,
-    gone: Vec<Gone>,
-    /// Length of `gone` at which those below the heads are dropped.
-    prune_at: usize,
-    /// Levels whose head may have moved.
-    moved: BTreeSet<u8>,
-    /// Heads as the index has them.
-    heads: BTreeMap<u8, u64>,
-    /// Messages whose value in the index is old.
-    changed: BTreeMap<u64, ColdEntry>,
+    /// Its persistent messages are in the log.
+    is_logged: bool,
+    log: Side,
+    /// Once something was spilled.
+    spill: Option<Box<Side>>,
+    /// What may be spilled later has no smaller seq. What has one and no place stays in memory for good.
+    spilled_below: u64,
+    /// How often in a row it was not spilled because a page was being read.
+    deferred: u8,
     /// Messages that are leaving and whose leaving is not recorded.
     dying: BTreeMap<u64, ColdEntry>,
     /// The largest seq that has been in `dying`.
     dying_max: u64,
-    purged: Option<Purged>,
-    given: Option<Given>,
-    /// As the index has it.
-    header: Option<Header>,
-    /// The earliest own deadline in the index, for its header and for the next page of expired ones.
-    index_deadline: Time,
+    /// The earliest own deadline of what is cold, for the next page of expired ones.
     own_deadline: Time,
     /// Up to which deadline and seq expired messages were taken.
     expired: (Time, u64),
@@ -252,37 +249,8 @@ pub(super) struct Cold {
     /// Somebody waits to get a message.
     has_get: bool,
     is_damaged: bool,
-    /// Its messages are in no log: they have their places since they were spilled.
-    is_spill: bool,
-    /// Of such a queue: what may be indexed has a smaller seq. What has one and no place stays in memory
-    /// for good.
-    spilled_below: u64,
-    /// How often in a row it was not written because a page was being read.
-    deferred: u8,
 }
 
-/// What a look has told and nobody has confirmed.
-#[derive(Debug, Default)]
-struct Given {
-    below: u64,
-    deletes: Vec<Gone>,
-    heads: Vec<(u8, u64)>,
-    moved: BTreeSet<u8>,
-    changed: BTreeMap<u64, ColdEntry>,
-    purged: Option<Purged>,
-    header: Option<Header>,
-}
-
-/// A purge that the index has not seen.
-#[derive(Clone, Debug)]
-struct Purged {
-    below: u64,
-    /// Messages that were not ready, and so stayed.
-    kept: BTreeMap<u64, ColdEntry>,
-}
-
-/// Pending deletes that are not worth looking at.
-const GONE_MIN: usize = 4_096;
 /// Messages of one page of expired ones.
 const EXPIRED_MAX: usize = 256;
 
@@ -291,20 +259,13 @@ impl Default for Cold {
         Self {
             window: Window::default(),
             generation: 0,
-            indexed_below: 0,
-            committed_below: 0,
-            levels: BTreeMap::new(),
-            gone: Vec::new(),
-            prune_at: GONE_MIN,
-            moved: BTreeSet::new(),
-            heads: BTreeMap::new(),
-            changed: BTreeMap::new(),
+            is_logged: false,
+            log: Side::default(),
+            spill: None,
+            spilled_below: 0,
+            deferred: 0,
             dying: BTreeMap::new(),
             dying_max: 0,
-            purged: None,
-            given: None,
-            header: None,
-            index_deadline: Time::NEVER,
             own_deadline: Time::NEVER,
             expired: (Time(0), 0),
             redelivered_up_to: 0,
@@ -312,46 +273,58 @@ impl Default for Cold {
             is_expired_asked: false,
             has_get: false,
             is_damaged: false,
-            is_spill: false,
-            spilled_below: 0,
-            deferred: 0,
         }
     }
 }
 
 impl Cold {
-    /// A message has left for good, and that is recorded under the same lock.
+    /// The index that would have a message at that place.
     #[inline]
-    pub(super) fn left(&mut self, entry: &Entry, priority_max: u8) {
-        if entry.seq < self.indexed_below && entry.place != Position::NONE {
-            self.count_out(&ColdEntry::of(entry, priority_max));
+    fn side_of(&self, place: Position) -> Option<&Side> {
+        match place.is_in_spill() {
+            false if place == Position::NONE => None,
+            false => Some(&self.log),
+            true => self.spill.as_deref(),
         }
     }
 
-    fn count_out(&mut self, entry: &ColdEntry) {
-        if entry.seq >= self.indexed_below {
-            return;
+    #[inline]
+    fn side_of_mut(&mut self, place: Position) -> Option<&mut Side> {
+        match place.is_in_spill() {
+            false if place == Position::NONE => None,
+            false => Some(&mut self.log),
+            true => self.spill.as_deref_mut(),
         }
-        if let Some((len, bytes)) = self.levels.get_mut(&entry.level) {
-            *len = len.saturating_sub(1);
-            *bytes = bytes.saturating_sub(entry.body_bytes);
+    }
+
+    fn side_mut(&mut self, home: Home) -> Option<&mut Side> {
+        match home {
+            Home::Log => Some(&mut self.log),
+            Home::Spill => self.spill.as_deref_mut(),
         }
-        if !self.changed.is_empty() {
-            self.changed.remove(&entry.seq);
+    }
+
+    fn sides(&self) -> impl Iterator<Item = &Side> {
+        std::iter::once(&self.log).chain(self.spill.as_deref())
+    }
+
+    fn sides_mut(&mut self) -> impl Iterator<Item = &mut Side> {
+        std::iter::once(&mut self.log).chain(self.spill.as_deref_mut())
+    }
+
+    /// A message has left for good, and that is recorded under the same lock.
+    #[inline]
+    pub(super) fn left(&mut self, entry: &Entry, priority_max: u8) {
+        if let Some(side) = self.side_of_mut(entry.place)
+            && entry.seq < side.indexed_below
+        {
+            side.count_out(&ColdEntry::of(entry, priority_max));
         }
-        if let Some(given) = &mut self.given {
-            given.changed.remove(&entry.seq);
-        }
-        for purged in self.purged.iter_mut().chain(self.given.iter_mut().filter_map(|given| given.purged.as_mut())) {
-            purged.kept.remove(&entry.seq);
-        }
-        self.moved.insert(entry.level);
-        self.gone.push(Gone { level: entry.level, seq: entry.seq, deadline: entry.own_deadline() });
     }
 
     /// A message is leaving; until that is recorded it is alive.
     pub(super) fn dies(&mut self, entry: &Entry, priority_max: u8) {
-        if self.is_spill {
+        if entry.place.is_in_spill() {
             // Nobody will say that it is recorded.
             return self.left(entry, priority_max);
         }
@@ -362,35 +335,47 @@ impl Cold {
     }
 
     /// It is not leaving after all.
-    pub(super) fn stays(&mut self, seq: u64) {
-        self.dying.remove(&seq);
+    pub(super) fn stays(&mut self, entry: &mut Entry) {
+        self.dying.remove(&entry.seq);
+        if entry.place.is_in_spill() {
+            // It has left the index.
+            entry.place = Position::NONE;
+        }
     }
 
     /// Its leaving is being recorded.
     pub(super) fn died(&mut self, seq: u64) {
         if let Some(entry) = self.dying.remove(&seq) {
-            self.count_out(&entry);
+            self.log.count_out(&entry);
         }
     }
 
     /// A delivery of it failed.
     pub(super) fn changes(&mut self, entry: &Entry, priority_max: u8) {
-        if entry.seq < self.indexed_below && entry.place != Position::NONE {
-            self.changed.insert(entry.seq, ColdEntry::of(entry, priority_max));
+        if let Some(side) = self.side_of_mut(entry.place)
+            && entry.seq < side.indexed_below
+        {
+            side.changed.insert(entry.seq, ColdEntry::of(entry, priority_max));
         }
     }
 
-    fn is_purged(&self, seq: u64) -> bool {
-        let given = self.given.as_ref().and_then(|given| given.purged.as_ref());
-        self.purged.iter().chain(given).any(|purged| seq < purged.below && !purged.kept.contains_key(&seq))
+    fn is_purged(&self, entry: &ColdEntry) -> bool {
+        self.side_of(entry.place).is_some_and(|side| side.is_purged(entry.seq))
     }
 
-    /// What the index has of a message with what it has not.
+    /// What its index has of a message with what it has not.
     fn overlay(&self, entry: ColdEntry) -> ColdEntry {
-        let given = self.given.as_ref().and_then(|given| given.changed.get(&entry.seq));
-        let mut entry = self.changed.get(&entry.seq).or(given).cloned().unwrap_or(entry);
+        let mut entry = match self.side_of(entry.place) {
+            Some(side) => side.overlay(entry),
+            None => entry,
+        };
         entry.redelivered |= entry.seq <= self.redelivered_up_to;
         entry
+    }
+
+    /// Whether an index has it, so that it need not be in memory.
+    fn is_committed(&self, entry: &Entry) -> bool {
+        self.side_of(entry.place).is_some_and(|side| entry.seq < side.committed_below)
     }
 
     pub(super) fn is_damaged(&self) -> bool {
@@ -416,13 +401,17 @@ impl Cold {
     }
 }
 
-pub use spill::Overflow;
+pub use spill::{LevelPlaces, Overflow};
+
+use side::{Home, Side};
 
 mod checkpoint;
+mod merge;
 mod paging;
 mod relocate;
 mod replay;
 mod shared;
+mod side;
 mod spill;
 
 pub use relocate::Relocated;

@@ -565,9 +565,9 @@ impl Machine {
     }
 
     /// A message that was given up is kept after all.
-    pub(super) fn keep_dead(&mut self, due: Time, dead: Dead) {
+    pub(super) fn keep_dead(&mut self, due: Time, mut dead: Dead) {
         if let Some(cold) = &mut self.cold {
-            cold.stays(dead.entry.seq);
+            cold.stays(&mut dead.entry);
         }
         self.retries.hold_dead(due, dead);
     }

@@ -4,12 +4,13 @@
 //!
 //! A priority may have a [`Gap`]: a range of seqs whose messages wait in the cold index and are not
 //! here. What is here with a smaller seq is its head, what is here with a larger one its tail; what
-//! is here inside of the range (it is in no log, or came back) waits for the range to be read.
+//! is here inside of the range (the index has not got it yet, or it came back) is in the gap's `out`,
+//! and waits for the range to be read, or to be evicted.
 //!
 //! Invariants:
 //! - inside a priority, entries are ordered by seq;
-//! - `len` and `bytes` count the entries that are present (not taken from the middle), `cold_len`
-//!   and `cold_bytes` those in gaps;
+//! - `len` and `bytes` count the entries that are present (not taken from the middle), `loose` those
+//!   of them without a place, `cold_len` and `cold_bytes` those in gaps;
 //! - the first and last slot of a priority are present;
 //! - a gap has at least one message, and no two are of one priority.
 
@@ -34,7 +35,7 @@ pub struct Entry {
     pub delivery_count: u32,
     /// It was delivered before.
     pub redelivered: bool,
-    /// Where the log has the message; [`Position::NONE`] when it has not.
+    /// Where the log has the message, or where it was spilled; [`Position::NONE`] when it is only here.
     pub place: Position,
 }
 
@@ -45,6 +46,8 @@ pub struct Ready {
     levels: Vec<VecDeque<Slot>>,
     len: usize,
     bytes: u64,
+    /// Number and bytes of what is nowhere but here.
+    loose: (usize, u64),
     /// Slots whose message was taken from the middle.
     holes: usize,
     /// Deadlines of messages that carry their own time to live. May name messages that have gone.
@@ -118,6 +121,7 @@ impl Ready {
             levels,
             len: 0,
             bytes: 0,
+            loose: (0, 0),
             holes: 0,
             deadlines: BinaryHeap::new(),
             gaps: Vec::new(),
@@ -145,6 +149,11 @@ impl Ready {
     /// Number of messages that are in memory, and the bytes of their bodies.
     pub fn resident(&self) -> (usize, u64) {
         (self.len, self.bytes)
+    }
+
+    /// Number of messages that have been written nowhere, and the bytes of their bodies.
+    pub fn loose(&self) -> (usize, u64) {
+        self.loose
     }
 
     /// Number of messages that only the index has, and the bytes of their bodies.
@@ -178,6 +187,9 @@ impl Ready {
         let level = entry.message.traits.priority.min(self.priority_max());
         self.len += 1;
         self.bytes += entry.message.body_bytes();
+        if entry.place == Position::NONE {
+            self.loose = (self.loose.0 + 1, self.loose.1 + entry.message.body_bytes());
+        }
         if entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER {
             self.note_deadline(&entry, level);
         }
@@ -272,6 +284,9 @@ impl Ready {
     fn count_out(&mut self, entry: &Entry) {
         self.len -= 1;
         self.bytes -= entry.message.body_bytes();
+        if entry.place == Position::NONE {
+            self.loose = (self.loose.0 - 1, self.loose.1 - entry.message.body_bytes());
+        }
         if self.len == 0 {
             self.deadlines.clear();
             for slots in &mut self.levels {
@@ -288,6 +303,10 @@ impl Ready {
         let at = slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
         let entry = slots[at].entry.take()?;
         self.holes += 1;
+        if entry.place == Position::NONE {
+            self.forget_out(level, seq);
+        }
+        let slots = &mut self.levels[level as usize];
         while slots.pop_front_if(|slot| slot.entry.is_none()).is_some() {
             self.holes -= 1;
         }
@@ -453,9 +472,9 @@ impl Ready {
         if is_over { missing } else { 0 }
     }
 
-    /// Leaves those messages to the index that it has (in the log, and with a seq below `limit`) and
-    /// that are behind the window, which is filled in delivery order. Returns them.
-    pub fn evict(&mut self, window: &Window, limit: u64) -> Vec<Entry> {
+    /// Leaves those messages to the index that it has, as `is_indexed` says, and that are behind the
+    /// window, which is filled in delivery order. Returns them.
+    pub fn evict(&mut self, window: &Window, is_indexed: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         let mut evicted = Vec::new();
         let (mut messages, mut bytes) = (window.messages, window.bytes);
         for level in (0..self.levels.len()).rev() {
@@ -475,7 +494,7 @@ impl Ready {
                 bytes -= body_bytes;
                 kept += 1;
             }
-            if kept == slots.len() || kept == head && tail == slots.len() {
+            if kept == slots.len() {
                 gap.into_iter().for_each(|gap| self.restore_gap(gap));
                 continue;
             }
@@ -487,13 +506,15 @@ impl Ready {
                 for slot in from {
                     match slot.entry {
                         None => self.holes -= 1,
-                        Some(entry) if entry.seq < limit && entry.place != Position::NONE => evicted.push(entry),
+                        Some(entry) if is_indexed(&entry) => evicted.push(entry),
                         entry => slots.push_back(Slot { seq: slot.seq, entry }),
                     }
                 }
             };
             leave(slots, over);
-            slots.extend(between);
+            let over_end = slots.len();
+            leave(slots, between);
+            let behind_start = slots.len();
             leave(slots, behind);
             let gone = &evicted[start..];
             let body_bytes = gone.iter().map(|entry| entry.message.body_bytes()).sum::<u64>();
@@ -519,6 +540,12 @@ impl Ready {
                 let (persistent, persistent_bytes) = persistent(gone);
                 gap.persistent.0 += persistent;
                 gap.persistent.1 += persistent_bytes;
+                if !gap.out.is_empty() {
+                    gone.iter().for_each(|entry| _ = gap.out.remove(&entry.seq));
+                }
+                // What stays inside of the range may come to the index any time.
+                let slots = self.levels[level].range(kept..over_end).chain(self.levels[level].range(behind_start..));
+                gap.out.extend(slots.map(|slot| slot.seq).filter(|seq| (gap.from..gap.to).contains(seq)));
                 self.restore_gap(gap);
             } else if let Some(gap) = gap {
                 self.restore_gap(gap);
@@ -546,6 +573,7 @@ impl Ready {
             if let Some(entry) = slot.entry.as_mut().filter(|entry| entry.seq == *seq) {
                 debug_assert_eq!(entry.place, Position::NONE, "a message is written once");
                 entry.place = *place;
+                self.loose = (self.loose.0 - 1, self.loose.1 - entry.message.body_bytes());
             }
         }
     }

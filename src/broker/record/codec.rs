@@ -24,9 +24,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value as Json;
 
-use super::{Definition, DefinitionKey, Enqueued, HoldId, Keeper, Position, QueueId, Record};
+use super::{Definition, DefinitionKey, Enqueued, HoldId, HoldKey, Keeper, Position, QueueId, Record};
 use crate::broker::{
     access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
+    block::{Block, Slice},
     limits::{UserLimits, VhostLimits},
     message::{Layout, Message, Traits, View},
     parameters::Parameter,
@@ -214,7 +215,8 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             begin(RELEASED);
             put_bytes(vhost.as_bytes(), out);
             put_bytes(exchange.as_bytes(), out);
-            put_seqs(holds.iter().map(|hold| hold.0), out);
+            put_seqs(holds.iter().map(|key| key.hold.0), out);
+            put_seqs(holds.iter().map(|key| key.due.0), out);
         }
         Record::Kept { vhost, exchange, message } => {
             begin(KEPT);
@@ -314,9 +316,9 @@ pub struct Decoder {
 impl Decoder {
     /// Reads one record, which is at `at`.
     pub fn decode(&mut self, bytes: &[u8], at: Position) -> Result<Record, DecodeError> {
-        let mut reader = Reader(bytes);
+        let mut reader = Reader { rest: bytes, block: None };
         let record = self.record(&mut reader, at, false)?;
-        if reader.0.is_empty() { Ok(record) } else { Err(DecodeError::Trailing(reader.0.len())) }
+        reader.end(record)
     }
 
     /// Messages that may still be named.
@@ -326,9 +328,16 @@ impl Decoder {
 
     /// Reads one record of that kind and version, of which `bytes` are the fields.
     pub fn decode_fields(&mut self, head: (u8, u8), bytes: &[u8], at: Position) -> Result<Record, DecodeError> {
-        let mut reader = Reader(bytes);
+        let mut reader = Reader { rest: bytes, block: None };
         let record = self.fields(head, &mut reader, at, false)?;
-        if reader.0.is_empty() { Ok(record) } else { Err(DecodeError::Trailing(reader.0.len())) }
+        reader.end(record)
+    }
+
+    /// The same for fields that lie in a block: messages hold it, and nothing is copied.
+    pub fn decode_fields_in(&mut self, head: (u8, u8), fields: &Slice, at: Position) -> Result<Record, DecodeError> {
+        let mut reader = Reader { rest: fields, block: Some((fields.block(), fields.end())) };
+        let record = self.fields(head, &mut reader, at, false)?;
+        reader.end(record)
     }
 
     fn record(&mut self, reader: &mut Reader<'_>, at: Position, is_inside: bool) -> Result<Record, DecodeError> {
@@ -597,18 +606,27 @@ fn put_key(key: &DefinitionKey, out: &mut Vec<u8>) {
 }
 
 /// What is left to read.
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// What is read lies in this block, and ends at this offset of it: messages need no copy.
+    block: Option<(&'a Block, usize)>,
+}
 
 impl<'a> Reader<'a> {
+    /// What was read, if that was all.
+    fn end<T>(&self, read: T) -> Result<T, DecodeError> {
+        if self.rest.is_empty() { Ok(read) } else { Err(DecodeError::Trailing(self.rest.len())) }
+    }
+
     fn byte(&mut self) -> Result<u8, DecodeError> {
-        let (&first, rest) = self.0.split_first().ok_or(Truncated)?;
-        self.0 = rest;
+        let (&first, rest) = self.rest.split_first().ok_or(Truncated)?;
+        self.rest = rest;
         Ok(first)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Truncated)?;
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(Truncated)?;
+        self.rest = rest;
         Ok(taken)
     }
 
@@ -670,7 +688,7 @@ impl<'a> Reader<'a> {
     /// Items of at least one byte each. The list grows as they are found, whatever it promises.
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
         let len = self.len()?;
-        if len > self.0.len() {
+        if len > self.rest.len() {
             return Err(Truncated);
         }
         let mut items = Vec::new();
@@ -692,6 +710,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn hold_keys(&mut self) -> Result<Vec<HoldKey>, DecodeError> {
+        let (holds, dues) = (self.seqs(HoldId)?, self.seqs(Time)?);
+        let is_whole = holds.len() == dues.len();
+        let keys = holds.into_iter().zip(dues).map(|(hold, due)| HoldKey { due, hold });
+        if is_whole { Ok(keys.collect()) } else { Err(Invalid("messages held back without times")) }
+    }
+
     fn message(&mut self) -> Result<Message, DecodeError> {
         let flags = self.byte()?;
         let is_set = |flag: u8| flags & flag != 0;
@@ -708,24 +733,29 @@ impl<'a> Reader<'a> {
         if !is_set(HAS_VIEW_HEADERS) && replaced_len > 0 {
             return Err(Invalid("replaced headers that it says it has not"));
         }
-        let start = self.0;
+        let start = self.rest;
         let exchange_len = self.byte()?;
         self.take(exchange_len.into())?;
         let key_len = self.byte()?;
         self.take(key_len.into())?;
-        let properties_at = start.len() - self.0.len();
+        let properties_at = start.len() - self.rest.len();
         self.take(properties_len)?;
-        let body_at = start.len() - self.0.len();
+        let body_at = start.len() - self.rest.len();
         self.take(body_len)?;
-        let end = start.len() - self.0.len();
-        if u32::try_from(end).is_err() {
+        let end = start.len() - self.rest.len();
+        let (block, base) = match self.block {
+            Some((block, block_end)) => (block.clone(), block_end - start.len()),
+            None => (Arc::new(start[..end].to_vec()), 0),
+        };
+        if u32::try_from(base + end).is_err() {
             return Err(Invalid("a message of more than 4 GiB"));
         }
         let replaced = self.take(replaced_len)?;
+        let properties_at = base + properties_at;
         let headers = if headers_len == 0 { (0, 0) } else { (properties_at + headers_at, headers_len) };
-        let layout = Layout { route_at: 0, properties: (properties_at, properties_len), headers };
+        let layout = Layout { route_at: base, properties: (properties_at, properties_len), headers };
         let traits = Traits { persistent: is_set(PERSISTENT), priority, ttl: ttl_ms.into() };
-        let message = Message::inline(Arc::new(start[..end].to_vec()), layout, traits, (body_at, body_len));
+        let message = Message::inline(block, layout, traits, (base + body_at, body_len));
         Ok(if is_set(HAS_VIEW) {
             let headers = is_set(HAS_VIEW_HEADERS).then(|| replaced.to_vec());
             let mut message = message.with_view(View { headers, without_ttl: is_set(WITHOUT_TTL) });
@@ -773,7 +803,7 @@ impl<'a> Reader<'a> {
                 due: self.deadline()?,
                 message: self.message()?,
             },
-            RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.seqs(HoldId)? },
+            RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.hold_keys()? },
             KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },
             STREAM_TRIMMED => Record::StreamTrimmed { queue: QueueId(self.number()?), first: self.number()? },
             QUEUE_DECLARED => Record::QueueDeclared {

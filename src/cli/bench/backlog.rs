@@ -1,4 +1,5 @@
-//! `tern bench backlog`: queues filled while nobody consumes, then drained.
+//! `tern bench backlog`: queues filled while nobody consumes, then drained; both at once, or each by a
+//! process of its own, so that the broker can be restarted in between.
 
 use super::{
     driver::{Common, Scenario, Target},
@@ -22,6 +23,12 @@ pub(super) struct Backlog {
     /// Messages to fill in, over all publishers
     #[arg(long, short = 'n', default_value_t = 1_000_000)]
     count: u64,
+    /// Only fill, and leave it; or only drain what was filled with the same options and seed
+    #[arg(long, value_enum, requires = "seed")]
+    only: Option<Half>,
+    /// Names queues and bodies, so that another process knows them
+    #[arg(long)]
+    seed: Option<u64>,
     /// The broker's data directory, to report its size
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -29,6 +36,12 @@ pub(super) struct Backlog {
     /// and which share of it the filling reached
     #[arg(long, value_name = "DIR")]
     disk: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Half {
+    Fill,
+    Drain,
 }
 
 /// The confirm window where none is asked for: only a confirm tells that a message is in the queue.
@@ -67,43 +80,80 @@ impl Scenario for Backlog {
             return Err(Failure::usage("--count must be at least 2 for each publisher"));
         }
         publishing.limit = Some(limit);
-        let data_bytes = || self.data.as_deref().map(directory_bytes).transpose();
+        let mut plan = self.load.plan(target, publishing)?;
+        let mut load = match self.seed {
+            None => Load::declare(plan)?,
+            Some(seed) => {
+                let rename = |queue: usize| format!("tb.{seed}.{queue}");
+                plan.queues = (0..plan.queues.len()).map(rename).collect();
+                for lane in &mut plan.lanes {
+                    lane.keys = lane.queues.iter().map(|queue| rename(*queue)).collect();
+                }
+                plan.queue_options.auto_delete = false;
+                Load::declare_with(plan, seed)?
+            }
+        };
+        let mut sample = Sample::default();
+        if self.only == Some(Half::Drain) {
+            load.count_published();
+        } else {
+            self.fill(&mut load, target, &mut sample)?;
+        }
+        if self.only == Some(Half::Fill) {
+            sample.problems = load.leave()?;
+        } else {
+            self.drain(&mut load, target, &mut sample)?;
+            sample.problems = load.finish()?.problems;
+        }
+        Ok(sample)
+    }
+}
+
+impl Backlog {
+    fn fill(&self, load: &mut Load, target: &Target, sample: &mut Sample) -> Result<(), Failure> {
         let disk = self.disk.as_deref().map(zero_and_overwrite_bytes_per_sec).transpose()?;
-        let mut load = Load::declare(self.load.plan(target, publishing)?)?;
         let before = load.moment(target.pid)?;
         load.start_publishers()?;
         load.await_sent(self.count / 2);
         let half = load.moment(target.pid)?;
         load.join_publishers()?;
-        let data_filled = data_bytes()?;
         let filled = load.moment(target.pid)?;
-        load.start_consumers()?;
-        load.drain();
-        let drained = load.moment(target.pid)?;
-        let data_drained = data_bytes()?;
-        let outcome = load.finish()?;
-
-        let (filling, draining) = (before.until(&filled), filled.until(&drained));
-        let mut sample = Sample { problems: outcome.problems, ..Sample::default() };
+        let filling = before.until(&filled);
         sample.put("filled_per_sec", filling.sent as f64 / filling.secs);
         sample.put_some("fill_cpu_secs_per_million", per_million(filling.broker_cpu_secs, filling.sent));
-        sample.put("drained_per_sec", draining.received as f64 / draining.secs);
-        let drain_cpu = per_million(draining.broker_cpu_secs, draining.received);
-        sample.put_some("drain_cpu_secs_per_million", drain_cpu);
-        let rss = |usage: Option<Usage>| usage.map(|usage| mib(usage.rss_bytes));
-        sample.put_some("rss_mib_before", rss(before.broker));
-        sample.put_some("rss_mib_filled", rss(filled.broker));
-        sample.put_some("rss_mib_drained", rss(drained.broker));
+        sample.put_some("rss_mib_before", rss_mib(before.broker));
+        sample.put_some("rss_mib_filled", rss_mib(filled.broker));
         sample.put_some("rss_bytes_per_message", rss_bytes_per_message(&before, &filled));
         // A broker that keeps a part of a queue in memory has filled that by now.
         sample.put_some("rss_bytes_per_further_message", rss_bytes_per_message(&half, &filled));
         let filled_bytes_per_sec = filling.sent as f64 * self.load.messages.size as f64 / filling.secs;
         sample.put_some("disk_mib_per_sec", disk.map(|bytes_per_sec| bytes_per_sec / f64::from(1 << 20)));
         sample.put_some("filled_share_of_disk", disk.map(|bytes_per_sec| filled_bytes_per_sec / bytes_per_sec));
-        sample.put_some("data_mib_filled", data_filled.map(mib));
-        sample.put_some("data_mib_drained", data_drained.map(mib));
-        Ok(sample)
+        sample.put_some("data_mib_filled", self.data_mib()?);
+        Ok(())
     }
+
+    fn drain(&self, load: &mut Load, target: &Target, sample: &mut Sample) -> Result<(), Failure> {
+        let full = load.moment(target.pid)?;
+        load.start_consumers()?;
+        load.drain();
+        let drained = load.moment(target.pid)?;
+        let draining = full.until(&drained);
+        sample.put("drained_per_sec", draining.received as f64 / draining.secs);
+        let cpu = per_million(draining.broker_cpu_secs, draining.received);
+        sample.put_some("drain_cpu_secs_per_million", cpu);
+        sample.put_some("rss_mib_drained", rss_mib(drained.broker));
+        sample.put_some("data_mib_drained", self.data_mib()?);
+        Ok(())
+    }
+
+    fn data_mib(&self) -> Result<Option<f64>, Failure> {
+        Ok(self.data.as_deref().map(directory_bytes).transpose()?.map(mib))
+    }
+}
+
+fn rss_mib(usage: Option<Usage>) -> Option<f64> {
+    usage.map(|usage| mib(usage.rss_bytes))
 }
 
 /// What memory grew by between two moments, for each message sent between them; below 0 where it

@@ -51,6 +51,8 @@ pub(super) struct QueueOptions {
     pub(super) auto_delete: bool,
     /// The argument `x-queue-type`, where given.
     pub(super) kind: Option<String>,
+    /// Arguments that are numbers.
+    pub(super) numbers: Vec<(String, i64)>,
 }
 
 impl Client {
@@ -147,10 +149,9 @@ impl Client {
             let durable = if options.durable { DURABLE } else { 0 };
             let auto_delete = if options.auto_delete { AUTO_DELETE } else { 0 };
             out.push(durable | auto_delete);
-            match &options.kind {
-                Some(kind) => out.put_table(&[("x-queue-type", Field::Text(kind))]),
-                None => out.put_table(&[]),
-            }
+            let kind = options.kind.iter().map(|kind| ("x-queue-type", Field::Text(kind)));
+            let numbers = options.numbers.iter().map(|(name, number)| (name.as_str(), Field::Number(*number)));
+            out.put_table(&kind.chain(numbers).collect::<Vec<_>>());
         });
     }
 
@@ -219,6 +220,42 @@ impl Client {
 
     pub(super) fn select_confirms(&mut self) -> Result<(), Failure> {
         self.call(CHANNEL, id::CONFIRM_SELECT, id::CONFIRM_SELECT_OK, |out| out.push(0))
+    }
+
+    /// Takes the next message of a queue for good and returns its body.
+    pub(super) fn take(&mut self, queue: &str) -> Result<Vec<u8>, Failure> {
+        const NO_ACK: u8 = 1;
+        self.output.method(CHANNEL, id::BASIC_GET, |out| {
+            out.put_u16(0);
+            out.put_short(queue.as_bytes());
+            out.push(NO_ACK);
+        });
+        self.flush()?;
+        self.await_reply(id::BASIC_GET_OK)?;
+        let mut body = Vec::new();
+        let mut body_bytes = None;
+        while body_bytes.is_none_or(|bytes| (body.len() as u64) < bytes) {
+            let Some(frame) = wire::decode(&self.input)? else {
+                self.read_more()?;
+                continue;
+            };
+            match frame.kind {
+                wire::HEADER => body_bytes = Some(frame.body_bytes()?),
+                wire::BODY => body.extend_from_slice(frame.payload),
+                wire::METHOD => {
+                    check_method(frame.method()?, &mut frame.arguments(), &mut self.output)?;
+                }
+                _ => {}
+            }
+            let used = frame.bytes();
+            self.input.drain(..used);
+        }
+        Ok(body)
+    }
+
+    /// Queues messages that were encoded already, for `flush`.
+    pub(super) fn push_encoded(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
     }
 
     /// Closes in good order and waits for the broker's answer; deliveries on the way are dropped.
@@ -395,6 +432,8 @@ fn method_name(method: u32) -> String {
         id::QUEUE_DELETE_OK => "queue.delete-ok",
         id::BASIC_QOS_OK => "basic.qos-ok",
         id::BASIC_CONSUME_OK => "basic.consume-ok",
+        id::BASIC_GET_OK => "basic.get-ok",
+        id::BASIC_GET_EMPTY => "basic.get-empty",
         id::CONFIRM_SELECT_OK => "confirm.select-ok",
         _ => return format!("method {}.{}", method >> 16, method & 0xffff),
     };

@@ -50,7 +50,7 @@ impl Scenario for Fanout {
         publishing.rate = self.rate.per_publisher(1)?;
         let (queues, consuming) = (self.queues, self.messages.consuming()?);
         let mut plan = Plan::spread(&target.url, queues, queues, queues, publishing, consuming)?;
-        self.messages.shape_queues(&mut plan);
+        self.messages.shape(&mut plan);
         let exchange = Plan::exchange_name();
         let binding = |queue| Binding { queue, exchange: exchange.clone(), key: String::new() };
         plan.bindings = (0..queues).map(binding).collect();

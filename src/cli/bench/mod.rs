@@ -38,6 +38,7 @@ mod queues;
 mod report;
 mod ring;
 mod shared;
+mod slow;
 mod throughput;
 mod topics;
 mod url;
@@ -65,6 +66,7 @@ enum Scenario {
     Queues(queues::Queues),
     Churn(churn::Churn),
     Backlog(backlog::Backlog),
+    Slow(slow::Slow),
     Null(null::NullCommand),
 }
 
@@ -81,6 +83,7 @@ pub fn run(args: Bench) -> ExitCode {
         Some(Scenario::Queues(scenario)) => scenario.run(),
         Some(Scenario::Churn(scenario)) => scenario.run(),
         Some(Scenario::Backlog(scenario)) => scenario.run(),
+        Some(Scenario::Slow(scenario)) => scenario.run(),
         Some(Scenario::Null(command)) => command.run(),
     }
 }

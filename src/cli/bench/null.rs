@@ -674,7 +674,6 @@ mod tests {
     fn publishing(body_bytes: usize) -> Publishing {
         Publishing {
             body_bytes,
-            persistent: false,
             confirm_window: None,
             rate: None,
             in_flight_max: 400,

@@ -49,10 +49,15 @@ impl Payload {
         FILLER.to_le_bytes().iter().copied().cycle().take(self.size).collect()
     }
 
+    /// The hash of a traced body.
+    pub(super) fn hash_of(&self, publisher: u16, seq: u64) -> u64 {
+        self.hash(word_of(publisher, seq))
+    }
+
     /// Writes `seq` into a traced body and returns its hash.
     #[inline]
     pub(super) fn number(&self, body: &mut [u8], publisher: u16, seq: u64) -> u64 {
-        let word = u64::from(publisher) << SEQ_BITS | seq;
+        let word = word_of(publisher, seq);
         let hash = self.hash(word);
         body[..8].copy_from_slice(&word.to_le_bytes());
         body[8..16].copy_from_slice(&hash.to_le_bytes());
@@ -108,6 +113,11 @@ impl Payload {
 }
 
 #[inline]
+fn word_of(publisher: u16, seq: u64) -> u64 {
+    u64::from(publisher) << SEQ_BITS | seq
+}
+
+#[inline]
 fn word_at(body: &[u8], at: usize) -> u64 {
     body.get(at..).and_then(<[u8]>::first_chunk::<8>).map_or(0, |word| u64::from_le_bytes(*word))
 }
@@ -123,6 +133,7 @@ mod tests {
             let mut body = payload.blank();
             for seq in [0, 1, 1 << 40] {
                 let hash = payload.number(&mut body, 3, seq);
+                assert_eq!(payload.hash_of(3, seq), hash);
                 assert_eq!(payload.check(&body), Checked::Traced { publisher: 3, seq, hash }, "{size}");
             }
         }

@@ -4,6 +4,7 @@ use super::{
     client::{Client, QueueOptions},
     failure::Failure,
     url::Url,
+    wire::Properties,
 };
 
 /// A load, ready to be put on a broker.
@@ -20,6 +21,8 @@ pub(super) struct Plan {
     /// One consumer each: the index of its queue.
     pub(super) consumers: Vec<usize>,
     pub(super) publishing: Publishing,
+    /// Of messages, in turn.
+    pub(super) properties: Vec<Properties>,
     pub(super) consuming: Consuming,
 }
 
@@ -43,7 +46,6 @@ pub(super) struct Lane {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Publishing {
     pub(super) body_bytes: usize,
-    pub(super) persistent: bool,
     /// With confirms, and at most so many outstanding.
     pub(super) confirm_window: Option<u64>,
     /// Messages a second of one publisher.
@@ -101,8 +103,14 @@ impl Plan {
             exchanges: Vec::new(),
             bindings: Vec::new(),
             publishing,
+            properties: vec![Properties::default()],
             consuming,
         })
+    }
+
+    /// Whether each publisher's messages must come as it sent them.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.properties.iter().all(|properties| properties.priority.is_none())
     }
 
     /// Makes queues, exchanges and bindings.

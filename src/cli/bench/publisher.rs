@@ -64,7 +64,7 @@ impl Publisher {
         }
         let lane = &plan.lanes[index];
         let frame_max = client.frame_max;
-        let ring = |messages| Ring::new(lane, &payload, publishing.persistent, frame_max, messages);
+        let ring = |messages| Ring::new(lane, &payload, &plan.properties, frame_max, messages);
         let message_bytes = ring(1).message_bytes();
         // At least four batches to a window, so that broker and consumer work while this one fills
         // the next.

@@ -53,7 +53,12 @@ impl Scenario for Queues {
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut client = Client::connect(&target.url, "tern bench queues")?;
         let usage = || target.pid.map(Usage::of).transpose();
-        let options = QueueOptions { durable: self.durable, auto_delete: false, kind: self.queue_type.clone() };
+        let options = QueueOptions {
+            durable: self.durable,
+            auto_delete: false,
+            kind: self.queue_type.clone(),
+            ..QueueOptions::default()
+        };
         let process = std::process::id();
         let names: Vec<String> = (0..self.count).map(|index| format!("tb{process}.{index}")).collect();
 

@@ -3,7 +3,7 @@
 use super::{
     payload::Payload,
     plan::Lane,
-    wire::{self, FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES},
+    wire::{self, FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES, Properties},
 };
 use std::ops::Range;
 
@@ -21,17 +21,31 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// At least `messages_min` messages, and every key of `lane` at least once.
-    pub(super) fn new(lane: &Lane, payload: &Payload, persistent: bool, frame_max: usize, messages_min: usize) -> Self {
+    /// At least `messages_min` messages, and every key of `lane` at least once; their properties in turn.
+    pub(super) fn new(
+        lane: &Lane,
+        payload: &Payload,
+        properties: &[Properties],
+        frame_max: usize,
+        messages_min: usize,
+    ) -> Self {
         let body = payload.blank();
         let piece_bytes = frame_max - FRAME_OVERHEAD_BYTES;
         let pieces = body.len().div_ceil(piece_bytes);
-        let rounds = messages_min.div_ceil(lane.keys.len()).max(1);
+        let rounds = messages_min.max(properties.len()).div_ceil(lane.keys.len()).max(1);
+        let mut properties = properties.iter().copied().cycle();
         let mut bytes = Vec::new();
         let mut ends = Vec::new();
         for _ in 0..rounds {
             for key in &lane.keys {
-                wire::encode_publish(&mut bytes, &lane.exchange, key, persistent, &body, frame_max);
+                wire::encode_publish(
+                    &mut bytes,
+                    &lane.exchange,
+                    key,
+                    properties.next().unwrap_or_default(),
+                    &body,
+                    frame_max,
+                );
                 ends.push(bytes.len());
             }
         }
@@ -103,7 +117,7 @@ mod tests {
         let lane = Lane { exchange: "e".into(), keys: vec!["k".into(), "longer".into()], queues: vec![0] };
         for (size, frame_max) in [(16, 4096), (1024, 4096), (4088, 4096), (4089, 4096), (9000, 4096)] {
             let payload = Payload::new(5, size);
-            let mut ring = Ring::new(&lane, &payload, false, frame_max, 3);
+            let mut ring = Ring::new(&lane, &payload, &[Properties::default()], frame_max, 3);
             assert_eq!(ring.len(), 4);
             ring.number(1..4, &payload, 2, 10, None);
             let bytes = ring.bytes(ring.span(1..4)).to_vec();

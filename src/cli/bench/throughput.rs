@@ -6,6 +6,7 @@ use super::{
     load::{Load, Outcome, Window},
     plan::{Binding, Consuming, Plan, Publishing, in_flight_max},
     report::Sample,
+    wire::Properties,
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -78,6 +79,15 @@ pub(super) struct MessageOptions {
     /// The type of the queues (x-queue-type)
     #[arg(long)]
     pub(super) queue_type: Option<String>,
+    /// An argument of the queues that is a number, like x-max-length-bytes=1000000; may be repeated
+    #[arg(long = "queue-argument", value_name = "NAME=NUMBER", value_parser = named_number)]
+    pub(super) queue_arguments: Vec<(String, i64)>,
+    /// Priorities of messages in turn, from 0 to one less than this (the queues need x-max-priority)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) priorities: Option<u8>,
+    /// Milliseconds after which messages expire, in turn; 0 for never
+    #[arg(long, value_name = "MS,...", value_delimiter = ',')]
+    pub(super) ttl_ms: Vec<u64>,
     /// Messages in flight in each queue, 0 for any [default: 20000, fewer when large]
     #[arg(long, value_name = "MESSAGES")]
     pub(super) max_in_flight: Option<u64>,
@@ -102,11 +112,16 @@ impl ExchangeKind {
     }
 }
 
+/// `NAME=NUMBER`.
+fn named_number(text: &str) -> Result<(String, i64), String> {
+    let (name, number) = text.split_once('=').ok_or("NAME=NUMBER is wanted")?;
+    Ok((name.to_owned(), number.parse().map_err(|_| format!("{number} is no number"))?))
+}
+
 impl MessageOptions {
     pub(super) fn publishing(&self) -> Publishing {
         Publishing {
             body_bytes: self.size,
-            persistent: self.durable,
             confirm_window: self.confirms,
             rate: None,
             in_flight_max: self.max_in_flight.unwrap_or_else(|| in_flight_max(self.size)),
@@ -125,12 +140,25 @@ impl MessageOptions {
         }
     }
 
-    /// Gives the queues of `plan` their options.
-    pub(super) fn shape_queues(&self, plan: &mut Plan) {
+    /// Gives the queues and messages of `plan` their options.
+    pub(super) fn shape(&self, plan: &mut Plan) {
         let is_replicated = self.queue_type.as_deref().is_some_and(|kind| kind != "classic");
         plan.queue_options.durable = self.durable || is_replicated;
         plan.queue_options.auto_delete = !is_replicated;
         plan.queue_options.kind.clone_from(&self.queue_type);
+        plan.queue_options.numbers.clone_from(&self.queue_arguments);
+        plan.properties = self.properties();
+    }
+
+    /// Every combination of priority and expiration, mixed, at least once.
+    fn properties(&self) -> Vec<Properties> {
+        let (priorities, ttls) = (self.priorities.unwrap_or(1).max(1), self.ttl_ms.len().max(1));
+        let of = |turn: usize| Properties {
+            persistent: self.durable,
+            priority: self.priorities.map(|_| (turn % priorities as usize) as u8),
+            expiration: self.ttl_ms.get(turn / priorities as usize).copied().filter(|ttl| *ttl > 0),
+        };
+        (0..priorities as usize * ttls).map(of).collect()
     }
 
     pub(super) fn settings(&self) -> Value {
@@ -143,6 +171,11 @@ impl MessageOptions {
             "confirms": self.confirms,
             "durable": self.durable,
             "queue_type": self.queue_type,
+            "priorities": self.priorities,
+            "ttl": (!self.ttl_ms.is_empty()).then(|| {
+                let count = self.ttl_ms.iter().filter(|ttl| **ttl > 0).count();
+                format!("{count} of {}", self.ttl_ms.len())
+            }),
             "in_flight_max": self.publishing().in_flight_max,
         })
     }
@@ -153,7 +186,7 @@ impl LoadOptions {
         let consuming = self.messages.consuming()?;
         let (publishers, queues, consumers) = (self.publishers, self.queues, self.consumers);
         let mut plan = Plan::spread(&target.url, publishers, queues, consumers, publishing, consuming)?;
-        self.messages.shape_queues(&mut plan);
+        self.messages.shape(&mut plan);
         Ok(plan)
     }
 }

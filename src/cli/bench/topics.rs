@@ -58,7 +58,7 @@ impl Scenario for Topics {
         publishing.rate = self.rate.per_publisher(self.queues)?;
         let (queues, consuming) = (self.queues, self.messages.consuming()?);
         let mut plan = Plan::spread(&target.url, queues, queues, queues, publishing, consuming)?;
-        self.messages.shape_queues(&mut plan);
+        self.messages.shape(&mut plan);
         let exchange = Plan::exchange_name();
         plan.exchanges = vec![(exchange.clone(), "topic")];
         let binding = |index: usize| {

@@ -61,6 +61,9 @@ pub(super) mod id {
     pub(in super::super) const BASIC_PUBLISH: u32 = 0x003c_0028;
     pub(in super::super) const BASIC_RETURN: u32 = 0x003c_0032;
     pub(in super::super) const BASIC_DELIVER: u32 = 0x003c_003c;
+    pub(in super::super) const BASIC_GET: u32 = 0x003c_0046;
+    pub(in super::super) const BASIC_GET_OK: u32 = 0x003c_0047;
+    pub(in super::super) const BASIC_GET_EMPTY: u32 = 0x003c_0048;
     pub(in super::super) const BASIC_ACK: u32 = 0x003c_0050;
     pub(in super::super) const BASIC_REJECT: u32 = 0x003c_005a;
     pub(in super::super) const BASIC_NACK: u32 = 0x003c_0078;
@@ -182,7 +185,7 @@ pub(super) trait Encode {
     fn method(&mut self, channel: u16, method: u32, fill: impl FnOnce(&mut Vec<u8>));
     fn put_short(&mut self, text: &[u8]);
     fn put_long(&mut self, text: &[u8]);
-    /// A table of text and boolean fields; a nested table is `Field::Table`.
+    /// A table; a nested one is `Field::Table`.
     fn put_table(&mut self, fields: &[(&str, Field<'_>)]);
 }
 
@@ -190,6 +193,7 @@ pub(super) trait Encode {
 pub(super) enum Field<'a> {
     Text(&'a str),
     Flag(bool),
+    Number(i64),
     Table(&'a [(&'a str, Field<'a>)]),
 }
 
@@ -233,6 +237,10 @@ impl Encode for Vec<u8> {
                     self.put_long(text.as_bytes());
                 }
                 Field::Flag(flag) => self.extend_from_slice(&[b't', u8::from(*flag)]),
+                Field::Number(number) => {
+                    self.push(b'l');
+                    self.put_i64(*number);
+                }
                 Field::Table(inner) => {
                     self.push(b'F');
                     self.put_table(inner);
@@ -249,16 +257,27 @@ fn patch_size(out: &mut [u8], size_at: usize) {
     out[size_at..size_at + 4].copy_from_slice(&size.to_be_bytes());
 }
 
+/// The properties of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    pub(super) persistent: bool,
+    pub(super) priority: Option<u8>,
+    /// Milliseconds.
+    pub(super) expiration: Option<u64>,
+}
+
 /// Appends publish, header and body frames, on channel 1.
 pub(super) fn encode_publish(
     out: &mut Vec<u8>,
     exchange: &str,
     key: &str,
-    persistent: bool,
+    properties: Properties,
     body: &[u8],
     frame_max: usize,
 ) {
     const DELIVERY_MODE: u16 = 1 << 12;
+    const PRIORITY: u16 = 1 << 11;
+    const EXPIRATION: u16 = 1 << 8;
     const CHANNEL: u16 = 1;
     out.method(CHANNEL, id::BASIC_PUBLISH, |out| {
         out.put_u16(0);
@@ -270,11 +289,16 @@ pub(super) fn encode_publish(
         out.put_u16(60);
         out.put_u16(0);
         out.put_u64(body.len() as u64);
+        let Properties { persistent, priority, expiration } = properties;
+        let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
+        let flags = flag(persistent, DELIVERY_MODE) | flag(priority.is_some(), PRIORITY);
+        out.put_u16(flags | flag(expiration.is_some(), EXPIRATION));
         if persistent {
-            out.put_u16(DELIVERY_MODE);
             out.push(2);
-        } else {
-            out.put_u16(0);
+        }
+        out.extend(priority);
+        if let Some(expiration) = expiration {
+            out.put_short(expiration.to_string().as_bytes());
         }
     });
     for piece in body.chunks(frame_max - FRAME_OVERHEAD_BYTES) {
@@ -327,7 +351,7 @@ mod tests {
     fn a_body_over_the_frame_limit_is_cut_into_frames() {
         let mut out = Vec::new();
         let body: Vec<u8> = (0..100).collect();
-        encode_publish(&mut out, "e", "k", true, &body, 48);
+        encode_publish(&mut out, "e", "k", Properties::default(), &body, 48);
         let (mut at, mut sizes, mut joined) = (0, Vec::new(), Vec::new());
         while at < out.len() {
             let frame = decode(&out[at..]).unwrap().unwrap();
@@ -342,6 +366,16 @@ mod tests {
             }
         }
         assert_eq!((sizes, joined), (vec![40, 40, 20], body));
+    }
+
+    #[test]
+    fn properties_stand_behind_their_flags_in_order() {
+        let mut out = Vec::new();
+        let properties = Properties { persistent: true, priority: Some(4), expiration: Some(60_000) };
+        encode_publish(&mut out, "e", "k", properties, b"", 4096);
+        let publish = decode(&out).unwrap().unwrap().bytes();
+        let header = decode(&out[publish..]).unwrap().unwrap();
+        assert_eq!(header.payload[12..], *b"\x19\0\x02\x04\x0560000");
     }
 
     #[test]

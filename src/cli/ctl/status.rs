@@ -96,6 +96,9 @@ pub(super) fn node(status: &Json, unit: Unit) -> String {
         report.text(&format!("Low free disk space watermark: {}", shown(limit)));
         report.text(&format!("Free disk space: {}", shown(free)));
     }
+    if let Some(store) = status.get("store") {
+        report.store(store, unit);
+    }
     if let Some(totals) = status.get("totals") {
         report.heading("Totals");
         report.line("Connection count", totals.get("connection_count"));
@@ -168,6 +171,28 @@ impl Report {
         }
     }
 
+    /// What was written since the start, and what there is.
+    fn store(&mut self, store: &Json, unit: Unit) {
+        let bytes = |member: &str| store[member].as_f64().unwrap_or_default();
+        let logged = bytes("log_bytes_written");
+        self.heading("Store");
+        self.text(&format!("Written to the log: {}", unit.show(logged)));
+        for (title, member) in [
+            ("by checkpoints", "checkpoint_bytes_written"),
+            ("by merges", "merge_bytes_written"),
+            ("to move messages", "relocated_bytes_written"),
+        ] {
+            let percent = if logged > 0.0 { (bytes(member) / logged * 1e4).round() / 1e2 } else { 0.0 };
+            self.text(&format!("Written {title}: {} ({percent:?} % of the log)", unit.show(bytes(member))));
+        }
+        self.line("Segments", store.get("segments"));
+        self.line("Unused segments", store.get("unused_segments"));
+        self.line("Files of moved messages", store.get("cold_files"));
+        self.text(&format!("Disk space used: {}", unit.show(bytes("disk_used"))));
+        let indexed = (text_of(&store["indexed_messages"]), unit.show(bytes("indexed_bytes")));
+        self.text(&format!("In the index: {} messages, {}", indexed.0, indexed.1));
+    }
+
     /// One line a listener; with `owner`, that and the node's name in front.
     fn listeners(&mut self, answer: Option<&Json>, owner: &str) {
         let Some(answer) = answer else { return };
@@ -212,6 +237,19 @@ mod tests {
         assert!(shown.starts_with("\u{1b}[1mRuntime\u{1b}[0m\n\nRabbitMQ version: 3.13.7\n\n"));
         assert!(shown.ends_with("\u{1b}[1mTotals\u{1b}[0m\n\nQueue count: 2\n"));
         assert!(!shown.contains("Memory"));
+    }
+
+    #[test]
+    fn what_was_written_beside_the_log_is_a_share_of_it() {
+        let store = json!({
+            "log_bytes_written": 2_000_000_000_u64, "checkpoint_bytes_written": 30_000_000, "merge_bytes_written": 0,
+            "relocated_bytes_written": 5_000_000, "segments": 31, "unused_segments": 3, "cold_files": 0,
+            "disk_used": 2_300_000_000_u64, "indexed_messages": 7, "indexed_bytes": 7168,
+        });
+        let shown = node(&json!({ "store": store }), Unit::Gb);
+        assert!(shown.contains("Written to the log: 2.0 gb\nWritten by checkpoints: 0.03 gb (1.5 % of the log)\n"));
+        assert!(shown.contains("Segments: 31\nUnused segments: 3\n"));
+        assert!(shown.ends_with("Disk space used: 2.3 gb\nIn the index: 7 messages, 0.0 gb\n"));
     }
 
     #[test]

@@ -66,7 +66,12 @@ fn write_log(out: &mut String, log: &LogSurvey) -> std::fmt::Result {
     });
     let rows: Vec<_> = rows.collect();
     rows_of(out, ["SEGMENT", "POSITIONS", "EPOCH", "FROM", "TO", "FILE", "BATCHES", "RECORDS"], &rows)?;
-    let owner = |owner: Option<u64>| owner.map_or_else(|| "?".into(), |owner| owner.to_string());
+    let owner = |owner: Option<u64>| match owner {
+        None => "?".to_owned(),
+        // Messages of several queues.
+        Some(u64::MAX) => "several".to_owned(),
+        Some(owner) => owner.to_string(),
+    };
     let rows = log.cold.iter().map(|cold| {
         [cold.number.to_string(), owner(cold.owner), show::size(cold.file_bytes), cold.records.to_string()]
     });

@@ -22,7 +22,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -36,8 +36,10 @@ use super::{
     reclaim::{self, Reclaimer},
 };
 use crate::{
+    admin::node::Store,
     broker::{
         Broker,
+        exchange::holds::HoldsLook,
         queue::{
             Queue,
             cold::{Look, Window},
@@ -75,6 +77,8 @@ pub(super) struct Checkpointer {
     watcher: Arc<Watcher>,
     options: Persistence,
     state: Mutex<State>,
+    /// Messages that the index has since the last checkpoint, and bytes of their bodies.
+    indexed: (AtomicU64, AtomicU64),
     /// Backups under way: nothing of the log is released.
     backups_count: AtomicUsize,
     is_over: Mutex<bool>,
@@ -116,8 +120,21 @@ impl Checkpointer {
         let reclaimer = Reclaimer::new(log.clone(), index.clone(), reclaim);
         let state = State { boundary: journal.end(), defined_at: None, reclaimer };
         let backups_count = AtomicUsize::new(0);
-        let (state, is_over, signalled) = (Mutex::new(state), Mutex::default(), Condvar::new());
-        Arc::new(Self { broker, log, journal, index, watcher, options, state, backups_count, is_over, signalled })
+        let (state, indexed) = (Mutex::new(state), Default::default());
+        let (is_over, signalled) = (Mutex::default(), Condvar::new());
+        Arc::new(Self {
+            broker,
+            log,
+            journal,
+            index,
+            watcher,
+            options,
+            state,
+            indexed,
+            backups_count,
+            is_over,
+            signalled,
+        })
     }
 
     /// Begins to make checkpoints.
@@ -176,6 +193,11 @@ impl Checkpointer {
     }
 
     #[cfg(test)]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    #[cfg(test)]
     pub(super) fn with_reclaimer<T>(&self, act: impl FnOnce(&mut Reclaimer) -> T) -> T {
         act(&mut self.state.lock().reclaimer)
     }
@@ -194,6 +216,23 @@ impl Checkpointer {
         copied
     }
 
+    /// What was written since the start, and what there is now.
+    pub(super) fn figures(&self) -> Store {
+        let (log, index) = (self.log.figures(), self.index.stats());
+        Store {
+            log_bytes: log.written_bytes,
+            checkpoint_bytes: index.commit_bytes,
+            merge_bytes: index.merge_bytes,
+            relocated_bytes: log.cold_written_bytes,
+            segments_count: log.segments_count,
+            unused_count: log.unused_count,
+            cold_count: log.cold_count,
+            disk_bytes: log.files_bytes + index.runs_bytes + index.manifest_bytes,
+            indexed_count: self.indexed.0.load(Ordering::Relaxed),
+            indexed_bytes: self.indexed.1.load(Ordering::Relaxed),
+        }
+    }
+
     fn copy_while_kept(&self, log: &Path, index: &Path) -> Result<(), Error> {
         let mut state = self.state.lock();
         self.make_with(&mut state)?;
@@ -210,21 +249,16 @@ impl Checkpointer {
         let is_new = state.defined_at.is_none_or(|at| at < self.journal.defined_at());
         let snapshot = is_new.then(|| self.broker.snapshot());
         let gone = self.broker.take_gone_queues();
-        let holds = self.broker.holds().look();
+        let gone_exchanges = self.broker.take_gone_exchanges();
         let mut changes = Changes::new();
         for &(queue, priority_max) in &gone {
             drop_queue(queue, priority_max, &mut changes);
             changes.drop_owner(entries::header_owner(queue));
         }
-        for (&hold, &(due, place)) in &holds.puts {
-            changes.put(entries::hold_key(hold, due), &entries::put_place(place));
-        }
-        for &(due, hold) in &holds.deletes {
-            changes.delete(entries::hold_key(hold, due));
-        }
+        gone_exchanges.iter().for_each(|&exchange| changes.drop_owner(entries::holds_owner(exchange)));
         let window = Window { bytes: self.options.queue_window_bytes, messages: WINDOW_MESSAGES };
         let (mut looked, mut indexed) = (Vec::new(), (0, 0));
-        let mut is_emptied = !gone.is_empty();
+        let mut is_emptied = !gone.is_empty() || !gone_exchanges.is_empty();
         for queue in self.broker.durable_queues() {
             state.reclaimer.tell(&queue, &mut changes);
             let look = queue.look(state.boundary, &window);
@@ -236,12 +270,23 @@ impl Checkpointer {
                 looked.push(queue);
             }
         }
+        self.indexed.0.store(indexed.0, Ordering::Relaxed);
+        self.indexed.1.store(indexed.1, Ordering::Relaxed);
+        let mut looked_exchanges = Vec::new();
+        for exchange in self.broker.durable_delays() {
+            state.reclaimer.tell_exchange(&exchange);
+            if let Some(look) = exchange.look(&window) {
+                file_holds(exchange.identity(), &look, &mut changes);
+                looked_exchanges.push(exchange);
+            }
+        }
         let committed = self.commit(covered, snapshot.as_ref(), &mut changes);
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &window));
+        looked_exchanges.iter().for_each(|exchange| exchange.looked(is_committed));
         if let Err(error) = committed {
             self.broker.give_back_gone_queues(gone);
-            self.broker.holds().give_back(holds);
+            self.broker.give_back_gone_exchanges(gone_exchanges);
             return Err(error);
         }
         if let Some(snapshot) = snapshot {
@@ -317,6 +362,17 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
         if entry.has_own_ttl {
             changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
         }
+    }
+}
+
+/// What an exchange has told of the messages that it holds back, as changes of the index.
+fn file_holds(exchange: Position, look: &HoldsLook, changes: &mut Changes) {
+    look.deletes.iter().for_each(|&key| changes.delete(entries::hold_key(exchange, key)));
+    if let Some(head) = look.head {
+        changes.advance_head(entries::HOLDS, entries::holds_owner(exchange), entries::hold_rank(head));
+    }
+    for entry in &look.puts {
+        changes.put(entries::hold_key(exchange, entry.key), &entries::put_hold(entry));
     }
 }
 

@@ -6,7 +6,7 @@
 //! | 1, deadlines | queue | deadline | seq | level |
 //! | 2, headers | header of the queue | 0 | 0 | [`Header`] without its levels |
 //! | 3, levels | header of the queue | level | 0 | number of messages, bytes of their bodies |
-//! | 4, holds | 0 | when it is due | identity | place |
+//! | 4, holds | exchange | when it is due | identity | place, bytes of the body |
 //! | 5, segments of a stream | header of the queue | first offset | 0 | [`Summary`] |
 //!
 //! Flags: 1 own time to live, 2 redelivered. Numbers are LEB128; a deadline is one more, so that never
@@ -16,14 +16,15 @@
 
 use crate::{
     broker::{
+        exchange::holds::HoldEntry,
         queue::{
             cold::{ColdEntry, Header, LevelHeader},
             stream::Summary,
         },
-        record::{HoldId, Position, QueueId},
+        record::{HoldId, HoldKey, Position, QueueId},
         time::Time,
     },
-    store::index::{Key, put_varint, varint_at},
+    store::index::{Key, Rank, put_varint, varint_at},
 };
 
 pub(super) const MESSAGES: u8 = 0;
@@ -71,9 +72,31 @@ pub(super) fn segment_key(queue: QueueId, base: u64) -> Key {
     Key::new(SEGMENTS, header_owner(queue), base, 0)
 }
 
-/// Where a message is filed that an exchange holds.
-pub(super) fn hold_key(hold: HoldId, due: Time) -> Key {
-    Key::new(HOLDS, 0, due.0, hold.0)
+/// The messages that the exchange of that identity holds back. Differs from all owners of queues.
+pub(super) fn holds_owner(exchange: Position) -> u64 {
+    HOLDS_OWNER | exchange.0
+}
+
+/// The identity of the exchange that such an owner is; `None` for a queue.
+pub(super) fn exchange_of(owner: u64) -> Option<Position> {
+    (owner & (HOLDS_OWNER | 1 << 63) == HOLDS_OWNER).then_some(Position(owner & !HOLDS_OWNER))
+}
+
+const HOLDS_OWNER: u64 = 1 << 62;
+
+/// Where a message is filed among those that its exchange holds back.
+pub(super) fn hold_rank(key: HoldKey) -> Rank {
+    Rank::new(key.due.0, key.hold.0)
+}
+
+/// Where a message is filed that an exchange holds back.
+pub(super) fn hold_key(exchange: Position, key: HoldKey) -> Key {
+    Key::new(HOLDS, holds_owner(exchange), key.due.0, key.hold.0)
+}
+
+/// What is filed there.
+pub(super) fn key_of_hold(rank: Rank) -> HoldKey {
+    HoldKey { due: Time(rank.order), hold: HoldId(rank.seq) }
 }
 
 fn put(numbers: &[u64]) -> Vec<u8> {
@@ -114,15 +137,15 @@ pub(super) fn message(level: u8, seq: u64, value: &[u8]) -> Option<ColdEntry> {
     })
 }
 
-/// The value of a place.
-pub(super) fn put_place(place: Position) -> Vec<u8> {
-    put(&[place.0])
+/// The value of a message that is held back.
+pub(super) fn put_hold(entry: &HoldEntry) -> Vec<u8> {
+    put(&[entry.place.0, entry.body_bytes])
 }
 
-/// A place.
-pub(super) fn place(value: &[u8]) -> Option<Position> {
-    let [place] = numbers(value)?;
-    Some(Position(place))
+/// A message that is held back, and filed there.
+pub(super) fn hold(rank: Rank, value: &[u8]) -> Option<HoldEntry> {
+    let [place, body_bytes] = numbers(value)?;
+    Some(HoldEntry { key: key_of_hold(rank), place: Position(place), body_bytes })
 }
 
 /// The value of a header.
@@ -205,6 +228,14 @@ mod tests {
             let value = put_header(&written);
             prop_assert!(value.len() <= VALUE_BYTES_MAX);
             prop_assert_eq!(header(&value), Some(written));
+            let written = HoldEntry {
+                key: HoldKey { due: Time(deadline), hold: HoldId(bytes) },
+                place: Position(place),
+                body_bytes: bytes,
+            };
+            let value = put_hold(&written);
+            prop_assert!(value.len() <= VALUE_BYTES_MAX);
+            prop_assert_eq!(hold(hold_rank(written.key), &value), Some(written));
             let written = Summary {
                 base: place >> 1,
                 count: u64::from(count),

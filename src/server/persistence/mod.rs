@@ -4,20 +4,25 @@
 //! data directory
 //!   log/      the segments of the log ([`crate::store`])
 //!   index/    the index of cold messages, with the definitions ([`crate::store::index`])
-//!   spill/    messages of long queues that are in no log; emptied at start
+//!   spill/    of long queues, the messages that are in no log; emptied at start
 //! ```
 
+mod ahead;
 mod backup;
 mod checkpoint;
 mod entries;
+mod holds;
 mod journal;
 mod messages;
+mod meter;
 mod pages;
 mod reclaim;
 mod replay;
 mod spill;
 mod streams;
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,14 +36,15 @@ use tokio::sync::Notify;
 
 pub use backup::{Backups, prepare as prepare_backup, verify as verify_backup};
 pub use journal::LogJournal;
+pub use meter::StoreMeter;
 
 use super::{clock, listen::StartError, options::Persistence};
 use crate::{
-    broker::{self, Broker, record::HoldId, recovery::Replay, time::Time},
+    broker::{self, Broker, recovery::Replay, time::Time},
     store::{
         self, Log, Owner, Space, Store,
-        disk::{Disk as _, RealDisk},
-        index::{Index, Rank},
+        disk::{Disk, RealDisk},
+        index::Index,
     },
 };
 use checkpoint::{Checkpointer, note_of, snapshot_of};
@@ -74,8 +80,18 @@ pub fn open(
     persistence: &Persistence,
     watcher: &Arc<Watcher>,
 ) -> Result<Opened, StartError> {
+    open_on(Arc::new(RealDisk), data_dir, options, persistence, watcher)
+}
+
+/// The same on another disk, which has the log and the index.
+fn open_on(
+    disk: Arc<dyn Disk>,
+    data_dir: &Path,
+    options: broker::Options,
+    persistence: &Persistence,
+    watcher: &Arc<Watcher>,
+) -> Result<Opened, StartError> {
     let started_at = clock::wall();
-    let disk = Arc::new(RealDisk);
     let store = Store::open(disk.clone(), &data_dir.join(LOG_FOLDER), persistence.log.clone()).map_err(other)?;
     let index_dir = data_dir.join(INDEX_FOLDER);
     // Before an empty one is begun in its place. A log that is all there needs none.
@@ -117,7 +133,6 @@ pub fn open(
     let epoch = recovered.epoch().max(1);
     let log = Arc::new(recovered.start(epoch, watcher.clone()).map_err(other)?);
     log.set_time(clock::now().0);
-    hold(&index, &log, &mut replay)?;
     let replayed = replay.finish(clock::now());
     let chain_bytes_max = reader.chain_bytes_max.max(note.as_ref().map_or(0, |note| note.chain_bytes_max));
     let long_body_min = note.as_ref().map_or(u64::MAX, |note| note.long_body_min);
@@ -178,26 +193,15 @@ fn spill_in(data_dir: &Path, persistence: &Persistence) -> Option<Arc<Spill>> {
         .ok()
 }
 
-/// Has exchanges hold again what the index says they do.
-fn hold(index: &Index, log: &Log, replay: &mut Replay<'_>) -> Result<(), StartError> {
-    let mut scan = index.scan(entries::HOLDS, 0, Rank::MIN);
-    while let Some((rank, value)) = scan.next_entry().map_err(other)? {
-        let place = entries::place(value).ok_or_else(|| other("the index has a message held back without a place"))?;
-        let mut failure = None;
-        let is_known = replay.hold(HoldId(rank.seq), Time(rank.order), place, || {
-            messages::read_record(log, place).map_err(|error| failure = Some(error)).ok()
-        });
-        if !is_known {
-            return Err(other(failure.unwrap_or_else(|| format!("position {} has no message held back", place.0))));
-        }
-    }
-    Ok(())
-}
-
 impl Opened {
     /// Makes backups of it.
     pub fn backups(&self) -> Backups {
         Backups::new(self.checkpointer.clone())
+    }
+
+    /// Tells what it writes and what it takes.
+    pub fn meter(&self) -> StoreMeter {
+        StoreMeter::new(self.checkpointer.clone())
     }
 
     /// Ends everything in good order. May block.

@@ -10,12 +10,18 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{entries, messages, spill::Spill};
+use super::{
+    ahead::{Ahead, Answer, Edition},
+    entries, holds, messages,
+    spill::{Files, Spill},
+};
 use crate::{
     broker::{
         Broker,
+        exchange::holds::HoldsRequest,
         message::Message,
         queue::{
+            Queue,
             cold::{ColdEntry, Header, Page, PageRequest, Wanted},
             stream::Summary,
         },
@@ -26,7 +32,7 @@ use crate::{
     },
     server::clock,
     store::{
-        self, Log,
+        self, Block, Log, Reading,
         index::{self, Index, Rank, Snapshot},
     },
 };
@@ -37,7 +43,7 @@ const THREADS: usize = 2;
 /// See the module's text.
 pub(super) struct Pages {
     index: Arc<Index>,
-    /// Where the messages of queues are that are in no log.
+    /// Where the messages are that are in no log.
     spill: Option<Arc<Spill>>,
     /// At most one request of each kind for each queue, and of a stream as many as it has readers.
     requests: Mutex<Requests>,
@@ -46,9 +52,21 @@ pub(super) struct Pages {
     failure: OnceLock<String>,
 }
 
+/// What a thread is to read.
+enum Job {
+    Page {
+        request: PageRequest,
+        /// Nobody has asked for it yet.
+        is_ahead: bool,
+    },
+    /// What an exchange holds back.
+    Holds(HoldsRequest),
+}
+
 #[derive(Default)]
 struct Requests {
-    waiting: VecDeque<PageRequest>,
+    waiting: VecDeque<Job>,
+    ahead: Ahead,
     is_over: bool,
 }
 
@@ -89,49 +107,127 @@ impl Pages {
     }
 
     /// Reads what the log and its index have.
-    fn read_kept(&self, request: &PageRequest, log: &Log, buffer: &mut Vec<u8>) -> Page {
+    fn read_kept(&self, request: &PageRequest, log: &Log, reading: Reading, block: &mut Block) -> Page {
         let number = || self.index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
         let mut seen = number();
-        let mut page = read(request, &self.index, log, buffer);
+        let mut page = read(request, &self.index, log, reading, block);
         // A message that was moved meanwhile is no longer where it was.
         while page.result.is_err() && number() != seen {
             seen = number();
-            page = read(request, &self.index, log, buffer);
+            page = read(request, &self.index, log, reading, block);
         }
         page
     }
 
     fn run(&self, log: &Log, broker: &Weak<Broker>) {
-        let mut buffer = Vec::new();
+        let mut block = Block::default();
         loop {
             let mut requests = self.requests.lock();
-            let request = loop {
+            let job = loop {
                 if requests.is_over {
                     return;
                 }
                 match requests.waiting.pop_front() {
-                    Some(request) => break request,
+                    Some(job) => break job,
                     None => self.asked.wait(&mut requests),
                 }
             };
             drop(requests);
-            let (Some(queue), Some(broker)) = (request.queue.upgrade(), broker.upgrade()) else { continue };
-            let files = self.spill.as_ref().filter(|_| !queue.survives_restart()).and_then(|spill| spill.files());
-            let page = match files {
-                Some(files) => read(&request, &files.index, &files.log, &mut buffer),
-                None => self.read_kept(&request, log, &mut buffer),
+            let Some(broker) = broker.upgrade() else { return };
+            let (request, is_ahead) = match job {
+                Job::Page { request, is_ahead } => (request, is_ahead),
+                Job::Holds(request) => {
+                    holds::answer(&request, &self.index, log, &broker, &mut block);
+                    continue;
+                }
             };
+            let Some(queue) = request.queue.upgrade() else {
+                if is_ahead {
+                    self.requests.lock().ahead.give_up(&request);
+                }
+                continue;
+            };
+            let Some((request, page)) = self.page(request, is_ahead, &queue, log, &mut block) else { continue };
+            if !queue.is_stream() {
+                self.begin_ahead(&request, &page);
+            }
             let mut turn = Turn::new(&broker, clock::now());
             queue.page_in(page, &mut turn);
             turn.end();
             broker.waiting.proceed();
         }
     }
+
+    /// A page that was asked for, if there is one now.
+    fn page(
+        &self,
+        request: PageRequest,
+        is_ahead: bool,
+        queue: &Queue,
+        log: &Log,
+        block: &mut Block,
+    ) -> Option<(PageRequest, Page)> {
+        if queue.is_stream() {
+            // Its readers each go their own way, and others want the same.
+            let page = self.read(&request, log, Reading::Shared, block);
+            return Some((request, page));
+        }
+        let request = if is_ahead {
+            let page = self.read(&request, log, Reading::Once, block);
+            match self.requests.lock().ahead.finish(&request, page)? {
+                (request, Some(page)) => return Some((request, page)),
+                (request, None) => request,
+            }
+        } else {
+            let edition = self.edition();
+            match self.requests.lock().ahead.answer(request, edition) {
+                Answer::Page(request, page) => return Some((request, page)),
+                Answer::Later => return None,
+                Answer::Read(request) => request,
+            }
+        };
+        let page = self.read(&request, log, Reading::Once, block);
+        Some((request, page))
+    }
+
+    fn read(&self, request: &PageRequest, log: &Log, reading: Reading, block: &mut Block) -> Page {
+        let files = self.spill.as_ref().filter(|_| request.is_in_spill).and_then(|spill| spill.files());
+        match files {
+            Some(files) if request.is_in_log => {
+                let half = request.halved();
+                self.read_kept(&half, log, reading, block).merge(read_spilled(&half, files, block))
+            }
+            Some(files) => read_spilled(request, files, block),
+            None => self.read_kept(request, log, reading, block),
+        }
+    }
+
+    fn begin_ahead(&self, request: &PageRequest, page: &Page) {
+        let edition = self.edition();
+        let mut requests = self.requests.lock();
+        if let Some(request) = requests.ahead.begin(request, page, edition) {
+            requests.waiting.push_back(Job::Page { request, is_ahead: true });
+            self.asked.notify_one();
+        }
+    }
+
+    fn edition(&self) -> Edition {
+        let number = |index: &Index| index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
+        (
+            number(&self.index),
+            self.spill.as_ref().and_then(|spill| spill.files()).and_then(|files| number(&files.index)),
+        )
+    }
 }
 
 impl ColdPages for Pages {
     fn fetch(&self, request: PageRequest) {
-        self.requests.lock().waiting.push_back(request);
+        self.requests.lock().waiting.push_back(Job::Page { request, is_ahead: false });
+        self.asked.notify_one();
+    }
+
+    fn fetch_held(&self, request: HoldsRequest) {
+        self.requests.lock().waiting.push_back(Job::Holds(request));
         self.asked.notify_one();
     }
 
@@ -160,7 +256,16 @@ impl ColdPages for Pages {
     }
 }
 
-fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -> Page {
+/// Reads what was spilled.
+fn read_spilled(request: &PageRequest, files: &Files, block: &mut Block) -> Page {
+    let mut page = read(request, &files.index, &files.log, Reading::Once, block);
+    for (entry, _) in page.result.iter_mut().flatten() {
+        entry.place = entry.place.in_spill();
+    }
+    page
+}
+
+fn read(request: &PageRequest, index: &Index, log: &Log, reading: Reading, block: &mut Block) -> Page {
     let snapshot = index.snapshot();
     let found = match request.wanted {
         Wanted::Front { level, from, to, messages_max, bytes_max } => {
@@ -173,7 +278,7 @@ fn read(request: &PageRequest, index: &Index, log: &Log, buffer: &mut Vec<u8>) -
         }
     };
     let (result, next, next_deadline) = match found {
-        Ok((entries, next, next_deadline)) => (with_messages(log, entries, buffer), next, next_deadline),
+        Ok((entries, next, next_deadline)) => (with_messages(log, entries, reading, block), next, next_deadline),
         Err(error) => (Err(error.to_string()), None, Time::NEVER),
     };
     Page { generation: request.generation, wanted: request.wanted, result, next, next_deadline }
@@ -228,17 +333,13 @@ fn expired(
     Ok((found, Time::NEVER))
 }
 
-fn with_messages(log: &Log, found: Found, buffer: &mut Vec<u8>) -> Result<Vec<(ColdEntry, Message)>, String> {
+fn with_messages(
+    log: &Log,
+    found: Found,
+    reading: Reading,
+    block: &mut Block,
+) -> Result<Vec<(ColdEntry, Message)>, String> {
     let places: Vec<_> = found.iter().map(|entry| store::Position(entry.place.0)).collect();
-    let mut read: Vec<Option<Message>> = Vec::new();
-    read.resize_with(found.len(), || None);
-    let mut failure = None;
-    messages::read_messages(log, &places, buffer, |index, message| match message {
-        Ok(message) => read[index] = Some(message),
-        Err(error) => failure = failure.take().or(Some(error)),
-    });
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(found.into_iter().zip(read).filter_map(|(entry, message)| Some((entry, message?))).collect()),
-    }
+    let read = messages::read_messages(log, &places, reading, block)?;
+    Ok(found.into_iter().zip(read).collect())
 }

@@ -3,8 +3,10 @@
 //! The index names every message whose place is before what a checkpoint covers, so a walk over it
 //! ([`Usage`]) tells how much of each segment and of each cold file is alive. What has nothing alive is
 //! given up; while the files together are larger than twice what is alive and some slack, the sparsest
-//! are emptied: their messages are copied into cold files, each of one queue. A walk is made when it is
-//! worth it, since it costs up to a second for a few million messages.
+//! are emptied: their messages are copied into cold files, those of a queue that has many there into files
+//! of its own, those of all others into common ones: a file for each of a thousand slow queues would cost a
+//! sync each, for a message or two. A walk is made when it is worth it, since it costs up to a second for a
+//! few million messages.
 //!
 //! ```text
 //! checkpoint N     walk: file A is dead; file B is sparse: its messages are copied, the copies synced
@@ -17,8 +19,8 @@
 //! given up like anything else. Nothing is given up that the checkpoint before the last one covers not,
 //! or names: a damaged index falls back to that.
 //!
-//! What is held back by an exchange, and a record whose parts fill more than a segment, is not moved:
-//! their segments stay.
+//! A record whose parts fill more than a segment is not moved: its segments stay. The messages that one
+//! exchange holds back are moved like those of a queue.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use super::{
 };
 use crate::{
     broker::{
+        exchange::{Exchange, holds::HoldEntry},
         queue::{
             Queue,
             cold::{ColdEntry, Relocated},
@@ -36,7 +39,7 @@ use crate::{
         record::{Position, QueueId},
     },
     store::{
-        self, ColdWriter, Head, Log, ReadError, Record, SegmentInfo,
+        self, Block, ColdWriter, Head, Log, ReadError, Reading, Record, SegmentInfo,
         index::{self, Changes, Index, Rank, Snapshot},
     },
 };
@@ -50,6 +53,10 @@ pub(super) struct Reclaimer {
     dead: Vec<File>,
     /// What was copied since the last checkpoint.
     moves: HashMap<QueueId, Vec<Relocated>>,
+    /// The same of messages that an exchange holds back, at their new places.
+    hold_moves: HashMap<Position, Vec<HoldEntry>>,
+    /// Messages that are held back, and the bytes of their bodies, as the last walk found them.
+    held: (u64, u64),
     /// Where the parts of long records are, by the record's place; empty for a record that has none.
     parts: HashMap<Position, Vec<store::Position>>,
     /// What was alive of each cold file when it was first looked at. What an entry says of the size of its
@@ -94,15 +101,15 @@ struct FileUsage {
 struct Usage {
     segments: Vec<SegmentInfo>,
     files: BTreeMap<File, FileUsage>,
-    /// The first and the last seq that a queue's level has in a file.
+    /// The first and the last that an owner has in a file: by seq, or by when it is due.
     spans: HashMap<(File, u64), (u64, u64)>,
     entries_count: u64,
 }
 
 /// A record and its header, and what the properties of a message take, about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
-/// What a message that is held back is reckoned with: the index does not say.
-const HELD_BYTES: u64 = 1_024;
+/// What is reckoned for a part of a long record that is not moved.
+const PINNED_BYTES: u64 = 1_024;
 /// Entries of the index that are walked over at every checkpoint, needed or not.
 const FEW_ENTRIES: u64 = 16_384;
 /// Entries after which a walk that led to nothing is followed by one checkpoint more without any.
@@ -113,9 +120,12 @@ const REST_MAX: u64 = 60;
 const COPIED_BYTES_MAX: u64 = 256 << 20;
 /// Messages that are copied between two checkpoints: until then memory has their places.
 const COPIED_MESSAGES_MAX: usize = 128 << 10;
-/// Queues whose messages are copied between two checkpoints: each has a file to be synced.
-const COPIED_QUEUES_MAX: usize = 256;
-/// Small cold files of one queue that are put together.
+/// A queue has a cold file of its own from so many bytes on: it can be given up as soon as the queue has
+/// gone on.
+const OWN_FILE_BYTES: u64 = 1 << 20;
+/// The owner of cold files with messages of several queues; no queue has this identity.
+const COMMON: u64 = u64::MAX;
+/// Small cold files of one queue, or of several, that are put together.
 const SMALL_FILES_MAX: usize = 4;
 /// Places that are read at once.
 const READ_MAX: usize = 512;
@@ -131,6 +141,8 @@ impl Reclaimer {
             options,
             dead: Vec::new(),
             moves: HashMap::new(),
+            hold_moves: HashMap::new(),
+            held: (0, 0),
             parts: HashMap::new(),
             first_live: HashMap::new(),
             rest: 0,
@@ -171,6 +183,13 @@ impl Reclaimer {
         }
     }
 
+    /// The same for an exchange, of the messages that it holds back.
+    pub(super) fn tell_exchange(&mut self, exchange: &Exchange) {
+        if let Some(moves) = self.hold_moves.remove(&exchange.identity()) {
+            exchange.relocated(&moves);
+        }
+    }
+
     /// To be called after every checkpoint, with the number of messages that the index has and the bytes
     /// of their bodies. `chain_bytes_max` is zero while no record has parts; those that have hold bodies of
     /// `long_body_min` bytes or more. May take a while.
@@ -178,13 +197,15 @@ impl Reclaimer {
         let Some(checkpoint) = self.index.checkpoint() else { return };
         // Of queues that have gone meanwhile: nobody names those copies.
         self.moves.clear();
+        self.hold_moves.clear();
         self.give_up(checkpoint.previous_covered.unwrap_or(0));
         self.is_wanted = false;
         if self.rest > 0 && !self.is_emptied {
             self.rest -= 1;
             return;
         }
-        let live_bytes = indexed.1 + indexed.0 * MESSAGE_OVERHEAD_BYTES;
+        let (count, bytes) = (indexed.0 + self.held.0, indexed.1 + self.held.1);
+        let live_bytes = bytes + count * MESSAGE_OVERHEAD_BYTES;
         if !self.is_worth_it(live_bytes, checkpoint.covered) {
             return;
         }
@@ -197,7 +218,7 @@ impl Reclaimer {
                 if !sparse.is_empty() {
                     self.relocate(&usage, &sparse);
                 }
-                self.is_wanted = !self.dead.is_empty() || !self.moves.is_empty();
+                self.is_wanted = !self.dead.is_empty() || !self.moves.is_empty() || !self.hold_moves.is_empty();
                 if !self.is_wanted {
                     self.rest = (usage.entries_count / ENTRIES_PER_REST).min(REST_MAX);
                 }
@@ -212,6 +233,7 @@ impl Reclaimer {
     /// Only gives up what is known to be dead, for a checkpoint that is in a hurry.
     pub(super) fn give_up_only(&mut self) {
         self.moves.clear();
+        self.hold_moves.clear();
         if let Some(checkpoint) = self.index.checkpoint() {
             self.give_up(checkpoint.previous_covered.unwrap_or(0));
         }
@@ -253,39 +275,39 @@ impl Reclaimer {
         let mut usage = Usage::new(&self.log, covered);
         let has_chains = chain_bytes_max > 0;
         let mut long = HashSet::new();
+        let mut note = |of: &mut Self, usage: &mut Usage, (place, body_bytes): (Position, u64), owner, at| {
+            let mut bytes = body_bytes;
+            // A copy is in one file, with its parts.
+            if has_chains && body_bytes >= long_body_min && !is_cold(place) {
+                long.insert(place);
+                match of.parts_of(place) {
+                    Some([]) => {}
+                    Some(parts) => {
+                        let each = bytes / parts.len() as u64 + 1;
+                        parts.iter().for_each(|part| usage.add(placed(*part), each, owner, at));
+                        bytes = 0;
+                    }
+                    None => usage.pin(place, chain_bytes_max),
+                }
+            }
+            usage.add(place, bytes + MESSAGE_OVERHEAD_BYTES, owner, at);
+        };
         for (owner, _) in snapshot.owners(entries::MESSAGES) {
             let mut scan = snapshot.scan(entries::MESSAGES, owner, Rank::MIN);
             while let Some((rank, value)) = scan.next_entry()? {
                 usage.entries_count += 1;
                 let Some(entry) = entries::message(0, rank.seq, value) else { continue };
-                let mut bytes = entry.body_bytes;
-                // A copy is in one file, with its parts.
-                if has_chains && entry.body_bytes >= long_body_min && !is_cold(entry.place) {
-                    long.insert(entry.place);
-                    match self.parts_of(entry.place) {
-                        Some([]) => {}
-                        Some(parts) => {
-                            let each = bytes / parts.len() as u64 + 1;
-                            parts.iter().for_each(|part| usage.add(placed(*part), each, owner, rank.seq));
-                            bytes = 0;
-                        }
-                        None => usage.pin(entry.place, chain_bytes_max),
-                    }
-                }
-                usage.add(entry.place, bytes + MESSAGE_OVERHEAD_BYTES, owner, rank.seq);
+                note(self, &mut usage, (entry.place, entry.body_bytes), owner, rank.seq);
             }
         }
-        let mut scan = snapshot.scan(entries::HOLDS, 0, Rank::MIN);
-        while let Some((_, value)) = scan.next_entry()? {
-            usage.entries_count += 1;
-            let Some(place) = entries::place(value) else { continue };
-            usage.pin(place, 0);
-            if has_chains {
-                long.insert(place);
-                match self.parts_of(place) {
-                    Some(parts) => parts.iter().for_each(|part| usage.pin(placed(*part), 0)),
-                    None => usage.pin(place, chain_bytes_max),
-                }
+        self.held = (0, 0);
+        for (owner, _) in snapshot.owners(entries::HOLDS) {
+            let mut scan = snapshot.scan(entries::HOLDS, owner, Rank::MIN);
+            while let Some((rank, value)) = scan.next_entry()? {
+                usage.entries_count += 1;
+                let Some(entry) = entries::hold(rank, value) else { continue };
+                self.held = (self.held.0 + 1, self.held.1 + entry.body_bytes);
+                note(self, &mut usage, (entry.place, entry.body_bytes), owner, rank.order);
             }
         }
         self.parts.retain(|place, _| long.contains(place));
@@ -314,37 +336,83 @@ impl Reclaimer {
             *span = (span.0.min(first), span.1.max(last));
         }
         let snapshot = self.index.snapshot();
-        let (mut copied, mut queues_count) = (0, 0);
+        let mut common = Copy::new(&self.log, COMMON, self.options);
+        let mut copied = 0;
         let mut owners = owners.into_iter().peekable();
-        while let Some(&(owner, _)) = owners.peek() {
-            let queue = entries::queue_of(owner);
-            let mut copy = Copy { log: &self.log, owner: queue.0, options: self.options, file: None, done: Vec::new() };
-            let mut result = Ok(());
-            while let Some((owner, span)) = owners.next_if(|(owner, _)| entries::queue_of(*owner) == queue) {
+        let mut result = Ok(());
+        while let Some(&(owner, span)) = owners.peek()
+            && copied < COPIED_MESSAGES_MAX
+        {
+            if let Some(exchange) = entries::exchange_of(owner) {
+                owners.next();
                 let left = COPIED_MESSAGES_MAX.saturating_sub(copied);
-                let found = self.entries_in(usage, sparse, &snapshot, owner, span, left);
-                result = found.map_err(|error| error.to_string()).and_then(|found| {
-                    copied += found.len();
-                    copy.all(found)
-                });
-                if result.is_err() {
-                    break;
+                let (count, result) = self.relocate_holds(usage, sparse, &snapshot, (owner, exchange), span, left);
+                copied += count;
+                if let Err(error) = result {
+                    tracing::warn!(
+                        exchange = exchange.0,
+                        error,
+                        "messages held back in sparse segments cannot be moved"
+                    );
+                    return;
                 }
+                continue;
             }
-            let result = result.and_then(|()| copy.finish());
-            if !copy.done.is_empty() {
-                self.moves.insert(queue, copy.done);
+            if result.is_err() {
+                break;
             }
-            if let Err(error) = result {
-                // The next walk tries again; until then the disk keeps what it has.
-                tracing::warn!(queue = queue.0, error, "messages of sparse segments cannot be moved");
-                return;
+            let queue = entries::queue_of(owner);
+            let mut found = Ok(Vec::new());
+            while let Some((owner, span)) = owners.next_if(|(owner, _)| entries::queue_of(*owner) == queue) {
+                let left = COPIED_MESSAGES_MAX.saturating_sub(copied + found.as_ref().map_or(0, Vec::len));
+                found = found.and_then(|mut found: Vec<_>| {
+                    found.extend(self.entries_in(usage, sparse, &snapshot, owner, span, left)?);
+                    Ok(found)
+                });
             }
-            queues_count += 1;
-            if copied >= COPIED_MESSAGES_MAX || queues_count >= COPIED_QUEUES_MAX {
-                return;
-            }
+            copied += found.as_ref().map_or(0, Vec::len);
+            result = found.map_err(|error: index::Error| error.to_string()).and_then(|found| {
+                let named = |found: Vec<ColdEntry>| found.into_iter().map(|entry| (queue, entry)).collect();
+                let bytes: u64 = found.iter().map(|entry| entry.body_bytes + MESSAGE_OVERHEAD_BYTES).sum();
+                if bytes < OWN_FILE_BYTES {
+                    return common.all(named(found), |(_, entry)| entry.place);
+                }
+                let mut own = Copy::new(&self.log, queue.0, self.options);
+                let copied = own.all(named(found), |(_, entry)| entry.place).and_then(|()| own.finish());
+                tell(own, &mut self.moves);
+                copied
+            });
         }
+        let result = result.and_then(|()| common.finish());
+        tell(common, &mut self.moves);
+        if let Err(error) = result {
+            // The next walk tries again; until then the disk keeps what it has.
+            tracing::warn!(error, "messages of sparse segments cannot be moved");
+        }
+    }
+
+    /// Copies up to `max` messages that an exchange holds back; returns how many were found.
+    fn relocate_holds(
+        &mut self,
+        usage: &Usage,
+        sparse: &HashSet<File>,
+        snapshot: &Arc<Snapshot>,
+        (owner, exchange): (u64, Position),
+        span: (u64, u64),
+        max: usize,
+    ) -> (usize, Result<(), String>) {
+        let found = match self.holds_in(usage, sparse, snapshot, owner, span, max) {
+            Ok(found) => found,
+            Err(error) => return (0, Err(error.to_string())),
+        };
+        let count = found.len();
+        let mut copy = Copy::new(&self.log, owner, self.options);
+        let result = copy.all(found, |entry| entry.place).and_then(|()| copy.finish());
+        let moved: Vec<_> = copy.done.into_iter().map(|(entry, place)| HoldEntry { place, ..entry }).collect();
+        if !moved.is_empty() {
+            self.hold_moves.insert(exchange, moved);
+        }
+        (count, result)
     }
 
     /// Up to `max` entries of an owner that need those files.
@@ -359,18 +427,44 @@ impl Reclaimer {
     ) -> Result<Vec<ColdEntry>, index::Error> {
         let mut found = Vec::new();
         let mut scan = snapshot.scan(entries::MESSAGES, owner, Rank::new(0, first));
-        let is_in = |place: Position| usage.file_of(place).is_some_and(|file| sparse.contains(&file));
         while let Some((rank, value)) = scan.next_entry()? {
             if rank.seq > last || found.len() >= max {
                 break;
             }
             let Some(entry) = entries::message(entries::level_of(owner), rank.seq, value) else { continue };
-            let parts = self.parts.get(&entry.place).into_iter().flatten();
-            if is_in(entry.place) || parts.into_iter().any(|part| is_in(placed(*part))) {
+            if self.is_in(usage, sparse, entry.place) {
                 found.push(entry);
             }
         }
         Ok(found)
+    }
+
+    /// The same of messages that an exchange holds back.
+    fn holds_in(
+        &self,
+        usage: &Usage,
+        sparse: &HashSet<File>,
+        snapshot: &Arc<Snapshot>,
+        owner: u64,
+        (first, last): (u64, u64),
+        max: usize,
+    ) -> Result<Vec<HoldEntry>, index::Error> {
+        let mut found = Vec::new();
+        let mut scan = snapshot.scan(entries::HOLDS, owner, Rank::new(first, 0));
+        while let Some((rank, value)) = scan.next_entry()? {
+            if rank.order > last || found.len() >= max {
+                break;
+            }
+            found.extend(entries::hold(rank, value).filter(|entry| self.is_in(usage, sparse, entry.place)));
+        }
+        Ok(found)
+    }
+
+    /// Whether a record needs one of those files.
+    fn is_in(&self, usage: &Usage, sparse: &HashSet<File>, place: Position) -> bool {
+        let is_in = |place: Position| usage.file_of(place).is_some_and(|file| sparse.contains(&file));
+        let parts = self.parts.get(&place).into_iter().flatten();
+        is_in(place) || parts.into_iter().any(|part| is_in(placed(*part)))
     }
 }
 
@@ -427,7 +521,7 @@ impl Usage {
         };
         for (_, usage) in self.files.range_mut(first.min(last)..=last) {
             usage.is_pinned = true;
-            usage.live_bytes += HELD_BYTES;
+            usage.live_bytes += PINNED_BYTES;
         }
     }
 
@@ -487,30 +581,41 @@ impl Usage {
     }
 }
 
-/// Copies messages of one queue.
-struct Copy<'a> {
-    log: &'a Arc<Log>,
+/// Messages of queues that were moved, with their new places.
+fn tell(copy: Copy<(QueueId, ColdEntry)>, moves: &mut HashMap<QueueId, Vec<Relocated>>) {
+    for ((queue, entry), place) in copy.done {
+        moves.entry(queue).or_default().push(Relocated { entry, place });
+    }
+}
+
+/// Copies messages to cold files of one owner; a `T` names each.
+struct Copy<T> {
+    log: Arc<Log>,
     owner: u64,
     options: Options,
     /// The file being written, and what is in it.
-    file: Option<(ColdWriter, Vec<Relocated>)>,
-    /// What is in complete files.
-    done: Vec<Relocated>,
+    file: Option<(ColdWriter, Vec<(T, Position)>)>,
+    /// What is in complete files, with its new place.
+    done: Vec<(T, Position)>,
 }
 
-impl Copy<'_> {
-    fn all(&mut self, found: Vec<ColdEntry>) -> Result<(), String> {
-        let (log, mut buffer) = (self.log, Vec::new());
+impl<T: Clone> Copy<T> {
+    fn new(log: &Arc<Log>, owner: u64, options: Options) -> Self {
+        Self { log: log.clone(), owner, options, file: None, done: Vec::new() }
+    }
+
+    fn all(&mut self, found: Vec<T>, place: impl Fn(&T) -> Position) -> Result<(), String> {
+        let (log, mut block) = (self.log.clone(), Block::default());
         for some in found.chunks(READ_MAX) {
-            let places: Vec<_> = some.iter().map(|entry| store::Position(entry.place.0)).collect();
+            let places: Vec<_> = some.iter().map(|entry| store::Position(place(entry).0)).collect();
             let mut result = Ok(());
-            log.read_many(&places, &mut buffer, |at, record| {
+            log.read_many(&places, Reading::Once, &mut block, |at, found| {
                 if result.is_ok() {
-                    result = match record {
-                        Ok(record) => self.one(&some[at], record),
+                    result = match found {
+                        Ok(found) => self.one(&some[at], found.record),
                         // Whoever wants the message is told; what cannot be read stays where it is.
                         Err(error @ ReadError::Corrupt(_)) => {
-                            tracing::error!(%error, queue = self.owner, "a message cannot be moved");
+                            tracing::error!(%error, owner = self.owner, "a message cannot be moved");
                             Ok(())
                         }
                         Err(error) => Err(error.to_string()),
@@ -522,9 +627,9 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn one(&mut self, entry: &ColdEntry, record: Record<'_>) -> Result<(), String> {
+    fn one(&mut self, entry: &T, record: Record<'_>) -> Result<(), String> {
         let place = if record.head.kind == CHAINED {
-            let (log, mut buffer) = (self.log, Vec::new());
+            let (log, mut buffer) = (self.log.clone(), Vec::new());
             let (kind, version, parts) =
                 chain_of(record.body).ok_or_else(|| format!("position {} is no chain", record.position))?;
             let parts: Vec<_> = parts.collect();
@@ -550,7 +655,7 @@ impl Copy<'_> {
             self.append(record.head, record.body)?
         };
         if let Some((_, moved)) = &mut self.file {
-            moved.push(Relocated { entry: entry.clone(), place: placed(place) });
+            moved.push((entry.clone(), placed(place)));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! Spill: the messages of long queues that are in no log leave memory for files of their own, which
-//! last as long as the process. Nothing of it is ever synced, and what an earlier process left is
-//! removed at start.
+//! Spill: of long queues, the messages that are in no log (all of a transient queue, the transient ones of
+//! a durable queue) leave memory for files of their own, which last as long as the process. Nothing of it
+//! is ever synced, and what an earlier process left is removed at start.
 //!
 //! ```text
 //! data directory
@@ -28,7 +28,7 @@ use crate::{
         message::Message,
         queue::{
             Queue,
-            cold::{Overflow, Window},
+            cold::{LevelPlaces, Overflow, Window},
         },
         record::{Journal as _, Position, QueueId, Record},
         verb,
@@ -90,10 +90,8 @@ struct State {
 struct Written {
     queue: Arc<Queue>,
     below: u64,
-    places: Places,
+    places: Vec<LevelPlaces>,
 }
-
-type Places = Vec<(u8, Vec<(u64, Position)>)>;
 
 /// Rounds follow each other no faster: each makes a run of the index, and pages under way are in vain.
 const PACE: Duration = Duration::from_millis(50);
@@ -170,14 +168,14 @@ impl Spill {
             match self.round(&mut state, overflowing, is_clean_due) {
                 Ok(()) => {
                     if std::mem::take(&mut state.is_failing) {
-                        tracing::info!("long queues that are in no log are written to files again");
+                        tracing::info!("messages of long queues that are in no log are written to files again");
                     }
                     pause = PACE;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut state.is_failing, true) {
                         tracing::error!(error, dir = %self.dir.display(),
-                            "long queues that are in no log cannot be written to files: their messages stay in memory");
+                            "messages of long queues that are in no log cannot be written to files: they stay in memory");
                     }
                     pause = RETRY.max(pause);
                 }
@@ -226,13 +224,15 @@ impl Spill {
         let is_written = |written: &Written| written.places.iter().any(|(_, places)| !places.is_empty());
         let left = written.into_values().filter(|written| is_written(written) && written.queue.outgrows(&self.window));
         let again = again.into_values().chain(left.map(|written| written.queue));
-        self.signal.lock().overflowing.extend(again.map(|queue| Arc::downgrade(&queue)));
+        // A queue tells of itself under its lock: none may be taken under that of the signal.
+        let again: Vec<_> = again.map(|queue| Arc::downgrade(&queue)).collect();
+        self.signal.lock().overflowing.extend(again);
         filed?;
         failure.map_or(Ok(()), Err)
     }
 
     /// Writes messages, and waits until the log can be read that far.
-    fn write(&self, overflow: Overflow) -> Result<Places, String> {
+    fn write(&self, overflow: Overflow) -> Result<Vec<LevelPlaces>, String> {
         if overflow.levels.iter().all(|(_, messages)| messages.is_empty()) && self.files().is_none() {
             return Ok(Vec::new());
         }
@@ -260,7 +260,7 @@ impl Spill {
             return Ok(files);
         }
         let files = Files::open(&self.dir, &self.index_options)?;
-        tracing::info!(dir = %self.dir.display(), "a queue that is in no log is too long for memory: its messages go to files");
+        tracing::info!(dir = %self.dir.display(), "a queue is too long for memory: its messages that are in no log go to files");
         Ok(self.files.get_or_init(|| files))
     }
 
@@ -279,13 +279,13 @@ impl Spill {
                 gone.push(id);
                 continue;
             };
-            let look = match written.get(&id) {
-                Some(Written { below, places, .. }) => queue.look_spilled(*below, places, &self.window),
-                // What could not be filed has places that only this makes known.
-                None if is_clean_due || state.is_failing => queue.look(Position::NONE, &self.window),
-                None => None,
-            };
-            if let Some(look) = look {
+            let written = written.get(&id).map(|written| (written.below, &*written.places));
+            // What could not be filed has places that only this makes known.
+            if written.is_none() && !is_clean_due && !state.is_failing {
+                continue;
+            }
+            if let Some(mut look) = queue.look_spilled(written, &self.window) {
+                look.puts.iter_mut().for_each(|put| put.place = put.place.plain());
                 checkpoint::file(&queue, &look, false, &mut changes);
                 looked.push(queue);
             }
@@ -294,7 +294,7 @@ impl Spill {
         let committed =
             if changes.is_empty() { Ok(()) } else { files.index.commit(&mut changes, checkpoint).map(drop) };
         let is_committed = committed.is_ok();
-        looked.iter().for_each(|queue| queue.looked(is_committed, &self.window));
+        looked.iter().for_each(|queue| queue.spilled(is_committed, &self.window));
         committed.map_err(|error| error.to_string())?;
         gone.iter().for_each(|id| _ = state.queues.remove(id));
         for queue in looked {
@@ -348,7 +348,7 @@ impl Files {
 
     fn append(&self, message: Message) -> Result<Position, String> {
         let appended = self.journal.append(&Record::Body { targets: 0, message });
-        if appended.at == Position::NONE { Err(self.reason()) } else { Ok(appended.at) }
+        if appended.at == Position::NONE { Err(self.reason()) } else { Ok(appended.at.in_spill()) }
     }
 
     /// Waits for what was appended; there is room for more then, if it succeeds.

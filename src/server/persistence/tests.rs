@@ -1,6 +1,8 @@
 //! A broker on a directory with tiny segments, with checkpoints made by hand: what is given up of the
 //! log, what is moved, and what a crash in between leaves.
 
+mod holds;
+
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use tempfile::TempDir;
@@ -22,10 +24,12 @@ use crate::{
     store::{self, Sync, index},
 };
 
+mod spill;
+
 const SEGMENT_BYTES: u64 = 64 << 10;
 const SLACK_BYTES: u64 = 4 * SEGMENT_BYTES;
 
-fn options() -> Persistence {
+pub(super) fn options() -> Persistence {
     let log = store::Options {
         sync: Sync::Os,
         segment_bytes: SEGMENT_BYTES,
@@ -342,6 +346,26 @@ fn a_requeued_message_keeps_the_place_that_it_was_moved_to() {
 }
 
 #[test]
+fn a_few_messages_each_of_many_queues_are_moved_into_one_file() {
+    let (rig, mut names) = sparse();
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    while rig.cold_files() == 0 {
+        rig.checkpoint();
+    }
+    assert_eq!(rig.cold_files(), 1);
+    rig.settle_down();
+    let vhost = rig.opened().broker.vhost("/").unwrap();
+    for name in names.drain(..3) {
+        vhost.delete_queue(&name, false, false, None, &mut rig.turn()).unwrap();
+    }
+    rig.settle_down();
+    let rig = rig.reopen();
+    check(&rig, &names);
+    rig.settle_down();
+    assert_eq!(rig.cold_files(), 0);
+}
+
+#[test]
 fn a_purge_and_a_deletion_free_the_disk() {
     let rig = Rig::new();
     for name in ["purged", "deleted"] {
@@ -387,14 +411,17 @@ fn the_parts_of_a_short_body_under_long_properties_are_kept() {
     rig.declare("slow");
     let mut message = Message::build("", b"slow", &[b'p'; 30_000], (0, 0), b"short");
     message.traits.persistent = true;
-    // The first parts of some lie in a segment where nothing else is alive.
-    for _ in 0..12 {
-        rig.flow("busy", 70);
+    // The first parts of some lie in a segment where nothing else is alive. Equal distances would fall in
+    // step with the segments, and leave each record in one of them.
+    for round in 0..12 {
+        rig.flow("busy", 65 + 7 * round);
         rig.queue("slow").publish([message.clone()].into_iter(), &mut rig.turn(), &mut Vec::new());
     }
     rig.flow("busy", 200);
     rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(u64::MAX / 4));
     rig.settle_down();
+    let kept: Vec<_> = rig.opened().log.segments().iter().map(|segment| segment.number).collect();
+    assert!(kept.windows(2).any(|two| two[1] == two[0] + 1), "a record lies in two segments: {kept:?}");
     let rig = rig.reopen();
     assert_eq!(rig.drain("slow"), vec!["short".to_owned(); 12]);
 }
@@ -415,4 +442,29 @@ fn a_record_that_no_cold_file_has_room_for_keeps_its_segments() {
     assert_eq!(rig.drain("slow"), [long]);
     rig.settle_down();
     assert_ne!(rig.opened().log.segments()[0].number, 1);
+}
+
+#[test]
+fn the_meter_tells_what_was_written_and_what_it_takes() {
+    let rig = Rig::new();
+    rig.declare("busy");
+    rig.declare("slow");
+    rig.publish("slow", "old");
+    let before = rig.opened().meter().read();
+    assert_eq!((before.checkpoint_bytes, before.relocated_bytes, before.indexed_count), (0, 0, 0));
+    rig.flow("busy", 800);
+    rig.opened().log.flush().unwrap();
+    let flowed = rig.opened().meter().read();
+    assert!((800 << 10..1200 << 10).contains(&(flowed.log_bytes - before.log_bytes)), "{flowed:?}");
+    assert!(flowed.segments_count > 10 && flowed.disk_bytes >= rig.file_bytes(), "{flowed:?}");
+    rig.opened().checkpointer.with_reclaimer(|reclaimer| reclaimer.set_slack_bytes(0));
+    rig.settle_down();
+    let settled = rig.opened().meter().read();
+    assert!(settled.checkpoint_bytes > 0, "{settled:?}");
+    assert_eq!((settled.indexed_count, settled.indexed_bytes), (1, 3));
+    // The message, its header and that of its file.
+    assert!((3..8 << 10).contains(&settled.relocated_bytes), "{settled:?}");
+    assert_eq!((settled.cold_count, settled.segments_count), (1, rig.opened().log.segments().len()));
+    let again = rig.reopen().opened().meter().read();
+    assert!(again.log_bytes < 8 << 10 && again.relocated_bytes == 0, "{again:?}");
 }

@@ -220,7 +220,12 @@ impl MemoryDisk {
             *state.names.get(path).ok_or(io::ErrorKind::NotFound)?
         };
         let is_direct = access == Access::Direct && !state.plan.is_buffered_only;
-        Ok(Box::new(MemoryFile { disk: self.clone(), inode, is_direct, is_readonly: access == Access::Read }))
+        Ok(Box::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            is_direct,
+            is_readonly: matches!(access, Access::Read | Access::ReadDirect),
+        }))
     }
 }
 

@@ -91,6 +91,21 @@ pub trait File: Send + Sync {
         Ok(())
     }
 
+    /// Reads whole blocks ([`BLOCK_BYTES`]) until the buffer is full or the file ends, which may be inside
+    /// of a block; returns how much that was.
+    fn read_blocks_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() && filled.is_multiple_of(BLOCK_BYTES) {
+            match self.read_at(&mut bytes[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
     /// Reads until the buffer is full or the file ends; returns how much that was.
     fn read_full_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let mut filled = 0;
@@ -111,6 +126,9 @@ pub trait File: Send + Sync {
 pub enum Access {
     /// To read, through the page cache.
     Read,
+    /// To read whole blocks past the page cache. Where the file system refuses that, the same as
+    /// [`Access::Read`].
+    ReadDirect,
     /// To read and write, through the page cache; durable after [`File::sync_data`].
     Write,
     /// To write whole blocks past the page cache, durable when the write returns. Where the file system
@@ -127,6 +145,6 @@ pub struct Listed {
     pub bytes: u64,
 }
 
-/// The unit of direct writes: their places, lengths and buffers are multiples of it. 4 KiB satisfies
+/// The unit of direct reads and writes: their places, lengths and buffers are multiples of it. 4 KiB satisfies
 /// every common disk.
 pub const BLOCK_BYTES: usize = 4096;

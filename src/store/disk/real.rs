@@ -18,9 +18,15 @@ pub struct RealDisk;
 impl RealDisk {
     fn open_with(path: &Path, access: Access, is_new: bool) -> io::Result<Box<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(access != Access::Read).create_new(is_new).mode(0o640);
-        if access == Access::Direct {
-            options.custom_flags((OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed());
+        let is_write = matches!(access, Access::Write | Access::Direct);
+        options.read(true).write(is_write).create_new(is_new).mode(0o640);
+        let flags = match access {
+            Access::Direct => OFlags::DIRECT | OFlags::DSYNC,
+            Access::ReadDirect => OFlags::DIRECT,
+            Access::Read | Access::Write => OFlags::empty(),
+        };
+        if !flags.is_empty() {
+            options.custom_flags(flags.bits().cast_signed());
             match options.open(path) {
                 Ok(file) => return Ok(Box::new(RealFile { file, is_direct: true })),
                 // Not every file system knows O_DIRECT. It may have created the file before it said so.
@@ -98,18 +104,35 @@ struct RealFile {
     is_direct: bool,
 }
 
+impl RealFile {
+    /// Whether that is what a file system says that accepts O_DIRECT at open and refuses it afterwards.
+    fn is_refused(&self, error: &io::Error) -> bool {
+        self.is_direct && error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+    }
+
+    fn go_through_the_page_cache(&self) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(self.file.as_fd())?;
+        Ok(rustix::fs::fcntl_setfl(self.file.as_fd(), flags - OFlags::DIRECT)?)
+    }
+}
+
 impl File for RealFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, at)
+        match self.file.read_at(bytes, at) {
+            Err(error) if self.is_refused(&error) => {
+                self.go_through_the_page_cache()?;
+                self.file.read_at(bytes, at)
+            }
+            other => other,
+        }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         match self.file.write_at(bytes, at) {
             // Some file systems accept O_DIRECT at open and refuse it at the write. O_DSYNC stays, so the
             // write is durable all the same. A short write leaves an unaligned rest, which ends here too.
-            Err(error) if self.is_direct && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                let flags = rustix::fs::fcntl_getfl(self.file.as_fd())?;
-                rustix::fs::fcntl_setfl(self.file.as_fd(), flags - OFlags::DIRECT)?;
+            Err(error) if self.is_refused(&error) => {
+                self.go_through_the_page_cache()?;
                 self.file.write_at(bytes, at)
             }
             other => other,

@@ -47,7 +47,12 @@ impl<D: Disk> Disk for Volatile<D> {
 }
 
 fn without_sync(access: Access) -> Access {
-    if access == Access::Direct { Access::Write } else { access }
+    match access {
+        Access::Direct => Access::Write,
+        // What was not synced is in the page cache and, for all we know, nowhere else.
+        Access::ReadDirect => Access::Read,
+        other => other,
+    }
 }
 
 struct VolatileFile(Box<dyn File>);

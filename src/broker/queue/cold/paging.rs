@@ -110,7 +110,7 @@ impl Machine {
                 let gap = self.ready.gap(level).filter(|gap| gap.from == from)?;
                 let mut filled = Vec::with_capacity(entries.len());
                 for (entry, message) in entries {
-                    if entry.level == level && gap.has(entry.seq) && !cold.is_purged(entry.seq) {
+                    if entry.level == level && gap.has(entry.seq) && !cold.is_purged(&entry) {
                         filled.push(cold.overlay(entry).with(message));
                     }
                 }
@@ -129,14 +129,18 @@ impl Machine {
             }
             Wanted::Expired { until, .. } => {
                 let last = entries.last().map(|(entry, _)| (entry.deadline, entry.seq));
+                let mut indexed = page.next_deadline;
                 for (entry, message) in entries {
-                    let is_due = entry.has_own_ttl && entry.deadline <= until && !cold.is_purged(entry.seq);
+                    let is_due = entry.has_own_ttl && entry.deadline <= until && !cold.is_purged(&entry);
                     let is_persistent = message.traits.persistent;
                     if is_due && self.ready.take_cold(entry.level, entry.seq, entry.body_bytes, is_persistent) {
                         self.counters.expired += 1;
                         let entry = cold.overlay(entry).with(message);
                         cold.dies(&entry, self.ready.priority_max());
                         effects.dead.push(Dead { entry, reason: Reason::Expired });
+                    } else {
+                        // What is unsettled may be ready again after a restart.
+                        indexed = indexed.min(entry.deadline);
                     }
                 }
                 let has_more = page.next_deadline <= until;
@@ -150,8 +154,8 @@ impl Machine {
                     false => page.next_deadline,
                 };
                 // Puts of a look under way are not in what the page was read from.
-                if cold.given.is_none() {
-                    cold.index_deadline = page.next_deadline;
+                for side in cold.sides_mut().filter(|side| side.given.is_none()) {
+                    side.deadline = side.deadline.max(indexed);
                 }
                 None
             }

@@ -11,7 +11,7 @@ use crate::broker::{
     record::Position,
 };
 
-/// A message as the index has it, and where the log has it, too, from now on.
+/// A message as the log's index has it, and where the log has it, too, from now on.
 #[derive(Clone, Debug)]
 pub struct Relocated {
     /// The message.
@@ -34,13 +34,13 @@ impl Queue {
         }
     }
 
-    /// Number of messages that the index has, and the bytes of their bodies.
+    /// Number of messages that the log's index has, and the bytes of their bodies.
     pub fn indexed(&self) -> (u64, u64) {
         let machine = self.lock();
         if let Some(stream) = &machine.stream {
             return (stream.len(), stream.body_bytes());
         }
-        let levels = machine.cold.as_deref().into_iter().flat_map(|cold| cold.levels.values());
+        let levels = machine.cold.as_deref().into_iter().flat_map(|cold| cold.log.levels.values());
         levels.fold((0, 0), |(len, bytes), of| (len + of.0, bytes + of.1))
     }
 }
@@ -56,12 +56,12 @@ impl Machine {
             if let Some(here) = self.ready.get_mut(entry.level, seq) {
                 if here.place == entry.place {
                     here.place = *place;
-                    cold.changed.insert(seq, ColdEntry::of(here, priority_max));
+                    cold.log.changed.insert(seq, ColdEntry::of(here, priority_max));
                 }
-            } else if self.ready.gap(entry.level).is_some_and(|gap| gap.has(seq)) && !cold.is_purged(seq) {
+            } else if self.ready.gap(entry.level).is_some_and(|gap| gap.has(seq)) && !cold.log.is_purged(seq) {
                 let known = cold.overlay(entry.clone());
                 if known.place == entry.place {
-                    cold.changed.insert(seq, ColdEntry { place: *place, ..known });
+                    cold.log.changed.insert(seq, ColdEntry { place: *place, ..known });
                 }
             } else {
                 others.insert(seq, (entry.place, *place));
@@ -73,7 +73,7 @@ impl Machine {
         let mut relocate = |here: &mut crate::broker::queue::ready::Entry| {
             if let Some(&(_, place)) = others.get(&here.seq).filter(|(old, _)| *old == here.place) {
                 here.place = place;
-                cold.changed.insert(here.seq, ColdEntry::of(here, priority_max));
+                cold.log.changed.insert(here.seq, ColdEntry::of(here, priority_max));
             }
         };
         self.unsettled.iter_mut().for_each(&mut relocate);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ColdEntry, Header};
+use super::{Cold, ColdEntry, Header};
 use crate::broker::queue::{
     machine::Machine,
     ready::{Entry, Gap},
@@ -17,27 +17,27 @@ impl Machine {
     pub(in crate::broker) fn keep_cold(&mut self) {
         match &mut self.stream {
             Some(stream) => stream.keep_cold(),
-            None => self.cold = Some(Box::default()),
+            None => self.cold = Some(Box::new(Cold { is_logged: true, ..Cold::default() })),
         }
     }
 
     /// Everything that the header says is cold.
     pub(in crate::broker) fn restore_header(&mut self, header: Header) {
         let Some(cold) = self.cold.as_deref_mut() else { return };
-        (cold.indexed_below, cold.committed_below) = (header.indexed_below, header.indexed_below);
-        (cold.index_deadline, cold.own_deadline) = (header.next_deadline, header.next_deadline);
+        (cold.log.indexed_below, cold.log.committed_below) = (header.indexed_below, header.indexed_below);
+        (cold.log.deadline, cold.own_deadline) = (header.next_deadline, header.next_deadline);
         self.next_seq = self.next_seq.max(header.next_seq).max(header.indexed_below);
         let priority_max = self.ready.priority_max();
         for level in &header.levels {
             debug_assert!(level.level <= priority_max, "a queue keeps its priorities");
-            cold.levels.insert(level.level, (level.len, level.bytes));
+            cold.log.levels.insert(level.level, (level.len, level.bytes));
             self.ready.restore_gap(Gap {
                 level: level.level,
                 from: 0,
                 to: header.indexed_below,
                 len: level.len,
                 bytes: level.bytes,
-                // No others are in the log.
+                // No others outlive the process.
                 persistent: (level.len, level.bytes),
                 deadline: Gap::UNKNOWN,
                 out: BTreeSet::new(),
@@ -45,17 +45,17 @@ impl Machine {
         }
         self.restore_handed(header.handed);
         if let Some(cold) = self.cold.as_deref_mut() {
-            cold.header = Some(header);
+            cold.log.header = Some(header);
         }
     }
 
     /// Whether a message of that seq is the index's affair: records do not bring it back.
     pub(in crate::broker) fn is_indexed(&self, seq: u64) -> bool {
-        self.cold.as_deref().is_some_and(|cold| seq < cold.indexed_below)
+        self.cold.as_deref().is_some_and(|cold| seq < cold.log.indexed_below)
     }
 
     fn find_cold(&self, seq: u64, find: Find<'_>) -> Option<ColdEntry> {
-        let cold = self.cold.as_deref().filter(|cold| seq < cold.indexed_below && !cold.is_purged(seq))?;
+        let cold = self.cold.as_deref().filter(|cold| seq < cold.log.indexed_below && !cold.log.is_purged(seq))?;
         let mut gaps = self.ready.gaps().iter().filter(|gap| gap.has(seq));
         gaps.find_map(|gap| find(gap.level, seq)).map(|entry| cold.overlay(entry))
     }
@@ -68,7 +68,7 @@ impl Machine {
         let entry = self.find_cold(seq, find)?;
         self.ready.take_cold(entry.level, seq, entry.body_bytes, true);
         if let Some(cold) = self.cold.as_deref_mut() {
-            cold.count_out(&entry);
+            cold.log.count_out(&entry);
         }
         None
     }
@@ -86,7 +86,7 @@ impl Machine {
         } else if let Some(entry) = self.find_cold(seq, find)
             && let Some(cold) = self.cold.as_deref_mut()
         {
-            cold.changed.insert(seq, ColdEntry { redelivered: true, delivery_count, ..entry });
+            cold.log.changed.insert(seq, ColdEntry { redelivered: true, delivery_count, ..entry });
         }
     }
 
@@ -100,7 +100,7 @@ impl Machine {
             }
         }
         // An index that has later messages was written after the purge.
-        if self.cold.as_deref().is_none_or(|cold| cold.indexed_below > below) {
+        if self.cold.as_deref().is_none_or(|cold| cold.log.indexed_below > below) {
             return;
         }
         let found: BTreeMap<u64, ColdEntry> =
@@ -113,7 +113,7 @@ impl Machine {
             self.ready.restore_gap(gap);
         }
         if let Some(cold) = self.cold.as_deref_mut() {
-            cold.purge(below, found);
+            cold.log.purge(below, found);
         }
     }
 }

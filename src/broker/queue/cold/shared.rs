@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Look, Page, PageRequest, Window};
+use super::{Home, Look, Page, PageRequest, Side, Window};
 use crate::broker::{
     queue::{Queue, handle::CHUNK, machine::Machine, ready::Front},
     record::{Position, Record},
@@ -23,7 +23,7 @@ impl Queue {
         if let Some(stream) = &mut machine.stream {
             return stream.look(below, window);
         }
-        let look = machine.look(below, window, &mut evicted);
+        let look = machine.look(Home::Log, below, window, &mut evicted);
         // Dropped after the lock is let go, as many messages may be.
         drop(machine);
         look
@@ -40,7 +40,7 @@ impl Queue {
             drop(machine);
             return drop(of_stream);
         }
-        machine.looked(is_committed, window, &mut evicted);
+        machine.looked(Home::Log, is_committed, window, &mut evicted);
         drop(machine);
     }
 
@@ -89,7 +89,9 @@ impl Queue {
         let Some(pages) = turn.broker.cold_pages() else { return };
         if let Some(stream) = &mut machine.stream {
             for wanted in stream.wanted_pages() {
-                pages.fetch(PageRequest { queue: Arc::downgrade(self), id: self.id, generation: 0, wanted });
+                let (queue, id) = (Arc::downgrade(self), self.id);
+                let (is_in_log, is_in_spill) = (true, false);
+                pages.fetch(PageRequest { queue, id, generation: 0, wanted, is_in_log, is_in_spill });
             }
             return;
         }
@@ -97,8 +99,15 @@ impl Queue {
             return;
         }
         for wanted in machine.wanted_pages(turn.now).into_iter().flatten() {
-            let generation = machine.generation();
-            pages.fetch(PageRequest { queue: Arc::downgrade(self), id: self.id, generation, wanted });
+            let Some(cold) = machine.cold.as_deref() else { return };
+            pages.fetch(PageRequest {
+                queue: Arc::downgrade(self),
+                id: self.id,
+                generation: cold.generation(),
+                wanted,
+                is_in_log: cold.is_logged,
+                is_in_spill: cold.spill.as_deref().is_some_and(Side::has_any),
+            });
         }
     }
 
@@ -120,10 +129,6 @@ impl Queue {
 }
 
 impl Machine {
-    fn generation(&self) -> u64 {
-        self.cold.as_deref().map_or(0, |cold| cold.generation())
-    }
-
     /// Notes that somebody waits for the first message, if it has to be read; false when it has not.
     pub(in crate::broker::queue) fn wait_for_front(&mut self) -> bool {
         let is_cold = matches!(self.ready.front(), Front::Cold(_));

@@ -1,10 +1,11 @@
-//! What of a queue that is in no log leaves memory: it is written to files that last as long as the
-//! process, and then the index of these has it as the other index has what is in the log.
+//! What of a queue is in no log leaves memory: it is written to files that last as long as the process,
+//! and then the index of these has it as the other index has what is in the log. Of a durable queue
+//! these are its transient messages.
 //!
 //! ```text
 //! Queue::overflow      what is behind the window, under the lock; whoever asks writes it without
-//! Queue::look_spilled  where it was written: the look of a checkpoint, which it then goes on like
-//! Queue::looked        the index has it: it leaves memory
+//! Queue::look_spilled  where it was written, and what changed: what a look is to a checkpoint
+//! Queue::spilled       the index has it: it leaves memory
 //! ```
 //!
 //! What is written has the seqs of messages that came after all that were written before, so that per
@@ -14,10 +15,10 @@
 
 use std::sync::Arc;
 
-use super::{Cold, Look, Window};
+use super::{Home, Look, Window};
 use crate::broker::{
     message::Message,
-    queue::{Queue, machine::Machine},
+    queue::{Queue, machine::Machine, ready::Entry},
     record::Position,
     turn::Turn,
 };
@@ -31,6 +32,9 @@ pub struct Overflow {
     pub levels: Vec<(u8, Vec<(u64, Message)>)>,
 }
 
+/// Where messages of one priority were written, by their seqs and in order of them.
+pub type LevelPlaces = (u8, Vec<(u64, Position)>);
+
 /// Messages of one priority that are written at once.
 const OVERFLOW_MAX: usize = 65_536;
 /// How often a queue is not written because a page of it is being read, which would be in vain.
@@ -43,7 +47,6 @@ impl Queue {
         if let Some(spill) = turn.broker.spill()
             && !machine.is_overflowing
             && machine.outgrows(&spill.window())
-            && !self.survives_restart()
             && !self.is_stream()
         {
             machine.is_overflowing = true;
@@ -65,30 +68,45 @@ impl Queue {
         self.lock().outgrows(window)
     }
 
-    /// As [`Self::look`], after what [`Self::overflow`] told has been written: `places` is where, by
-    /// priority.
-    pub fn look_spilled(&self, below: u64, places: &[(u8, Vec<(u64, Position)>)], window: &Window) -> Option<Look> {
+    /// As [`Self::look`], for what was spilled. `written` is what [`Self::overflow`] told and was written
+    /// since: `below`, and by priority where.
+    pub fn look_spilled(&self, written: Option<(u64, &[LevelPlaces])>, window: &Window) -> Option<Look> {
         let mut evicted = Vec::new();
         let mut machine = self.lock();
         if self.is_deleted() {
             return None;
         }
-        machine.note_spilled(below, places, window);
-        let look = machine.look(Position::NONE, window, &mut evicted);
+        if let Some((below, places)) = written {
+            machine.note_spilled(below, places, window);
+        }
+        let look = machine.look(Home::Spill, Position::NONE, window, &mut evicted);
         // Dropped after the lock is let go, as many messages may be.
         drop(machine);
         look
     }
+
+    /// As [`Self::looked`], for what was spilled.
+    pub fn spilled(&self, is_committed: bool, window: &Window) {
+        let mut evicted = Vec::new();
+        let mut machine = self.lock();
+        machine.looked(Home::Spill, is_committed, window, &mut evicted);
+        drop(machine);
+    }
 }
 
 impl Machine {
+    /// Whether it has indexes though it is in no log.
     pub(in crate::broker::queue) fn is_spilling(&self) -> bool {
-        self.cold.as_deref().is_some_and(|cold| cold.is_spill)
+        self.cold.as_deref().is_some_and(|cold| !cold.is_logged)
     }
 
+    #[inline]
     fn outgrows(&self, window: &Window) -> bool {
+        let (loose, loose_bytes) = self.ready.loose();
         let (resident, resident_bytes) = self.ready.resident();
-        resident > window.messages + window.messages / 2 || resident_bytes > window.bytes + window.bytes / 2
+        // What is in the log leaves memory without being written again.
+        (loose > window.messages / 2 || loose_bytes > window.bytes / 2)
+            && (resident > window.messages + window.messages / 2 || resident_bytes > window.bytes + window.bytes / 2)
     }
 
     fn exceeds(&self, window: &Window) -> bool {
@@ -108,6 +126,9 @@ impl Machine {
             cold.deferred = 0;
         }
         let known = self.cold.as_deref().map_or(0, |cold| cold.spilled_below);
+        let is_logged = self.cold.as_deref().is_some_and(|cold| cold.is_logged);
+        let is_loose =
+            |entry: &&Entry| entry.place == Position::NONE && !(is_logged && entry.message.traits.persistent);
         let (mut messages, mut bytes) = (window.messages, window.bytes);
         let mut below = self.next_seq;
         let mut levels = Vec::new();
@@ -125,7 +146,7 @@ impl Machine {
                 (messages, bytes) = (messages - 1, bytes - body_bytes);
             }
             let over = self.ready.range(level, over_from.max(known), below);
-            let mut over = over.filter(|entry| entry.place == Position::NONE);
+            let mut over = over.filter(is_loose);
             let found: Vec<_> =
                 over.by_ref().take(OVERFLOW_MAX).map(|entry| (entry.seq, entry.message.clone())).collect();
             if let Some(next) = over.next() {
@@ -139,15 +160,16 @@ impl Machine {
         Some(Overflow { below, levels })
     }
 
-    fn note_spilled(&mut self, below: u64, places: &[(u8, Vec<(u64, Position)>)], window: &Window) {
+    fn note_spilled(&mut self, below: u64, places: &[LevelPlaces], window: &Window) {
         // What has become short meanwhile stays here, and nobody knows of those places.
         if !self.exceeds(window) || self.cold.as_deref().is_some_and(|cold| below <= cold.spilled_below) {
             return;
         }
-        let cold = self.cold.get_or_insert_with(|| Box::new(Cold { is_spill: true, ..Cold::default() }));
-        debug_assert!(cold.is_spill, "what is in the log is not spilled");
+        let cold = self.cold.get_or_insert_default();
+        cold.spill.get_or_insert_default();
         cold.spilled_below = below;
         for (level, places) in places {
+            debug_assert!(places.iter().all(|(_, place)| place.is_in_spill()));
             self.ready.place(*level, places);
         }
     }

@@ -1,6 +1,7 @@
-//! Random operations on a broker with an index of its own, and on one that has everything in memory:
-//! the same deliveries in the same order, the same counts, also after restarts. Then the same for queues
-//! that are in no log, whose messages are spilled.
+//! Random operations on a broker with indexes of its own, and on one that has everything in memory: the
+//! same deliveries in the same order, the same counts, also after restarts. Once with durable queues, of
+//! which persistent messages are in the log and the others are spilled, and once with queues that are in
+//! no log.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +14,12 @@ use std::{
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::{ColdEntry, Header, Look, Overflow, Page, PageRequest, Wanted, Window};
+use super::{ColdEntry, Header, LevelPlaces, Look, Overflow, Page, PageRequest, Wanted, Window};
 use crate::broker::{
     Broker, Options,
     connections::ConnectionId,
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
+    exchange::holds::HoldsRequest,
     message::Message,
     queue::{Queue, stream::Summary},
     record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
@@ -144,6 +146,8 @@ impl Index {
 #[derive(Default)]
 struct Store {
     index: Mutex<Index>,
+    /// Of what was spilled.
+    spill_index: Mutex<Index>,
     asked: Mutex<Vec<(PageRequest, Option<Page>)>>,
     /// What was spilled and not released, by place from 1 on.
     spilled: Mutex<Vec<Option<Message>>>,
@@ -154,7 +158,7 @@ impl Store {
         let mut spilled = self.spilled.lock();
         let mut write = |message| {
             spilled.push(Some(message));
-            Position(spilled.len() as u64)
+            Position(spilled.len() as u64).in_spill()
         };
         let mut places = Vec::new();
         for (level, messages) in overflow.levels {
@@ -165,10 +169,10 @@ impl Store {
 
     /// Gives up what is before the first message of each priority, as nobody may read it again.
     fn release(&self) {
-        let index = self.index.lock();
+        let index = self.spill_index.lock();
         let mut first: BTreeMap<(QueueId, u8), u64> = BTreeMap::new();
         for (&(queue, level, _), entry) in &index.tree {
-            first.entry((queue, level)).or_insert(entry.place.0);
+            first.entry((queue, level)).or_insert(entry.place.plain().0);
         }
         let kept_from = first.into_values().min().unwrap_or(u64::MAX);
         self.spilled
@@ -181,12 +185,14 @@ impl Store {
 }
 
 /// What was written of a queue.
-type Spilled = (u64, Vec<(u8, Vec<(u64, Position)>)>);
+type Spilled = (u64, Vec<LevelPlaces>);
 
 impl ColdPages for Store {
     fn fetch(&self, request: PageRequest) {
         self.asked.lock().push((request, None));
     }
+
+    fn fetch_held(&self, _: HoldsRequest) {}
 
     fn find(&self, queue: QueueId, level: u8, seq: u64) -> Option<ColdEntry> {
         self.index.lock().tree.get(&(queue, level, seq)).cloned()
@@ -254,13 +260,15 @@ enum Op {
     Advance(u8),
     Look { lag: u8, window: u8 },
     Looked { is_committed: bool },
+    LookSpilled { window: u8 },
+    Spilled { is_committed: bool },
     Load,
     Answer,
     Restart { is_committed: bool },
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let publish = (prop::bool::weighted(0.8), 0..4u8, prop::option::weighted(0.3, 1..60u8), 0..9u8)
+    let publish = (prop::bool::weighted(0.6), 0..4u8, prop::option::weighted(0.3, 1..60u8), 0..9u8)
         .prop_map(|(is_persistent, priority, ttl, size)| Publish { is_persistent, priority, ttl, size });
     prop_oneof![
         10 => prop::collection::vec(publish, 1..8).prop_map(Op::Publish),
@@ -272,6 +280,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..40u8).prop_map(Op::Advance),
         6 => (0..4u8, 0..6u8).prop_map(|(lag, window)| Op::Look { lag, window }),
         6 => prop::bool::weighted(0.8).prop_map(|is_committed| Op::Looked { is_committed }),
+        6 => (0..6u8).prop_map(|window| Op::LookSpilled { window }),
+        6 => prop::bool::weighted(0.8).prop_map(|is_committed| Op::Spilled { is_committed }),
         3 => Just(Op::Load),
         2 => Just(Op::Answer),
         2 => any::<bool>().prop_map(|is_committed| Op::Restart { is_committed }),
@@ -337,12 +347,22 @@ impl Side {
 
     fn load(&self) {
         let Some(store) = &self.store else { return };
-        let index = store.index.lock();
+        let (index, spill_index) = (store.index.lock(), store.spill_index.lock());
+        let message = |place: Position| match place.is_in_spill() {
+            true => store.spilled.lock()[place.plain().0 as usize - 1].clone().expect("it was not released"),
+            false => self.journal.message(place),
+        };
         for (request, page) in store.asked.lock().iter_mut().filter(|(_, page)| page.is_none()) {
-            let read = index.read(request.id, request.wanted, |place| match self.is_durable {
-                true => self.journal.message(place),
-                false => store.spilled.lock()[place.0 as usize - 1].clone().expect("it was not released"),
-            });
+            let half = request.halved();
+            let read = match (request.is_in_log, request.is_in_spill) {
+                (true, true) => index.read(request.id, half.wanted, message).merge(spill_index.read(
+                    request.id,
+                    half.wanted,
+                    message,
+                )),
+                (false, true) => spill_index.read(request.id, request.wanted, message),
+                _ => index.read(request.id, request.wanted, message),
+            };
             *page = Some(Page { generation: request.generation, ..read });
         }
     }
@@ -403,6 +423,8 @@ struct Story {
     has_length_limit: bool,
     /// The look under way: what the index will be, and the window.
     given: Option<(Index, Window)>,
+    /// The same of what is spilled.
+    spilling: Option<(Index, Window)>,
     /// What was written of each queue, and nobody has been told.
     written: Option<[Option<Spilled>; 2]>,
 }
@@ -425,6 +447,7 @@ impl Story {
             is_dropping_by_priority: kind == 5,
             has_length_limit: [3, 5].contains(&kind),
             given: None,
+            spilling: None,
             written: None,
         }
     }
@@ -525,27 +548,15 @@ impl Story {
             }
             &Op::Look { lag, window } => {
                 let window = Window { messages: window.into(), bytes: 8 * u64::from(window) };
-                if self.given.is_some() {
+                if self.given.is_some() || !self.cold.is_durable {
                     return;
                 }
                 let mut index = self.cold.store.as_ref().unwrap().index.lock().clone();
                 index.covered = index.covered.max(self.cold.journal.end().saturating_sub(lag.into()));
-                if !self.cold.is_durable {
-                    let written = self.write(&window);
-                    for (name, written) in QUEUES.into_iter().zip(written) {
-                        let queue = self.cold.queue(name);
-                        let look = match written {
-                            Some((below, places)) => queue.look_spilled(below, &places, &window),
-                            None => queue.look(Position::NONE, &window),
-                        };
-                        look.into_iter().for_each(|look| index.apply(queue.id, &look));
-                    }
-                    self.given = Some((index, window));
-                    return;
-                }
                 for name in QUEUES {
                     let queue = self.cold.queue(name);
                     if let Some(look) = queue.look(Position(index.covered), &window) {
+                        assert!(look.puts.iter().all(|put| !put.place.is_in_spill()));
                         index.apply(queue.id, &look);
                     }
                 }
@@ -559,13 +570,39 @@ impl Story {
                 for name in QUEUES {
                     self.cold.queue(name).looked(is_committed, &window);
                 }
-                if is_committed && !self.cold.is_durable && self.written.is_none() {
+            }
+            &Op::LookSpilled { window } => {
+                let window = Window { messages: window.into(), bytes: 8 * u64::from(window) };
+                if self.spilling.is_some() {
+                    return;
+                }
+                let mut index = self.cold.store.as_ref().unwrap().spill_index.lock().clone();
+                let written = self.write(&window);
+                for (name, written) in QUEUES.into_iter().zip(written) {
+                    let queue = self.cold.queue(name);
+                    let written = written.as_ref().map(|(below, places)| (*below, &**places));
+                    if let Some(look) = queue.look_spilled(written, &window) {
+                        assert!(look.puts.iter().all(|put| put.place.is_in_spill()));
+                        index.apply(queue.id, &look);
+                    }
+                }
+                self.spilling = Some((index, window));
+            }
+            &Op::Spilled { is_committed } => {
+                let Some((index, window)) = self.spilling.take() else { return };
+                if is_committed {
+                    *self.cold.store.as_ref().unwrap().spill_index.lock() = index;
+                }
+                for name in QUEUES {
+                    self.cold.queue(name).spilled(is_committed, &window);
+                }
+                if is_committed && self.written.is_none() {
                     self.cold.store.as_ref().unwrap().release();
                 }
             }
             Op::Load => {
                 self.cold.load();
-                if !self.cold.is_durable && self.given.is_none() {
+                if self.spilling.is_none() {
                     self.written = Some(self.write(&Window { messages: 2, bytes: 16 }));
                 }
             }
@@ -580,6 +617,10 @@ impl Story {
                     *store.index.lock() = index;
                 }
                 store.asked.lock().clear();
+                // Of what was spilled nothing is left.
+                (self.spilling, self.written) = (None, None);
+                *store.spill_index.lock() = Index::default();
+                store.spilled.lock().clear();
                 self.cold = Side::open(self.cold.journal.clone(), Some(store), self.now);
                 self.model = Side::open(self.model.journal.clone(), None, self.now);
                 for side in [&self.model, &self.cold] {
@@ -589,6 +630,10 @@ impl Story {
             }
         }
         if self.cold.status() != self.model.status() {
+            self.cold.answer(self.now);
+            // What came back after its deadline expires with the next page or tick, whichever comes first.
+            self.model.broker.tick(self.now);
+            self.cold.broker.tick(self.now);
             self.cold.answer(self.now);
         }
         assert_eq!(self.cold.status(), self.model.status(), "after {op:?}");
@@ -661,12 +706,65 @@ fn what_is_behind_the_window_of_a_queue_that_is_in_no_log_leaves_memory() {
     let mut story = Story::new(0, false);
     let publish = Publish { is_persistent: true, priority: 0, ttl: None, size: 0 };
     story.run(&Op::Publish(vec![publish; 20]));
-    story.run(&Op::Look { lag: 0, window: 3 });
-    story.run(&Op::Looked { is_committed: true });
+    story.run(&Op::LookSpilled { window: 3 });
+    story.run(&Op::Spilled { is_committed: true });
     let queue = story.cold.queue("q");
     assert_eq!((queue.cold(), queue.persistent()), ((17, 17 * 4), (20, 20 * 4)));
     story.drain();
+    story.run(&Op::LookSpilled { window: 3 });
+    story.run(&Op::Spilled { is_committed: true });
+    assert!(story.cold.store.unwrap().spilled.lock().iter().all(Option::is_none), "released");
+}
+
+/// Ten persistent messages and ten others by turns.
+fn publish_both(story: &mut Story) {
+    let publish = |is_persistent| Publish { is_persistent, priority: 0, ttl: None, size: 0 };
+    story.run(&Op::Publish((0..20).map(|number| publish(number % 2 == 0)).collect()));
+}
+
+fn leave_memory(story: &mut Story) {
+    story.run(&Op::Look { lag: 0, window: 3 });
+    story.run(&Op::LookSpilled { window: 3 });
+    story.run(&Op::Looked { is_committed: true });
+    story.run(&Op::Spilled { is_committed: true });
+}
+
+#[test]
+fn what_is_behind_the_window_of_a_durable_queue_leaves_memory_whether_it_is_persistent_or_not() {
+    let mut story = Story::new(0, true);
+    publish_both(&mut story);
     story.run(&Op::Look { lag: 0, window: 3 });
     story.run(&Op::Looked { is_committed: true });
+    let queue = story.cold.queue("q");
+    assert_eq!(queue.cold().0, 8, "of the persistent ones all that are behind the window");
+    story.run(&Op::LookSpilled { window: 3 });
+    story.run(&Op::Spilled { is_committed: true });
+    assert_eq!((queue.cold(), queue.persistent()), ((17, 17 * 4), (10, 10 * 4)));
+    story.drain();
+    leave_memory(&mut story);
     assert!(story.cold.store.unwrap().spilled.lock().iter().all(Option::is_none), "released");
+}
+
+#[test]
+fn a_purge_takes_what_is_in_the_log_and_what_is_spilled() {
+    let mut story = Story::new(0, true);
+    publish_both(&mut story);
+    leave_memory(&mut story);
+    story.run(&Op::Purge);
+    leave_memory(&mut story);
+    let store = story.cold.store.clone().unwrap();
+    assert!(store.index.lock().tree.is_empty() && store.spill_index.lock().tree.is_empty());
+}
+
+#[test]
+fn what_was_spilled_of_a_durable_queue_is_gone_after_a_restart_and_the_rest_is_there() {
+    let mut story = Story::new(0, true);
+    publish_both(&mut story);
+    leave_memory(&mut story);
+    story.run(&Op::Restart { is_committed: true });
+    assert_eq!(story.cold.queue("q").status().ready, 10);
+    publish_both(&mut story);
+    leave_memory(&mut story);
+    assert_eq!((story.cold.queue("q").status().ready, story.cold.queue("q").cold().0), (30, 30));
+    story.drain();
 }

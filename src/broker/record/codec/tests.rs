@@ -149,10 +149,9 @@ fn record() -> impl Strategy<Value = Record> {
             keeper: Keeper::Exchange { vhost, name },
             seen: Seen { serial, key: [1, 2].into(), deadline: Time::NEVER },
         }),
-        (name(), name(), seqs()).prop_map(|(vhost, exchange, holds)| Record::Released {
-            vhost,
-            exchange,
-            holds: holds.into_iter().map(HoldId).collect(),
+        (name(), name(), prop::collection::vec((time(), number()), 0..6)).prop_map(|(vhost, exchange, holds)| {
+            let holds = holds.into_iter().map(|(due, hold)| HoldKey { due, hold: HoldId(hold) }).collect();
+            Record::Released { vhost, exchange, holds }
         }),
         (queue(), number()).prop_map(|(queue, first)| Record::StreamTrimmed { queue, first }),
         (queue(), name(), name(), any::<bool>(), table()).prop_map(|(queue, vhost, name, auto_delete, arguments)| {
@@ -242,8 +241,8 @@ proptest! {
         let mut out = Vec::new();
         put(n as u64, &mut out);
         put_signed(n, &mut out);
-        let mut reader = Reader(&out);
-        prop_assert_eq!((reader.number(), reader.signed(), reader.0.len()), (Ok(n as u64), Ok(n), 0));
+        let mut reader = Reader { rest: &out, block: None };
+        prop_assert_eq!((reader.number(), reader.signed(), reader.rest.len()), (Ok(n as u64), Ok(n), 0));
     }
 }
 

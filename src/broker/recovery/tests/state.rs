@@ -47,10 +47,8 @@ fn exchange_state(exchange: &Exchange, out: &mut String) {
     bindings.iter().for_each(|binding| writeln!(out, "{binding}").unwrap());
     if let Some(delayed) = &exchange.delayed {
         let delayed = delayed.lock();
-        let mut held: Vec<_> = delayed.iter().filter(|(_, _, message)| message.traits.persistent).collect();
-        held.sort_by_key(|(due, hold, _)| (*due, *hold));
-        for (due, hold, message) in held {
-            writeln!(out, "    held {hold:?} until {} {}", due.0, shown(message)).unwrap();
+        for (key, message) in delayed.iter().filter(|(_, message)| message.traits.persistent) {
+            writeln!(out, "    held {key:?} {}", shown(message)).unwrap();
         }
     }
     for message in exchange

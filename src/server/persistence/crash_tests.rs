@@ -1,0 +1,386 @@
+//! A broker on a disk in memory that crashes at one operation after another: in recovery, while it logs,
+//! in checkpoints, merges and moves, and while it stops.
+//!
+//! One thread acts, so the log has its acts in their order. After a crash the broker must be as it was
+//! after one of them: all up to there, nothing of those behind, and none before the last flush missing.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::sync::Notify;
+
+use super::{Opened, Watcher, open_on, tests};
+use crate::{
+    broker::{
+        self,
+        message::Message,
+        queue::{Queue, machine::Got},
+        topology::DeclareQueue,
+        turn::Turn,
+        value::{Table, Value},
+        verb::Verb,
+        vhost::Metadata,
+    },
+    server::{clock, options::Persistence},
+    store::{
+        Sync,
+        disk::{
+            Disk,
+            memory::{MemoryDisk, Plan, Random},
+        },
+    },
+};
+
+/// No directory of this machine.
+const DIR: &str = "/crash";
+
+/// Crashes of one life; with `TERN_CRASH_SEED` they are others, with `TERN_CRASH_EACH` all.
+const CRASHES: u64 = 60;
+
+fn options() -> Persistence {
+    let mut options = tests::options();
+    options.log.sync = Sync::Always;
+    // Merges and new manifests come soon.
+    options.index.fan_out = 2;
+    options.index.manifest_bytes_max = 512;
+    options.spill = false;
+    options.reclaim_slack_bytes = 0;
+    options
+}
+
+/// What a client has done, one record each.
+#[derive(Clone, Debug)]
+enum Act {
+    Declare(&'static str),
+    Delete(&'static str),
+    Publish(&'static str, String),
+    /// The first message is taken, and nothing of it comes back.
+    Take(&'static str),
+    Purge(&'static str),
+    AddVhost(String),
+}
+
+/// All that acts can change: bodies in the order in which they come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    queues: BTreeMap<String, Vec<String>>,
+    vhosts: Vec<String>,
+}
+
+impl State {
+    fn apply(&mut self, act: &Act) {
+        match act {
+            Act::Declare(name) => _ = self.queues.entry((*name).into()).or_default(),
+            Act::Delete(name) => _ = self.queues.remove(*name),
+            Act::Publish(name, body) => {
+                let queue = self.queues.get_mut(*name).expect("it was declared");
+                let before = queue.partition_point(|other| priority(other) >= priority(body));
+                queue.insert(before, body.clone());
+            }
+            Act::Take(name) => _ = self.queues.get_mut(*name).expect("it was declared").remove(0),
+            Act::Purge(name) => self.queues.get_mut(*name).expect("it was declared").clear(),
+            Act::AddVhost(name) => {
+                self.vhosts.push(name.clone());
+                self.vhosts.sort();
+            }
+        }
+    }
+}
+
+fn priority(body: &str) -> u8 {
+    (body.len() % 3) as u8
+}
+
+/// A broker on such a disk, and what has been done.
+struct Life {
+    disk: MemoryDisk,
+    opened: Option<Opened>,
+    acts: Vec<Act>,
+    state: State,
+    /// Acts that a flush has answered for.
+    flushed: usize,
+}
+
+/// The disk is gone.
+#[derive(Debug)]
+struct Crashed;
+
+impl Life {
+    /// `None`: the disk was gone before it had opened.
+    fn open(disk: &MemoryDisk) -> Option<Self> {
+        let watcher = Arc::new(Watcher::new(Arc::new(Notify::new())));
+        let opened = open_on(Arc::new(disk.clone()), Path::new(DIR), broker::Options::default(), &options(), &watcher);
+        match opened {
+            Ok(opened) => {
+                let mut life = Self {
+                    disk: disk.clone(),
+                    opened: Some(opened),
+                    acts: Vec::new(),
+                    state: State::default(),
+                    flushed: 0,
+                };
+                life.state.vhosts = life.vhosts();
+                Some(life)
+            }
+            Err(error) => {
+                assert!(is_down(disk), "it does not open: {error:?}");
+                None
+            }
+        }
+    }
+
+    fn opened(&self) -> &Opened {
+        self.opened.as_ref().expect("it is open between acts")
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        Turn::new(&self.opened().broker, clock::now())
+    }
+
+    fn queue(&self, name: &str) -> Arc<Queue> {
+        self.opened().broker.vhost("/").unwrap().queue(name).unwrap()
+    }
+
+    fn act(&mut self, act: Act) -> Result<(), Crashed> {
+        let vhost = self.opened().broker.vhost("/").unwrap();
+        match &act {
+            Act::Declare(name) => {
+                let mut arguments = Table::new();
+                arguments.push("x-max-priority", Value::I64(2));
+                let wanted = DeclareQueue { name, durable: true, arguments, ..DeclareQueue::default() };
+                vhost.declare_queue(&wanted, None, &mut self.turn()).unwrap();
+            }
+            Act::Delete(name) => _ = vhost.delete_queue(name, false, false, None, &mut self.turn()).unwrap(),
+            Act::Publish(name, body) => {
+                let mut message = Message::build("", name.as_bytes(), b"", (0, 0), body.as_bytes());
+                message.traits.persistent = true;
+                message.traits.priority = priority(body);
+                self.queue(name).publish([message].into_iter(), &mut self.turn(), &mut Vec::new());
+            }
+            Act::Take(name) => {
+                let got = self.get(name, true)?.expect("the model has a message");
+                assert_eq!(got.message.body_to_vec(), self.state.queues[*name][0].as_bytes());
+            }
+            Act::Purge(name) => _ = self.queue(name).purge(&mut self.turn()),
+            Act::AddVhost(name) => _ = self.opened().broker.add_vhost(name, Metadata::default()),
+        }
+        self.state.apply(&act);
+        self.acts.push(act);
+        self.check_up()
+    }
+
+    fn get(&self, name: &str, no_ack: bool) -> Result<Option<Got>, Crashed> {
+        loop {
+            match self.queue(name).get(no_ack, &mut self.turn()) {
+                Verb::Done(Some(got)) => return Ok(Some(got)),
+                // A page that cannot be read may have been there.
+                Verb::Done(None) => return self.check_up().map(|()| None),
+                // The threads of the pages answer.
+                Verb::Pending(_) => std::thread::yield_now(),
+            }
+            self.check_up()?;
+            assert!(!self.queue(name).is_damaged(), "{name} is damaged");
+        }
+    }
+
+    fn check_up(&self) -> Result<(), Crashed> {
+        if is_down(&self.disk) { Err(Crashed) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Crashed> {
+        self.opened().log.flush().map_err(|_| Crashed)?;
+        self.flushed = self.acts.len();
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Crashed> {
+        let made = self.opened().checkpointer.make();
+        assert!(made.is_ok() || is_down(&self.disk), "{made:?}");
+        made.map_err(|_| Crashed)?;
+        // It has flushed the log first.
+        self.flushed = self.acts.len();
+        Ok(())
+    }
+
+    fn flow(&mut self, count: usize) -> Result<(), Crashed> {
+        for _ in 0..count {
+            self.act(Act::Publish("busy", "x".repeat(1_023)))?;
+            self.act(Act::Take("busy"))?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            opened.close();
+        }
+    }
+
+    fn vhosts(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.opened().broker.vhosts().iter().map(|vhost| vhost.name.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    /// The broker as it is. All messages are unsettled afterwards.
+    fn observe(&self) -> State {
+        let mut state = State { vhosts: self.vhosts(), ..State::default() };
+        for queue in self.opened().broker.vhost("/").unwrap().queues() {
+            let bodies = std::iter::from_fn(|| self.get(&queue.name, false).unwrap());
+            let bodies = bodies.map(|got| String::from_utf8(got.message.body_to_vec()).unwrap()).collect();
+            state.queues.insert(queue.name.to_string(), bodies);
+        }
+        state
+    }
+
+    /// Everything that there is to crash in.
+    fn live(&mut self) -> Result<(), Crashed> {
+        const SLOW: [&str; 3] = ["slow-0", "slow-1", "slow-2"];
+        for (number, name) in SLOW.into_iter().enumerate() {
+            self.act(Act::Declare(name))?;
+            for part in 0..3 {
+                self.act(Act::Publish(name, format!("{name} {part} {}", "y".repeat(number + 2 * part))))?;
+            }
+            self.flow(30)?;
+            self.flush()?;
+        }
+        // In parts, as it is longer than a record.
+        self.act(Act::Publish("slow-0", "l".repeat(20_000)))?;
+        self.act(Act::Publish("busy", "b".repeat(700)))?;
+        self.act(Act::AddVhost("one".into()))?;
+        self.checkpoint()?;
+        self.flow(60)?;
+        // What is sparse now is moved, and what was moved is named, and the rest given up.
+        self.checkpoint()?;
+        self.act(Act::Take("slow-1"))?;
+        self.checkpoint()?;
+        self.act(Act::Purge("slow-2"))?;
+        self.act(Act::Publish("slow-2", "after the purge".into()))?;
+        self.flush()?;
+        self.checkpoint()?;
+        self.act(Act::Delete("slow-1"))?;
+        self.checkpoint()?;
+        self.close();
+        self.check_up()?;
+        // A stop in good order keeps everything.
+        self.flushed = self.acts.len();
+        let again = Self::open(&self.disk).ok_or(Crashed)?;
+        self.opened = Some({ again }.opened.take().expect("it is open"));
+        self.act(Act::Declare("slow-1"))?;
+        self.act(Act::Publish("slow-1", "of the second queue of that name".into()))?;
+        self.act(Act::AddVhost("two".into()))?;
+        self.flow(20)?;
+        self.checkpoint()?;
+        self.act(Act::Take("slow-0"))?;
+        self.flush()
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn is_down(disk: &MemoryDisk) -> bool {
+    disk.list(Path::new(DIR)).is_err()
+}
+
+/// A disk with a broker that has been started once: that defines users, which takes its time.
+fn begun() -> &'static MemoryDisk {
+    static BEGUN: OnceLock<MemoryDisk> = OnceLock::new();
+    BEGUN.get_or_init(|| {
+        let disk = MemoryDisk::new(Plan::default());
+        let mut life = Life::open(&disk).unwrap();
+        life.act(Act::Declare("busy")).unwrap();
+        life.close();
+        disk
+    })
+}
+
+/// Lives until the crash; returns whether it came, and what must be true of what it left.
+fn live_until(at: u64) -> bool {
+    let disk = begun().copy(Plan { crash_at: Some(at), ..Plan::default() });
+    let mut begin = State { vhosts: vec!["/".into()], ..State::default() };
+    begin.apply(&Act::Declare("busy"));
+    let (mut acts, mut flushed, mut is_crashed) = (Vec::new(), 0, true);
+    if let Some(mut life) = Life::open(&disk) {
+        life.state = begin.clone();
+        is_crashed = life.live().is_err();
+        // What its threads still do on a disk that is there is done after the crash.
+        (acts, flushed) = (std::mem::take(&mut life.acts), life.flushed);
+        if !is_crashed {
+            return false;
+        }
+    }
+    assert!(is_crashed);
+    let mut random = Random(at);
+    // The process alone, or the machine.
+    let left =
+        if at.is_multiple_of(4) { disk.copy(Plan::default()) } else { disk.power_cut(&mut random, Plan::default()) };
+    let life = Life::open(&left).unwrap_or_else(|| panic!("crash at {at}: the disk is there"));
+    let first = life.observe();
+    let mut state = begin;
+    let mut possible = Vec::new();
+    for (count, act) in acts.iter().map(Some).chain([None]).enumerate() {
+        if count >= flushed {
+            possible.push(state.clone());
+        }
+        act.iter().for_each(|act| state.apply(act));
+    }
+    assert!(
+        possible.contains(&first),
+        "crash at {at}, {flushed} of {} acts flushed (then {:?}): {:?}, possible were {:?}",
+        acts.len(),
+        acts.get(flushed..).unwrap_or_default().first(),
+        brief(&first),
+        possible.iter().map(brief).collect::<Vec<_>>()
+    );
+    // What it has shown is on the disk.
+    let again = left.power_cut(&mut random, Plan::default());
+    drop(life);
+    let life = Life::open(&again).unwrap_or_else(|| panic!("crash at {at}: the disk is there"));
+    assert_eq!(brief(&life.observe()), brief(&first), "crash at {at}: the second start differs from the first");
+    true
+}
+
+fn brief(state: &State) -> String {
+    let queues = state.queues.iter().map(|(name, bodies)| {
+        let bodies: Vec<_> = bodies.iter().map(|body| format!("{:.12}({})", body, body.len())).collect();
+        format!("{name}: {}", bodies.join(" "))
+    });
+    format!("{} {:?}", queues.collect::<Vec<_>>().join("; "), state.vhosts)
+}
+
+fn number(name: &str) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_life_without_a_crash_moves_messages_and_merges() {
+    let disk = begun().copy(Plan::default());
+    let mut life = Life::open(&disk).unwrap();
+    life.state.apply(&Act::Declare("busy"));
+    life.live().unwrap();
+    assert_eq!(brief(&life.observe()), brief(&life.state));
+    let log = &life.opened().log;
+    assert!(!log.cold_files().is_empty(), "messages were moved");
+    assert!(log.segments()[0].number > 1, "segments were given up");
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_what_was_flushed_and_nothing_half_done() {
+    let whole = begun().copy(Plan::default());
+    let mut life = Life::open(&whole).unwrap();
+    life.state.apply(&Act::Declare("busy"));
+    life.live().unwrap();
+    let operations = whole.operations();
+    drop(life);
+    let step = if number("TERN_CRASH_EACH") > 0 { 1 } else { (operations / CRASHES).max(1) };
+    let first = 1 + number("TERN_CRASH_SEED") % step;
+    let crashes = (first..=operations).step_by(step as usize).filter(|at| live_until(*at)).count();
+    assert!(crashes as u64 > operations / step / 2, "{crashes} crashes in {operations} operations");
+}

@@ -13,7 +13,7 @@ use super::value::{Off, Parsed, Rule, Unit};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
-use crate::server::options::{Cidr, LogFormat};
+use crate::server::options::{Cidr, LogFormat, STOMP_PORT};
 use crate::store::options::Sync;
 
 /// One setting.
@@ -364,9 +364,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "stomp.port",
         count(0, 65535),
-        "Port of STOMP on each address of server.bind; 0 takes a free one.",
-        server.stomp_port = Parsed::number,
-        u16::to_string
+        "Port of STOMP on each address of server.bind; 0 takes a free one, as does no word of it where amqp.port = 0.",
+        server.stomp_port = |parsed| Some(parsed.number()),
+        |port| port.unwrap_or(STOMP_PORT).to_string()
     ),
     row!("stomp.listeners", Rule::List("addresses such as 127.0.0.1:61613"),
         "Addresses of STOMP instead of server.bind and stomp.port; \"none\" switches STOMP off.",

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 
+#[cfg(test)]
+use super::options::STOMP_PORT;
 use super::options::{Listener, Options, Protocol};
 
 /// One open listener.
@@ -54,8 +56,12 @@ const BACKLOG: i32 = 4096;
 /// Opens every listener of `options`. One that is not required and cannot be had is left out.
 pub fn open_all(options: &Options) -> Result<Vec<Bound>, StartError> {
     let mut bound: Vec<Bound> = Vec::new();
+    let mut off = None;
     for listener in options.listeners() {
         let protocol = listener.protocol;
+        if off == Some(protocol) {
+            continue;
+        }
         let mut addr = listener.addr;
         // Port 0 on two addresses: the second takes the first's port, so that `localhost` works
         // whichever of them it means.
@@ -72,6 +78,13 @@ pub fn open_all(options: &Options) -> Result<Vec<Bound>, StartError> {
             }
             Err(error) if is_tolerable(listener, &error) => {
                 tracing::debug!(%addr, %error, "not listening on an optional address");
+            }
+            Err(error) if listener.is_default && error.kind() == io::ErrorKind::AddrInUse => {
+                // All or none of its addresses: half of the clients would talk to somebody else.
+                bound.retain(|bound| bound.protocol != protocol);
+                off = Some(protocol);
+                let (protocol, flag) = (protocol.name(), flag(protocol));
+                tracing::error!(%addr, "{protocol} is off: another process has its port; choose another with {flag}");
             }
             Err(error) => return Err(start_error(protocol, addr, error)),
         }
@@ -92,11 +105,16 @@ fn is_tolerable(listener: Listener, error: &io::Error) -> bool {
     !listener.is_required && !is_used
 }
 
-fn start_error(protocol: Protocol, addr: SocketAddr, error: io::Error) -> StartError {
-    let flag = match protocol {
+/// What chooses a protocol's port.
+fn flag(protocol: Protocol) -> &'static str {
+    match protocol {
         Protocol::Amqp => "--amqp-port",
         Protocol::Stomp => "--stomp-port",
-    };
+    }
+}
+
+fn start_error(protocol: Protocol, addr: SocketAddr, error: io::Error) -> StartError {
+    let flag = flag(protocol);
     match error.kind() {
         io::ErrorKind::AddrInUse => StartError::InUse { addr, flag },
         io::ErrorKind::AddrNotAvailable => StartError::NotOurs { addr },
@@ -145,12 +163,12 @@ mod tests {
 
     fn listening_on(addresses: &[&str]) -> Options {
         let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
-        Options { amqp_listeners: Some(addresses), stomp_port: 0, ..Options::default() }
+        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), ..Options::default() }
     }
 
     #[test]
     fn port_zero_takes_a_free_port_and_the_second_loopback_the_same() {
-        let bound = open_all(&Options { amqp_port: 0, stomp_port: 0, ..Options::default() }).unwrap();
+        let bound = open_all(&Options { amqp_port: 0, ..Options::default() }).unwrap();
         for protocol in [Protocol::Amqp, Protocol::Stomp] {
             let mut ports = bound.iter().filter(|bound| bound.protocol == protocol).map(|bound| bound.addr.port());
             let first = ports.next().unwrap();
@@ -167,6 +185,17 @@ mod tests {
         let expected =
             format!("{addr} is in use by another process: stop that one, or choose another port with --amqp-port");
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn protocol_that_nobody_asked_for_is_off_where_its_port_is_in_use() {
+        let taken = TcpListener::bind(("127.0.0.1", STOMP_PORT));
+        let options = Options { amqp_listeners: Some(vec!["127.0.0.1:0".parse().unwrap()]), ..Options::default() };
+        let bound = open_all(&options).unwrap();
+        assert!(bound.iter().all(|bound| bound.protocol == Protocol::Amqp), "{bound:?}");
+        drop(taken);
+        let asked = Options { stomp_port: Some(bound[0].addr.port()), ..options };
+        assert!(matches!(open_all(&asked), Err(StartError::InUse { .. })));
     }
 
     #[test]

@@ -20,8 +20,10 @@ pub struct Options {
     /// Addresses of AMQP that replace `bind` and `amqp_port`; an empty list switches AMQP off.
     /// Default: not set.
     pub amqp_listeners: Option<Vec<SocketAddr>>,
-    /// Port of STOMP on each address of `bind`; zero takes a free one. Default 61613.
-    pub stomp_port: u16,
+    /// Port of STOMP on each address of `bind`; zero takes a free one. By default [`STOMP_PORT`], or a free
+    /// one where AMQP has a free one; where others have that port, STOMP is off, and the log says so: the
+    /// broker that a team moves away from may have it.
+    pub stomp_port: Option<u16>,
     /// Addresses of STOMP that replace `bind` and `stomp_port`; an empty list switches STOMP off.
     /// Default: not set.
     pub stomp_listeners: Option<Vec<SocketAddr>>,
@@ -72,7 +74,7 @@ pub struct Persistence {
     /// Default 8 MiB.
     pub queue_window_bytes: u64,
     /// Bytes that the log may have beyond twice what is alive in it; then sparse segments are emptied.
-    /// Less copies messages more often. Default 256 MiB: with spare segments and what is being copied
+    /// Less copies messages more often. Default 128 MiB: with spare segments and what is being copied
     /// the disk stays under twice what is alive and 1 GiB.
     pub reclaim_slack_bytes: u64,
     /// Whether messages of long queues that are in no log leave memory for files that are removed at
@@ -88,7 +90,7 @@ impl Default for Persistence {
             checkpoint_bytes: 32 << 20,
             checkpoint_ms: 10_000,
             queue_window_bytes: 8 << 20,
-            reclaim_slack_bytes: 256 << 20,
+            reclaim_slack_bytes: 128 << 20,
             spill: true,
         }
     }
@@ -100,7 +102,7 @@ impl Default for Options {
             bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
             amqp_port: 5672,
             amqp_listeners: None,
-            stomp_port: 61613,
+            stomp_port: None,
             stomp_listeners: None,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
@@ -125,7 +127,16 @@ impl Options {
 
     /// Where STOMP listens.
     pub fn stomp(&self) -> Vec<Listener> {
-        self.listeners_of(Protocol::Stomp, self.stomp_listeners.as_deref(), self.stomp_port)
+        let port = match self.stomp_port {
+            Some(port) => port,
+            // Whoever wants any port wants to run beside others.
+            None if self.amqp_port == 0 && self.amqp_listeners.is_none() => 0,
+            None => STOMP_PORT,
+        };
+        let mut listeners = self.listeners_of(Protocol::Stomp, self.stomp_listeners.as_deref(), port);
+        let is_default = self.stomp_port.is_none() && self.stomp_listeners.is_none();
+        listeners.iter_mut().for_each(|listener| listener.is_default = is_default);
+        listeners
     }
 
     /// Where anything listens.
@@ -147,7 +158,12 @@ impl Options {
         let is_general = |ip: IpAddr| ip == Ipv6Addr::LOCALHOST || ip == Ipv6Addr::UNSPECIFIED;
         addresses
             .iter()
-            .map(|addr| Listener { protocol, addr: *addr, is_required: !(is_general(addr.ip()) && has_v4_twin(addr)) })
+            .map(|addr| Listener {
+                protocol,
+                addr: *addr,
+                is_required: !(is_general(addr.ip()) && has_v4_twin(addr)),
+                is_default: false,
+            })
             .collect()
     }
 
@@ -189,6 +205,9 @@ impl Protocol {
     }
 }
 
+/// The port of STOMP, by default.
+pub const STOMP_PORT: u16 = 61613;
+
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -199,6 +218,8 @@ pub struct Listener {
     /// Whether the start fails when this address cannot be bound. `[::1]` beside `127.0.0.1`, and
     /// `[::]` beside `0.0.0.0`, are not: the machine may have no IPv6, or one socket may have both.
     pub is_required: bool,
+    /// Nobody has asked for it: where another process has the port, this protocol is off.
+    pub is_default: bool,
 }
 
 /// How log lines look.
@@ -301,7 +322,10 @@ mod tests {
     fn listed_addresses_replace_bind_and_port() {
         let listed = vec!["192.0.2.1:5673".parse().unwrap()];
         let options = Options { amqp_listeners: Some(listed.clone()), ..Options::default() };
-        assert_eq!(options.amqp(), [Listener { protocol: Protocol::Amqp, addr: listed[0], is_required: true }]);
+        assert_eq!(
+            options.amqp(),
+            [Listener { protocol: Protocol::Amqp, addr: listed[0], is_required: true, is_default: false }]
+        );
         assert!(Options { amqp_listeners: Some(vec![]), ..Options::default() }.amqp().is_empty());
     }
 }

@@ -22,7 +22,7 @@ pub struct Options {
     /// Segments kept for settles and definitions when the disk is full. They must hold what had been
     /// admitted when it filled up, too. Default 2.
     pub reserve_segments: usize,
-    /// Ready segments, with the reserve, beyond which a released one is removed. Default 8.
+    /// Ready segments, with the reserve, beyond which a released one is removed. Default 4.
     pub spare_segments_max: usize,
     /// Free space of the file system under which the log takes no more of it for publishes. Default
     /// 256 MiB.
@@ -46,7 +46,7 @@ impl Default for Options {
             unwritten_bytes_max: 16 << 20,
             spare_segments_min: 1,
             reserve_segments: 2,
-            spare_segments_max: 8,
+            spare_segments_max: 4,
             free_bytes_min: 256 << 20,
             zero_bytes_per_sec: 64 << 20,
             scrub_bytes_per_sec: 4 << 20,

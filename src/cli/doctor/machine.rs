@@ -1,14 +1,14 @@
 //! The machine around the broker: open files, memory, the clock, and the ports.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
 use crate::config::Settings;
-use crate::server::{Protocol, limits};
+use crate::server::{limits, options::Listener};
 use crate::store::disk::RealDisk;
 use crate::store::survey::{LOG_FOLDER, last_time_ms};
 
@@ -40,7 +40,7 @@ pub(super) fn examine(settings: &Settings, is_running: bool) -> Vec<Finding> {
     }
     for listener in listeners {
         let bound = TcpListener::bind(listener.addr).map(|_| ());
-        findings.extend(port(listener.protocol, listener.addr, listener.is_required, is_running, bound));
+        findings.extend(port(listener, is_running, bound));
     }
     findings
 }
@@ -84,14 +84,9 @@ fn clock(now_ms: u64, written_ms: Option<u64>) -> Finding {
 }
 
 /// `None`: a second loopback address that this machine does not have, which the broker does without.
-fn port(
-    protocol: Protocol,
-    addr: SocketAddr,
-    is_required: bool,
-    is_running: bool,
-    bound: io::Result<()>,
-) -> Option<Finding> {
+fn port(listener: Listener, is_running: bool, bound: io::Result<()>) -> Option<Finding> {
     let check = "ports";
+    let Listener { protocol, addr, is_required, is_default } = listener;
     let name = protocol.name();
     Some(match bound {
         Ok(()) => Finding::ok(check, format!("{addr} is free")),
@@ -100,7 +95,10 @@ fn port(
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let advice = format!("`ss -tlnp` shows by whom; stop it, or set {name}.port or {name}.listeners");
-            Finding::bad(check, format!("{addr} is taken by another process"), advice)
+            match is_default {
+                true => Finding::warn(check, format!("{addr} is taken by another process: {name} will be off"), advice),
+                false => Finding::bad(check, format!("{addr} is taken by another process"), advice),
+            }
         }
         Err(_) if !is_required => return None,
         Err(error) => {
@@ -114,6 +112,7 @@ fn port(
 mod tests {
     use super::super::Health;
     use super::*;
+    use crate::server::Protocol;
 
     #[test]
     fn few_open_files_are_a_warning_and_fewer_are_bad() {
@@ -132,12 +131,15 @@ mod tests {
     fn a_taken_port_is_bad_unless_our_own_broker_has_it() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = holder.local_addr().unwrap();
-        let health = |is_running| {
-            port(Protocol::Amqp, addr, true, is_running, TcpListener::bind(addr).map(|_| ()))
-                .map(|finding| finding.health)
+        let listener = Listener { protocol: Protocol::Stomp, addr, is_required: true, is_default: false };
+        let health = |listener, is_running| {
+            port(listener, is_running, TcpListener::bind(addr).map(|_| ())).map(|finding| finding.health)
         };
-        assert_eq!((health(false), health(true)), (Some(Health::Bad), Some(Health::Ok)));
-        let none = port(Protocol::Amqp, addr, false, false, Err(io::ErrorKind::AddrNotAvailable.into()));
+        assert_eq!((health(listener, false), health(listener, true)), (Some(Health::Bad), Some(Health::Ok)));
+        let by_default = Listener { is_default: true, ..listener };
+        assert_eq!(health(by_default, false), Some(Health::Warn));
+        let second = Listener { is_required: false, ..listener };
+        let none = port(second, false, Err(io::ErrorKind::AddrNotAvailable.into()));
         assert_eq!(none, None);
     }
 }

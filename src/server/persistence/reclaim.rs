@@ -117,7 +117,7 @@ const ENTRIES_PER_REST: u64 = 1 << 20;
 /// Checkpoints without a walk at most.
 const REST_MAX: u64 = 60;
 /// Bytes that are copied between two checkpoints, about.
-const COPIED_BYTES_MAX: u64 = 256 << 20;
+const COPIED_BYTES_MAX: u64 = 96 << 20;
 /// Messages that are copied between two checkpoints: until then memory has their places.
 const COPIED_MESSAGES_MAX: usize = 128 << 10;
 /// A queue has a cold file of its own from so many bytes on: it can be given up as soon as the queue has

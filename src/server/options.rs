@@ -74,8 +74,9 @@ pub struct Persistence {
     /// Default 8 MiB.
     pub queue_window_bytes: u64,
     /// Bytes that the log may have beyond twice what is alive in it; then sparse segments are emptied.
-    /// Less copies messages more often. Default 128 MiB: with spare segments and what is being copied
-    /// the disk stays under twice what is alive and 1 GiB.
+    /// Less copies messages more often: beside a stream with 40 % of the traffic, 22 % of what was written
+    /// was moved at 128 MiB, and 9 % at 448 MiB. Default 448 MiB. What is written while messages are being
+    /// moved, and spare segments, come on top.
     pub reclaim_slack_bytes: u64,
     /// Whether messages of long queues that are in no log leave memory for files that are removed at
     /// start. Without it the memory alarm is all there is. Default true.
@@ -90,7 +91,7 @@ impl Default for Persistence {
             checkpoint_bytes: 32 << 20,
             checkpoint_ms: 10_000,
             queue_window_bytes: 8 << 20,
-            reclaim_slack_bytes: 128 << 20,
+            reclaim_slack_bytes: 448 << 20,
             spill: true,
         }
     }

@@ -480,6 +480,27 @@ impl Ledger {
         }
     }
 
+    /// Sorts what was taken out and not settled by queue, in its order: what was transmitted, of the first
+    /// `sent_bytes`, and what never was and goes back as if it had not left. Sources that are done with are
+    /// dropped.
+    pub fn leave(&mut self, taken: Vec<Taken>, sent_bytes: u64) -> Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> {
+        let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
+        for one in taken {
+            let Some(source) = self.source(one.source) else { continue };
+            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
+                Some(at) => at,
+                None => {
+                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
+                    by_queue.len() - 1
+                }
+            };
+            let (_, requeued, returned) = &mut by_queue[at];
+            if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
+        }
+        self.sweep();
+        by_queue
+    }
+
     /// Drops sources that are closed and have nothing unsettled.
     pub fn sweep(&mut self) {
         for slot in &mut self.sources {

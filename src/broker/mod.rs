@@ -297,6 +297,15 @@ impl Broker {
         self.journal.get()
     }
 
+    /// Whether what an answer depends on is on stable storage. Without a log, or a gate, it need not be.
+    #[inline]
+    pub fn is_safe(&self, gate: Option<record::Position>) -> bool {
+        match (gate, self.journal()) {
+            (Some(gate), Some(journal)) => gate <= journal.flushed(),
+            _ => true,
+        }
+    }
+
     /// Begins a group of records that belong together.
     pub fn pin(&self) -> Option<Pin> {
         let journal = self.journal.get()?;

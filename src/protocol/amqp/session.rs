@@ -703,8 +703,7 @@ impl Session {
     /// Sends a method once everything that it depends on is safe.
     pub(super) fn reply(&mut self, channel: u16, class: AMQPClass, turn: &mut Turn<'_>) {
         let gate = turn.take_gate();
-        let flushed = self.broker.journal().map(|journal| journal.flushed());
-        let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
+        let waits = !self.broker.is_safe(gate);
         match self.channels.get_mut(&channel) {
             Some(open) if waits || !open.replies.is_empty() => open.replies.push_back((gate, class)),
             _ => self.send(channel, &class),

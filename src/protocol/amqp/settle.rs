@@ -155,20 +155,6 @@ impl Session {
             taken.extend(settled);
             taken.sort_unstable_by_key(|one| one.tag);
         }
-        let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
-        for one in taken {
-            let Some(source) = open.ledger.source(one.source) else { continue };
-            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
-                Some(at) => at,
-                None => {
-                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
-                    by_queue.len() - 1
-                }
-            };
-            let (_, requeued, returned) = &mut by_queue[at];
-            if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
-        }
-        open.ledger.sweep();
-        by_queue
+        open.ledger.leave(taken, sent_bytes)
     }
 }

@@ -615,9 +615,7 @@ impl Session {
 
     /// Says something once everything that it depends on is safe, and everything before it is said.
     pub(super) fn reply(&mut self, frame: Vec<u8>, gate: Option<Position>) {
-        let flushed = self.broker.journal().map(|journal| journal.flushed());
-        let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
-        if waits || !self.replies.is_empty() {
+        if !self.broker.is_safe(gate) || !self.replies.is_empty() {
             self.replies_bytes += frame.len();
             self.replies.push_back((gate, frame));
         } else {
@@ -637,9 +635,7 @@ impl Session {
     /// Whether all was said that an answer to `gate` would have to wait for. If not, the frame that asks
     /// comes again when it was.
     pub(super) fn is_safe(&mut self, gate: Option<Position>) -> bool {
-        let flushed = self.broker.journal().map(|journal| journal.flushed());
-        let waits = matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
-        if waits || !self.replies.is_empty() {
+        if !self.broker.is_safe(gate) || !self.replies.is_empty() {
             self.waits_for = Some(gate.unwrap_or_default());
         }
         self.waits_for.is_none()
@@ -653,14 +649,12 @@ impl Session {
         }
         // Registered first: what comes after this look wakes the connection again.
         self.shared.wait(&self.broker);
-        let flushed = self.broker.journal().map(|journal| journal.flushed());
-        let is_safe =
-            |gate: Option<Position>| !matches!((gate, flushed), (Some(gate), Some(flushed)) if gate > flushed);
-        while let Some((_, frame)) = self.replies.pop_front_if(|(gate, _)| is_safe(*gate)) {
+        let broker = self.broker.clone();
+        while let Some((_, frame)) = self.replies.pop_front_if(|(gate, _)| broker.is_safe(*gate)) {
             self.replies_bytes -= frame.len();
             self.say(&frame);
         }
-        if self.replies.is_empty() && is_safe(self.waits_for) {
+        if self.replies.is_empty() && broker.is_safe(self.waits_for) {
             self.waits_for = None;
         }
         self.shared.output().wire.status.unconfirmed = self.replies.len() as u64;

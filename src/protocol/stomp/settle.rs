@@ -146,21 +146,7 @@ impl Session {
         let ledger = &mut output.wire.ledger;
         let mut taken = Vec::new();
         ledger.take_up_to(0, &mut taken);
-        let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
-        for one in taken {
-            let Some(source) = ledger.source(one.source) else { continue };
-            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
-                Some(at) => at,
-                None => {
-                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
-                    by_queue.len() - 1
-                }
-            };
-            let (_, requeued, returned) = &mut by_queue[at];
-            if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
-        }
-        ledger.sweep();
-        by_queue
+        ledger.leave(taken, sent_bytes)
     }
 
     /// Deliveries of that queue may stay unsettled from now on: has them checked in time.

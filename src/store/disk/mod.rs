@@ -94,31 +94,27 @@ pub trait File: Send + Sync {
     /// Reads whole blocks ([`BLOCK_BYTES`]) until the buffer is full or the file ends, which may be inside
     /// of a block; returns how much that was.
     fn read_blocks_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < bytes.len() && filled.is_multiple_of(BLOCK_BYTES) {
-            match self.read_at(&mut bytes[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_units_at(self, bytes, at, BLOCK_BYTES)
     }
 
     /// Reads until the buffer is full or the file ends; returns how much that was.
     fn read_full_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.read_at(&mut bytes[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_units_at(self, bytes, at, 1)
     }
+}
+
+/// Reads on as long as whole units come.
+fn read_units_at<F: File + ?Sized>(file: &F, bytes: &mut [u8], at: u64, unit: usize) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() && filled.is_multiple_of(unit) {
+        match file.read_at(&mut bytes[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// How a file is opened.

@@ -21,11 +21,13 @@ use crate::{
         route::Route,
         trace::Party,
         turn::Turn,
+        value::Headers,
     },
     protocol::amqp::{
         publish::{DEFAULT_EXCHANGE, REPLY_TO, parse_expiration, property_of},
         reply::{Code, Failure},
     },
+    protocol::jms,
 };
 
 /// The destination of the last SEND: most go where the one before went.
@@ -92,6 +94,7 @@ impl Session {
             persistent: fields.delivery_mode == Some(2),
             priority: fields.priority.unwrap_or(0),
             ttl: Ttl::NONE,
+            has_group: jms::has_group(Headers::new(&said.headers)),
         };
         if let (Some(user_id), Some(login)) = (said.user_id(), &self.login)
             && user_id != login.user.name.as_bytes()

@@ -341,6 +341,7 @@ impl Session {
             prefetch: if self.prefetch == 0 { bound } else { self.prefetch.min(bound) },
             declared_prefetch: self.prefetch,
             shared_credit: (!mode.is_auto).then(|| self.credit.clone()),
+            selector: None,
             arguments,
             outlet: self.shared.clone(),
             key: outlet_key(CHANNEL, source),

@@ -523,7 +523,8 @@ impl Reader<'_> {
     }
 
     fn selector(&self) -> Result<Option<Intake>, ArgumentError> {
-        let Some(text) = self.text(SELECTOR)? else { return Ok(None) };
+        // Blank is none, as with consumers.
+        let Some(text) = self.text(SELECTOR)?.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
         match Selector::parse(&text, Conversion::None) {
             Ok(selector) => Ok(Some(Intake(Arc::new(selector)))),
             Err(error) => self.refuse(SELECTOR, error),

@@ -364,6 +364,9 @@ fn selector(arguments: &Table, queue: &str, vhost: &str) -> Result<Option<Arc<Se
         Failure::channel(Code::PreconditionFailed, text)
     };
     let text = value.as_text().ok_or_else(|| refused(format!("\"expected text, got {}\"", value.kind_name())))?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
     match Selector::parse(text, Conversion::None) {
         Ok(selector) => Ok(Some(Arc::new(selector))),
         Err(error) => Err(refused(error.to_string())),

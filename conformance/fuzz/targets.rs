@@ -11,6 +11,7 @@ use ternmq::{
         definitions::Definitions,
         message::Message,
         record::{self, Decoder, Position, Record},
+        selector::{self, Conversion, Selector, SelectorError},
         time::Time,
         value::{Headers, Table},
     },
@@ -47,6 +48,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("definitions", definitions),
     ("settings", settings),
     ("records", records),
+    ("selector", selector_texts),
     ("stomp", stomp_frames),
     ("stomp_session", stomp_session),
 ];
@@ -217,6 +219,40 @@ impl Peer {
         if self.session.poll_timeout() <= self.now {
             self.session.handle_timeout(self.now);
         }
+    }
+}
+
+/// A selector, evaluated for some messages, written and read again.
+pub(crate) fn selector_texts(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let Ok(parsed) = Selector::parse(&text, Conversion::None) else { return };
+    assert_eq!(parsed.text(), text);
+    let values = [
+        selector::Value::Null,
+        selector::Value::Bool(true),
+        selector::Value::Long(i64::MIN),
+        selector::Value::Double(0.5),
+        selector::Value::Text(b"12"),
+        selector::Value::Text(input),
+    ];
+    // Each name has a value of its own, another one each time.
+    let answers = |parsed: &Selector, shift: usize| {
+        parsed.matches(&|name| values[(name.bytes().map(usize::from).sum::<usize>() + shift) % values.len()])
+    };
+    let before: Vec<bool> = (0..values.len()).map(|shift| answers(&parsed, shift)).collect();
+    let written = parsed.to_string();
+    match Selector::parse(&written, parsed.conversion()) {
+        Ok(again) => {
+            assert_eq!(again, parsed, "{written}");
+            // What takes too long is no match, and parentheses are no steps.
+            assert!((0..values.len()).map(|shift| answers(&again, shift)).eq(before));
+        }
+        // What is written plainly is longer, and has more parentheses.
+        Err(SelectorError::TooLong { .. } | SelectorError::TooDeep { .. }) => {}
+        Err(error) => panic!("{written}: {error}"),
+    }
+    if let Ok(converting) = Selector::parse(&text, Conversion::NumericStrings) {
+        (0..values.len()).for_each(|shift| _ = answers(&converting, shift));
     }
 }
 

@@ -6,6 +6,7 @@ use ternmq::{
     broker::{Broker, Options as BrokerOptions, record::Journal, time::Time},
     protocol::{
         amqp::{self, Options},
+        jms,
         session::{Phase, Session},
         shared::{Outbox, Shared, Wire},
         stomp::{self, Surroundings},
@@ -59,6 +60,7 @@ impl World {
 
     pub fn with(broker: BrokerOptions, options: Options) -> Self {
         let broker = Arc::new(Broker::new(broker, START).unwrap());
+        broker.attach_fields(Arc::new(jms::JmsFields));
         let stomp = Surroundings {
             options: stomp::Options::default(),
             dialect: stomp::options::Dialect::Rabbitmq,

@@ -255,6 +255,7 @@ impl FakeConnection {
             prefetch: 1,
             declared_prefetch: 1,
             shared_credit: None,
+            selector: None,
             arguments: Table::new(),
             outlet: Arc::new(Sink),
             key: 1,

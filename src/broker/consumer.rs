@@ -17,6 +17,7 @@ use super::{
     connections::ConnectionId,
     message::Message,
     queue::{Queue, unsettled::Unsettled},
+    selector::Selector,
     value::Table,
 };
 
@@ -60,6 +61,8 @@ pub struct Delivery<'a> {
     pub delivery_count: Option<u32>,
     /// Place in a stream.
     pub stream_offset: Option<u64>,
+    /// With it its consumer becomes the owner of the message's group.
+    pub opens_group: bool,
 }
 
 /// Deliveries of one queue for one consumer, in order.
@@ -80,9 +83,13 @@ pub enum Assigned {
         redelivered: bool,
         /// Earlier failed deliveries.
         delivery_count: u32,
+        /// With it its consumer becomes the owner of the message's group.
+        opens_group: bool,
     },
     /// Kept by the queue until it is settled.
     Unsettled(Held),
+    /// The same; with it its consumer becomes the owner of the message's group.
+    Opening(Held),
     /// Read from a stream; the stream keeps it.
     Stream {
         /// The message itself.
@@ -116,14 +123,15 @@ impl Batch<'_> {
     pub fn for_each<'a>(&'a self, mut take: impl FnMut(Delivery<'a>)) {
         for item in self.items {
             take(match item {
-                Assigned::Owned { message, redelivered, delivery_count } => Delivery {
+                Assigned::Owned { message, redelivered, delivery_count, opens_group } => Delivery {
                     message,
                     held: None,
                     redelivered: *redelivered,
                     delivery_count: self.reported(*delivery_count),
                     stream_offset: None,
+                    opens_group: *opens_group,
                 },
-                Assigned::Unsettled(held) => {
+                Assigned::Unsettled(held) | Assigned::Opening(held) => {
                     let Some(entry) = self.unsettled.get(*held) else { continue };
                     Delivery {
                         message: &entry.message,
@@ -131,6 +139,7 @@ impl Batch<'_> {
                         redelivered: entry.redelivered,
                         delivery_count: self.reported(entry.delivery_count),
                         stream_offset: None,
+                        opens_group: matches!(item, Assigned::Opening(_)),
                     }
                 }
                 Assigned::Stream { message, held, offset } => Delivery {
@@ -139,6 +148,7 @@ impl Batch<'_> {
                     redelivered: false,
                     delivery_count: None,
                     stream_offset: Some(*offset),
+                    opens_group: false,
                 },
             });
         }
@@ -243,6 +253,10 @@ pub struct ConsumerOptions {
     pub declared_prefetch: u32,
     /// Credit shared with the other consumers of its channel.
     pub shared_credit: Option<Arc<SharedCredit>>,
+    /// What it wants of the queue; the rest stays for others. `None`: everything.
+    pub selector: Option<Arc<Selector>>,
+    /// While it is there it is served and nobody else, whoever came first. A second one waits for its end.
+    pub is_sole: bool,
     /// Arguments, for listings and streams.
     pub arguments: Table,
     /// Where its deliveries go.

@@ -76,6 +76,10 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
         if queue.is_deleted() || source.is_some_and(|source| source.id == queue.id) {
             continue;
         }
+        if !queue.takes(&message, turn) {
+            is_taken = true;
+            continue;
+        }
         let deadline = machine.deadline_of(&message, turn.now);
         match machine.admit(message.clone(), turn.now, effects) {
             Ok((seq, message)) => {

@@ -44,6 +44,8 @@ pub struct Traits {
     pub priority: u8,
     /// How long the message may wait in a queue, as its publisher said.
     pub ttl: Ttl,
+    /// It belongs to a group, of which one consumer at a time gets all messages.
+    pub has_group: bool,
 }
 
 /// A time to live of some milliseconds, or none.

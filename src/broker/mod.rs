@@ -31,6 +31,8 @@ pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod route;
+pub mod selection;
+pub mod selector;
 pub mod snapshot;
 pub mod term;
 pub mod time;
@@ -93,6 +95,7 @@ pub struct Broker {
     /// The same journal, shared with what administration defines.
     definitions_log: Log,
     show_properties: OnceLock<trace::ShowProperties>,
+    fields: OnceLock<Arc<dyn selection::Fields>>,
     cold_pages: OnceLock<Arc<dyn ColdPages>>,
     spill: OnceLock<Arc<dyn Spill>>,
     /// Connections that wait for the log or for a page.
@@ -183,6 +186,7 @@ impl Broker {
             journal: OnceLock::new(),
             definitions_log: log,
             show_properties: OnceLock::new(),
+            fields: OnceLock::new(),
             cold_pages: OnceLock::new(),
             spill: OnceLock::new(),
             waiting: Waiting::default(),

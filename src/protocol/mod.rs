@@ -2,6 +2,7 @@
 //! sockets, without async and without reading a clock.
 
 pub mod amqp;
+pub mod jms;
 pub mod outbox;
 pub mod session;
 mod settles;

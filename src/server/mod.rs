@@ -37,7 +37,7 @@ use crate::{
     broker::{Broker, definitions::Definitions},
     config::Settings,
     protocol::{
-        amqp,
+        amqp, jms,
         stomp::{self, options::Dialect},
     },
 };
@@ -72,6 +72,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     let opened = persistence::open(data_dir, settings.broker.clone(), &settings.persistence, &watcher)?;
     let (broker, log) = (opened.broker.clone(), opened.log.clone());
     broker.show_properties_by(amqp::properties::show);
+    broker.attach_fields(Arc::new(jms::JmsFields));
     broker.access.digest_aside(aside::run);
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;

@@ -7,10 +7,11 @@
 //! Two deliberate differences: an argument that RabbitMQ keeps to classic or to quorum queues is
 //! honoured on both, and where RabbitMQ 3.10 crashes on a value, the value is refused by name.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
 use crate::broker::{
+    selector::{Conversion, Selector},
     term::{Bare, Characters},
     value::{Table, Value},
 };
@@ -115,6 +116,8 @@ pub struct QueueArguments {
     pub stream_segment_bytes_max: Option<u64>,
     /// `x-stream-filter-size-bytes` (streams)
     pub stream_filter_bytes: Option<u64>,
+    /// `x-selector`: what the queue takes in.
+    pub selector: Option<Intake>,
     /// `x-queue-mode`: kept for listings.
     pub mode_lazy: bool,
     /// `x-queue-version`: kept for listings.
@@ -122,6 +125,18 @@ pub struct QueueArguments {
     /// `x-queue-leader-locator`: kept for listings.
     pub leader_locator: Option<String>,
 }
+
+/// What a queue takes in, of what is routed to it.
+#[derive(Clone, Debug)]
+pub struct Intake(pub Arc<Selector>);
+
+impl PartialEq for Intake {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text() == other.0.text()
+    }
+}
+
+impl Eq for Intake {}
 
 /// A declaration as a protocol received it.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +211,7 @@ pub fn parse(declaration: &Declaration<'_>) -> Result<QueueArguments, ArgumentEr
 }
 
 const QUEUE_TYPE: &str = "x-queue-type";
+const SELECTOR: &str = "x-selector";
 const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 const SEGMENT_BYTES: &str = "x-stream-max-segment-size-bytes";
 const FILTER_BYTES: &str = "x-stream-filter-size-bytes";
@@ -229,6 +245,7 @@ const QUEUE_ONLY: &[&str] = &[
     "x-delayed-retry-type",
     "x-delayed-retry-min",
     "x-delayed-retry-max",
+    SELECTOR,
 ];
 
 /// Arguments that belong to streams and mean nothing elsewhere.
@@ -294,6 +311,7 @@ const COMPARED_QUEUES: &[&str] = &[
     "x-delayed-retry-type",
     "x-delayed-retry-min",
     "x-delayed-retry-max",
+    SELECTOR,
 ];
 const COMPARED_ALL: &[&str] = &["x-message-deduplication", "x-cache-size", "x-cache-ttl", "x-deduplication-header"];
 
@@ -349,6 +367,7 @@ impl Reader<'_> {
             },
             delayed_retry: self.delayed_retry()?,
             deduplication: self.deduplication()?,
+            selector: self.selector()?,
             ..QueueArguments::default()
         })
     }
@@ -501,6 +520,15 @@ impl Reader<'_> {
             cache_ttl_ms,
             header: header.unwrap_or_else(|| DEDUP_HEADER_DEFAULT.to_owned()),
         }))
+    }
+
+    fn selector(&self) -> Result<Option<Intake>, ArgumentError> {
+        // Blank is none, as with consumers.
+        let Some(text) = self.text(SELECTOR)?.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+        match Selector::parse(&text, Conversion::None) {
+            Ok(selector) => Ok(Some(Intake(Arc::new(selector)))),
+            Err(error) => self.refuse(SELECTOR, error),
+        }
     }
 
     fn max_age_ms(&self) -> Result<Option<u64>, ArgumentError> {

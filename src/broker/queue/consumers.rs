@@ -55,6 +55,12 @@ pub struct Consumers {
 }
 
 impl Consumers {
+    /// The slot of the first consumer that is to be served alone.
+    pub fn first_sole(&self) -> Option<u32> {
+        let is_sole = |slot: &u32| self.slots[*slot as usize].as_ref().is_some_and(|one| one.options.is_sole);
+        self.order.iter().copied().find(is_sole)
+    }
+
     /// Number of open consumers.
     pub fn len(&self) -> usize {
         self.order.len()
@@ -195,6 +201,49 @@ impl Consumers {
         None
     }
 
+    /// As [`Self::choose`], where not everybody takes every message: `find` says what the consumer in a
+    /// slot would get, if anything.
+    pub(super) fn choose_for<T>(&mut self, mut find: impl FnMut(u32) -> Option<T>) -> Option<(u32, T)> {
+        if self.is_blocked {
+            return None;
+        }
+        let mut has_credit = false;
+        let mut ask = |slots: &mut [Option<Consumer>], slot: u32| {
+            let consumer = slots[slot as usize].as_mut()?;
+            if !consumer.take_credit() {
+                return None;
+            }
+            has_credit = true;
+            let found = find(slot);
+            if found.is_none() {
+                consumer.give_back_credit();
+            }
+            Some((slot, found?))
+        };
+        let mut chosen = None;
+        let mut group = 0;
+        if let Some(active) = self.active {
+            chosen = ask(&mut self.slots, active);
+            group = self.order.len();
+        }
+        while group < self.order.len() && chosen.is_none() {
+            let priority = self.priority_at(group);
+            let group_end = group + self.order[group..].partition_point(|&slot| self.priority_of(slot) == priority);
+            let start = if (group..group_end).contains(&self.next) { self.next } else { group };
+            for at in (start..group_end).chain(group..start) {
+                chosen = ask(&mut self.slots, self.order[at]);
+                if chosen.is_some() {
+                    self.next = at + 1;
+                    break;
+                }
+            }
+            group = group_end;
+        }
+        // Who has credit and finds nothing waits for messages, and not for credit.
+        self.is_blocked = !has_credit;
+        chosen
+    }
+
     /// Whether somebody could take a message, for one that has to be fetched first. Like
     /// [`Self::choose`] it notes that nobody can.
     pub fn could_choose(&mut self) -> bool {
@@ -221,13 +270,20 @@ impl Consumer {
     /// Whether it could take a message that has to be fetched first.
     pub(super) fn could_take(&mut self) -> bool {
         let could = self.take_credit();
-        if could && !self.options.no_ack {
+        if could {
+            self.give_back_credit();
+        }
+        could
+    }
+
+    /// Gives credit back that was taken for nothing.
+    fn give_back_credit(&mut self) {
+        if !self.options.no_ack {
             self.unsettled -= 1;
             if let Some(shared) = &self.options.shared_credit {
                 shared.release(1);
             }
         }
-        could
     }
 
     /// Takes credit for one delivery, if the consumer can have one.

@@ -27,6 +27,7 @@ use crate::broker::{
     message::Message,
     publish::Bodies,
     record::{Enqueued, Keeper, Position, QueueId, Record},
+    selector::Selector,
     time::Time,
     timers::Owner,
     trace::Party,
@@ -92,6 +93,8 @@ pub struct Queue {
     /// Of its vhost: every delivery is copied to the trace exchange.
     is_traced: Arc<AtomicBool>,
     is_deleted: AtomicBool,
+    /// What it takes in, of what is routed to it; `None`: everything.
+    intake: Option<Arc<Selector>>,
     /// Position of its declaration in the log, zero without one.
     declared_at: AtomicU64,
     dead_letter: RwLock<DeadLetterTarget>,
@@ -165,6 +168,7 @@ impl Queue {
     ) -> Self {
         let consumer_timeout_ms = AtomicU64::new(limits.consumer_timeout_ms.unwrap_or(NO_TIMEOUT));
         let mut machine = Machine::new(declaration.parsed.max_priority.unwrap_or(0), limits, now);
+        let intake = declaration.parsed.selector.clone().map(|selector| selector.0);
         machine.has_single_active_consumer = declaration.parsed.single_active_consumer;
         if declaration.parsed.queue_type == QueueType::Stream {
             machine.stream = Some(Box::new(Stream::new(machine.limits.stream)));
@@ -178,6 +182,7 @@ impl Queue {
             machine: Mutex::new(machine),
             is_traced: vhost.is_traced.clone(),
             is_deleted: AtomicBool::new(false),
+            intake,
             declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
             consumer_timeout_ms,
@@ -300,6 +305,9 @@ impl Queue {
         let is_logged = self.is_logged(turn);
         let (mut passed, mut passed_bytes) = (0, 0);
         for (index, message) in messages.enumerate() {
+            if !self.takes(&message, turn) {
+                continue;
+            }
             let is_recorded = is_logged && (message.traits.persistent || self.is_stream());
             let mut record = |machine: &Machine, seq, message: &Message, turn: &mut Turn<'_>| {
                 if !is_recorded {
@@ -308,7 +316,9 @@ impl Queue {
                 let (deadline, at) = (machine.deadline_of(message, turn.now), turn.now);
                 turn.record_enqueued(Enqueued { queue: self.id, seq, message, deadline, at }, bodies.name(index))
             };
+            // Who gets a message that has a group is not for `choose_consumer` to say.
             if machine.is_open()
+                && !message.traits.has_group
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
@@ -325,12 +335,21 @@ impl Queue {
             match machine.admit(message, turn.now, effects) {
                 Ok((seq, message)) => {
                     let place = record(machine, seq, &message, turn);
+                    if message.traits.has_group {
+                        machine.select_groups(|| turn.broker.fields());
+                    }
                     machine.enter(seq, message, place, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
                 Err(Pushed::Duplicate | Pushed::Accepted(_)) => {}
             }
         }
+    }
+
+    /// Whether the queue takes a message in that was routed to it.
+    #[inline]
+    pub(in crate::broker) fn takes(&self, message: &Message, turn: &Turn<'_>) -> bool {
+        self.intake.as_ref().is_none_or(|selector| turn.broker.selects(selector, message))
     }
 
     /// Delivers and unlocks after messages were taken in.
@@ -518,7 +537,7 @@ impl Queue {
         let mut machine = self.machine.lock();
         for &id in consumers {
             if let Some(slot) = machine.consumers.slot_of(id) {
-                machine.consumers.close(slot);
+                machine.close_consumer(slot);
                 machine.used_at = turn.now;
             }
         }
@@ -564,7 +583,7 @@ impl Queue {
         machine.had_consumer = true;
         machine.used_at = turn.now;
         let is_settling = !options.no_ack;
-        machine.consumers.add(id, options, cursor);
+        machine.open_consumer(id, options, cursor, || turn.broker.fields());
         machine.elect();
         if is_settling && effects.wants_settled {
             effects.handed = machine.prepare_handed();
@@ -591,6 +610,10 @@ impl Queue {
         if is_taken {
             return Err(Error::ExclusiveUse { name: self.name.to_string(), vhost });
         }
+        if options.selector.is_some() && machine.stream.is_some() {
+            let text = format!("a consumer of stream '{}' in vhost '{vhost}' cannot have a selector", self.name);
+            return Err(Error::Argument(text));
+        }
         Ok(())
     }
 
@@ -614,7 +637,7 @@ impl Queue {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         let Some(slot) = machine.consumers.slot_of(id) else { return false };
-        machine.consumers.close(slot);
+        machine.close_consumer(slot);
         machine.used_at = turn.now;
         machine.elect();
         self.release_handed(&mut machine, &mut effects, turn);
@@ -671,7 +694,7 @@ impl Queue {
         let told: Vec<(Arc<dyn Outlet>, u64)> =
             machine.consumers.iter().map(|consumer| (consumer.options.outlet.clone(), consumer.options.key)).collect();
         for slot in machine.consumers.slots().to_vec() {
-            machine.consumers.close(slot);
+            machine.close_consumer(slot);
         }
         let ready = machine.ready_count();
         machine.clear();
@@ -816,6 +839,8 @@ impl Queue {
         if let Some((stream, journal)) = machine.stream.as_mut().zip(turn.broker.journal()) {
             stream.flushed(journal.flushed());
         }
+        machine.select_if_needed(|| turn.broker.fields());
+        machine.begin_look();
         loop {
             machine.dispatch(turn.now, effects);
             if !machine.has_assigned() {
@@ -885,6 +910,9 @@ impl Queue {
             self.await_flush(&mut machine, turn);
         }
         self.tell_overflow(&mut machine, turn);
+        if machine.is_looking() {
+            self.appoint(turn.now, turn);
+        }
         drop(machine);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);

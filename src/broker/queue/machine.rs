@@ -8,23 +8,27 @@
 //!   not be settled) or the effects;
 //! - `next_seq` is larger than every seq in the queue.
 
+use std::sync::Arc;
+
 use super::{
     arguments::DedupArguments,
     behaviour::Overflow,
-    cold::Cold,
+    cold::{Cold, Window as Reach},
     consumers::{self, Consumers},
     dedup::{Observed, Seen, Window},
     handed::Handed,
     ready::{Entry, Front, Ready},
     retries::{Retries, Retry, RetryDelay},
+    selective::{GroupMode, Selection},
     stream::{Next, Stream, StreamOptions},
     unsettled::Unsettled,
     usage::Usage,
 };
 use crate::broker::{
-    consumer::{Assigned, Held, Settle},
+    consumer::{Assigned, ConsumerId, ConsumerOptions, Held, Settle},
     message::Message,
     record::Position,
+    selection::Fields,
     time::Time,
 };
 
@@ -225,6 +229,12 @@ pub struct Machine {
     /// Somebody was told that it is too long for memory.
     pub(super) is_overflowing: bool,
     dedup: Option<Box<Window>>,
+    /// Who may take what, once that is not the same for everybody.
+    selection: Option<Box<Selection>>,
+    /// How far a selection looks.
+    pub(super) reach: Reach,
+    /// How long a consumer owns a group.
+    pub group_mode: GroupMode,
     /// Consumers with assigned deliveries.
     assigned: Vec<u32>,
     /// `dispatch` stopped at its bound.
@@ -243,6 +253,9 @@ struct Compaction {
     slot: usize,
 }
 
+/// What a queue with selective consumers or groups keeps in memory of its head, so that they find what is
+/// for them behind what is not. Full: nobody looks further, until somebody takes of what is there.
+pub(super) const LOOK_AHEAD: Reach = Reach { messages: 20_000, bytes: 32 << 20 };
 /// Messages that one call of `dispatch` assigns, so that a full outlet is noticed soon.
 const DISPATCH_MAX: usize = 128;
 /// Bytes of bodies that one call of `dispatch` assigns.
@@ -270,6 +283,9 @@ impl Machine {
             cold: None,
             is_overflowing: false,
             dedup: None,
+            selection: None,
+            reach: LOOK_AHEAD,
+            group_mode: GroupMode::default(),
             assigned: Vec::new(),
             has_more: false,
             compaction: Compaction::default(),
@@ -374,7 +390,7 @@ impl Machine {
     /// and nothing has to be looked at first.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none()
+        self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none() && self.selection.is_none()
     }
 
     /// The consumer that a message may be passed to by [`Self::pass`] without waiting in the queue,
@@ -397,7 +413,12 @@ impl Machine {
                     self.assigned.push(slot);
                 }
                 self.counters.delivered_no_ack += 1;
-                consumer.assigned.push(Assigned::Owned { message, redelivered: false, delivery_count: 0 });
+                consumer.assigned.push(Assigned::Owned {
+                    message,
+                    redelivered: false,
+                    delivery_count: 0,
+                    opens_group: false,
+                });
             }
             _ => {
                 let deadline = self.deadline_of(&message, now);
@@ -526,6 +547,7 @@ impl Machine {
         if !self.is_too_long(1) {
             return false;
         }
+        self.begin_look();
         self.dispatch(now, effects);
         self.is_too_long(1)
     }
@@ -534,6 +556,7 @@ impl Machine {
         if !self.is_too_long(0) {
             return;
         }
+        self.begin_look();
         self.dispatch(now, effects);
         while self.is_too_long(0) {
             // What is not here is dropped when it has been read.
@@ -591,6 +614,9 @@ impl Machine {
         if self.stream.is_some() {
             return self.dispatch_stream();
         }
+        if self.selection.is_some() {
+            return self.dispatch_selected(now, effects);
+        }
         let mut bytes = 0;
         for _ in 0..DISPATCH_MAX {
             let Front::Entry(front) = self.ready.front() else { return };
@@ -608,6 +634,148 @@ impl Machine {
             }
         }
         self.has_more = !self.ready.is_empty();
+    }
+
+    fn dispatch_selected(&mut self, now: Time, effects: &mut Effects) {
+        let Some(mut selection) = self.selection.take() else { return };
+        selection.start(&self.ready);
+        let (mut count, mut bytes) = (0, 0);
+        while count < DISPATCH_MAX && self.ready.front().entry().is_some_and(|front| front.deadline < now) {
+            self.expire_one(now, effects);
+            count += 1;
+        }
+        self.has_more = loop {
+            if count >= DISPATCH_MAX || bytes > DISPATCH_BYTES_MAX {
+                break !self.ready.is_empty();
+            }
+            let chosen = self.consumers.choose_for(|slot| selection.find(slot, &self.ready, now));
+            let Some((slot, found)) = chosen else { break false };
+            count += 1;
+            let Some(entry) = self.ready.take(found.key.level(), found.key.seq) else { continue };
+            bytes += entry.message.body_bytes();
+            let is_settled = self.consumers.get(slot).is_some_and(|consumer| consumer.options.no_ack);
+            let opens = selection.taken(slot, found, is_settled);
+            self.assign(entry, slot, effects);
+            if opens && let Some(consumer) = self.consumers.get_mut(slot) {
+                match consumer.assigned.last_mut() {
+                    Some(Assigned::Owned { opens_group, .. }) => *opens_group = true,
+                    Some(last @ Assigned::Unsettled(_)) => {
+                        let Assigned::Unsettled(held) = *last else { continue };
+                        *last = Assigned::Opening(held);
+                    }
+                    _ => {}
+                }
+            }
+        };
+        for key in selection.take_expired() {
+            if let Some(entry) = self.ready.take(key.level(), key.seq) {
+                self.counters.expired += 1;
+                self.die(entry, Reason::Expired, effects);
+            }
+        }
+        self.selection = Some(selection);
+    }
+
+    /// Has the queue look who may take what, from now on, if it has to. Before anything is dispatched.
+    #[inline]
+    pub(super) fn select_if_needed(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
+        if self.ready.has_groups() && self.selection.is_none() && self.stream.is_none() {
+            self.begin_selection(fields());
+        }
+    }
+
+    /// A message that has a group is about to enter.
+    pub(super) fn select_groups(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
+        if self.selection.is_none() && self.stream.is_none() {
+            self.begin_selection(fields());
+        }
+    }
+
+    fn begin_selection(&mut self, fields: Arc<dyn Fields>) {
+        let priority_max = self.ready.priority_max();
+        let mut selection = Selection::new(fields, self.group_mode, self.reach, priority_max);
+        for &slot in self.consumers.slots() {
+            selection.join(slot, None, priority_max);
+        }
+        self.selection = Some(Box::new(selection));
+    }
+
+    /// The lock was just taken: so many messages may be looked at.
+    pub(super) fn begin_look(&mut self) {
+        if let Some(selection) = &mut self.selection {
+            selection.begin();
+        }
+    }
+
+    /// More is to be looked at once the lock was let go.
+    pub(super) fn is_looking(&self) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.is_cut())
+    }
+
+    /// Whether not everybody takes everything, and if so of what priority somebody wants more read.
+    pub(super) fn selected_level(&self) -> Option<Option<u8>> {
+        self.selection.as_ref().map(|selection| selection.wanted())
+    }
+
+    /// Who owns a group, if anybody does; `Some(None)` if that one has gone.
+    #[cfg(test)]
+    pub(super) fn group_owner(&self, name: &[u8]) -> Option<Option<ConsumerId>> {
+        let slot = self.selection.as_ref()?.group_owner(name)?;
+        Some(self.consumers.get(slot).map(|consumer| consumer.id))
+    }
+
+    /// What may stay in memory where `window` may otherwise.
+    pub(super) fn stretched(&self, window: &Reach) -> Reach {
+        match self.selection {
+            None => *window,
+            Some(_) => {
+                Reach { messages: window.messages.max(self.reach.messages), bytes: window.bytes.max(self.reach.bytes) }
+            }
+        }
+    }
+
+    /// Messages have left memory.
+    pub(super) fn note_evicted(&mut self, entries: &[Entry]) {
+        if let Some(selection) = &mut self.selection {
+            selection.evicted(entries, self.ready.priority_max());
+        }
+    }
+
+    /// Adds a consumer.
+    pub fn open_consumer(
+        &mut self,
+        id: ConsumerId,
+        options: ConsumerOptions,
+        cursor: Option<Box<consumers::Cursor>>,
+        fields: impl FnOnce() -> Arc<dyn Fields>,
+    ) {
+        if options.selector.is_some() && self.selection.is_none() {
+            self.begin_selection(fields());
+        }
+        let selector = options.selector.clone();
+        let slot = self.consumers.add(id, options, cursor);
+        if let Some(selection) = &mut self.selection {
+            selection.join(slot, selector.as_ref(), self.ready.priority_max());
+        }
+    }
+
+    /// Takes a consumer out of service. What it holds stays unsettled.
+    pub fn close_consumer(&mut self, slot: u32) {
+        self.consumers.close(slot);
+        if let Some(selection) = &mut self.selection {
+            selection.leave(slot);
+            if selection.is_idle() && !self.ready.has_groups() {
+                self.selection = None;
+            }
+        }
+    }
+
+    /// Puts a message back to its place.
+    fn put_back(&mut self, entry: Entry) {
+        if let Some(selection) = &mut self.selection {
+            selection.returned(&entry, self.ready.priority_max());
+        }
+        self.ready.push(entry);
     }
 
     fn expire_one(&mut self, now: Time, effects: &mut Effects) {
@@ -638,6 +806,7 @@ impl Machine {
                 message: entry.message,
                 redelivered: entry.redelivered,
                 delivery_count: entry.delivery_count,
+                opens_group: false,
             });
         } else {
             self.counters.delivered += 1;
@@ -762,8 +931,16 @@ impl Machine {
             let consumer = if self.stream.is_some() {
                 one.slot
             } else {
-                let cold = &mut self.cold;
-                let ended = self.unsettled.end(one, |entry| settle(cold, entry, priority_max, effects));
+                let Self { cold, selection, .. } = self;
+                let ended = self.unsettled.end(one, |consumer, entry| {
+                    settle(cold, entry, priority_max, effects);
+                    if entry.message.traits.has_group
+                        && consumer != NO_CONSUMER
+                        && let Some(selection) = selection
+                    {
+                        selection.settled(&entry.message);
+                    }
+                });
                 let Some((consumer, ())) = ended else { continue };
                 consumer
             };
@@ -784,13 +961,18 @@ impl Machine {
         let Some((mut entry, consumer)) = self.unsettled.take(held) else { return false };
         if consumer != NO_CONSUMER {
             self.consumers.settled(consumer);
+            if entry.message.traits.has_group
+                && let Some(selection) = &mut self.selection
+            {
+                selection.settled(&entry.message);
+            }
         }
         match how {
             Settle::Accepted => {
                 self.counters.acked += 1;
                 settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
             }
-            Settle::Returned => self.ready.push(entry),
+            Settle::Returned => self.put_back(entry),
             Settle::Requeued => {
                 entry.redelivered = true;
                 entry.delivery_count += 1;
@@ -804,7 +986,7 @@ impl Machine {
                 } else if let Some(delay) = self.limits.retry_delay {
                     self.retries.hold(now.after_ms(delay.after(entry.delivery_count)), entry);
                 } else {
-                    self.ready.push(entry);
+                    self.put_back(entry);
                 }
             }
             Settle::Rejected => {
@@ -821,7 +1003,7 @@ impl Machine {
         for _ in 0..max {
             match self.retries.pop_due(now) {
                 None => return false,
-                Some(Retry::Deliver(entry)) => self.ready.push(entry),
+                Some(Retry::Deliver(entry)) => self.put_back(entry),
                 Some(Retry::DeadLetter(Dead { entry, reason })) => self.die(entry, reason, effects),
             }
         }
@@ -851,10 +1033,13 @@ impl Machine {
 
     /// Chooses the single active consumer if there is none; returns its slot when it is new.
     pub fn elect(&mut self) -> Option<u32> {
-        if !self.has_single_active_consumer || self.consumers.active.is_some() {
+        if self.consumers.active.is_some() {
             return None;
         }
-        let slot = *self.consumers.slots().first()?;
+        let slot = match self.has_single_active_consumer {
+            true => *self.consumers.slots().first()?,
+            false => self.consumers.first_sole()?,
+        };
         self.consumers.active = Some(slot);
         self.consumers.unblock(slot);
         Some(slot)

@@ -10,6 +10,7 @@ mod handle;
 pub mod machine;
 pub mod ready;
 pub mod retries;
+pub mod selective;
 pub mod settings;
 pub mod stream;
 pub mod unsettled;

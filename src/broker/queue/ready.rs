@@ -55,6 +55,8 @@ pub struct Ready {
     gaps: Vec<Gap>,
     cold_len: u64,
     cold_bytes: u64,
+    /// A message that belongs to a group has been here since it was last empty.
+    has_groups: bool,
 }
 
 /// Messages of one priority that only the cold index has.
@@ -107,6 +109,17 @@ impl<'a> Front<'a> {
     }
 }
 
+/// What comes next in a priority from some place on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// The message of this seq.
+    Entry(u64),
+    /// One of a gap, of this seq at least.
+    Cold(u64),
+    /// Nothing.
+    End,
+}
+
 #[derive(Debug)]
 struct Slot {
     seq: u64,
@@ -127,6 +140,7 @@ impl Ready {
             gaps: Vec::new(),
             cold_len: 0,
             cold_bytes: 0,
+            has_groups: false,
         }
     }
 
@@ -187,6 +201,7 @@ impl Ready {
         let level = entry.message.traits.priority.min(self.priority_max());
         self.len += 1;
         self.bytes += entry.message.body_bytes();
+        self.has_groups |= entry.message.traits.has_group;
         if entry.place == Position::NONE {
             self.loose = (self.loose.0 + 1, self.loose.1 + entry.message.body_bytes());
         }
@@ -251,6 +266,36 @@ impl Ready {
         }
     }
 
+    /// What comes first in a priority with a seq of `from` or more.
+    pub fn ahead(&self, level: u8, from: u64) -> Ahead {
+        let slots = &self.levels[usize::from(level)];
+        let gap = self.gaps.iter().find(|gap| gap.level == level && from < gap.to);
+        let at = match slots.front() {
+            Some(first) if first.seq < from => slots.partition_point(|slot| slot.seq < from),
+            _ => 0,
+        };
+        let found = slots.range(at..).find(|slot| slot.entry.is_some()).map(|slot| slot.seq);
+        match (found, gap) {
+            (found, Some(gap)) if found.is_none_or(|seq| seq >= gap.from) => Ahead::Cold(from.max(gap.from)),
+            (Some(seq), _) => Ahead::Entry(seq),
+            (None, _) => Ahead::End,
+        }
+    }
+
+    /// Whether what is here before the gap of a priority is more than that.
+    pub fn is_head_beyond(&self, level: u8, window: &Window) -> bool {
+        self.gap(level).is_some_and(|gap| {
+            let head_len = self.head_len(gap);
+            head_len >= window.messages || head_len as u64 * (gap.bytes / gap.len.max(1)) >= window.bytes
+        })
+    }
+
+    /// A message that belongs to a group may be here.
+    #[inline]
+    pub fn has_groups(&self) -> bool {
+        self.has_groups
+    }
+
     /// Messages of a priority that come before its gap.
     pub fn head_len(&self, gap: &Gap) -> usize {
         self.levels[gap.level as usize].partition_point(|slot| slot.seq < gap.from)
@@ -288,6 +333,7 @@ impl Ready {
             self.loose = (self.loose.0 - 1, self.loose.1 - entry.message.body_bytes());
         }
         if self.len == 0 {
+            self.has_groups = false;
             self.deadlines.clear();
             for slots in &mut self.levels {
                 if slots.capacity() > KEPT_CAPACITY {
@@ -368,6 +414,17 @@ impl Ready {
         let start = slots.partition_point(|slot| slot.seq < from);
         let end = slots.partition_point(|slot| slot.seq < to).max(start);
         slots.range(start..end).filter_map(|slot| slot.entry.as_ref())
+    }
+
+    /// The message of that seq, when it is here.
+    pub fn get(&self, level: u8, seq: u64) -> Option<&Entry> {
+        let slots = self.levels.get(usize::from(level))?;
+        // Most often the first, as with queues that everybody takes everything of.
+        if let Some(first) = slots.front().filter(|first| first.seq == seq) {
+            return first.entry.as_ref();
+        }
+        let at = slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        slots[at].entry.as_ref()
     }
 
     /// The message of that seq, when it is here.
@@ -455,6 +512,7 @@ impl Ready {
         self.len += page.len();
         self.bytes += bytes;
         for entry in &page {
+            self.has_groups |= entry.message.traits.has_group;
             if entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER {
                 self.note_deadline(entry, level);
             }

@@ -86,13 +86,13 @@ impl Unsettled {
     /// Ends the delivery, and the message with it. Returns the slot of its consumer and what `seen`
     /// makes of it. Most deliveries end like this: the message is not moved out to be dropped.
     #[inline]
-    pub fn end<T>(&mut self, held: Held, seen: impl FnOnce(&Entry) -> T) -> Option<(u32, T)> {
+    pub fn end<T>(&mut self, held: Held, seen: impl FnOnce(u32, &Entry) -> T) -> Option<(u32, T)> {
         let place = self.slots.get_mut(held.slot as usize)?;
         let Slot::Taken { entry, consumer } = place else { return None };
         if entry.seq != held.seq {
             return None;
         }
-        let (consumer, bytes, seen) = (*consumer, entry.message.body_bytes(), seen(entry));
+        let (consumer, bytes, seen) = (*consumer, entry.message.body_bytes(), seen(*consumer, entry));
         *place = Slot::Free { next: self.free };
         self.count_out(held.slot, bytes);
         Some((consumer, seen))

@@ -129,7 +129,8 @@ const HAS_TTL: u8 = 1 << 1;
 const HAS_VIEW: u8 = 1 << 2;
 const HAS_VIEW_HEADERS: u8 = 1 << 3;
 const WITHOUT_TTL: u8 = 1 << 4;
-const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_TTL;
+const HAS_GROUP: u8 = 1 << 5;
+const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_TTL | HAS_GROUP;
 
 /// Appends a record.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -462,7 +463,7 @@ fn put_message(message: &Message, out: &mut Vec<u8>) {
 }
 
 fn put_message_head(message: &Message, out: &mut Vec<u8>) {
-    let Traits { persistent, priority, ttl } = message.traits;
+    let Traits { persistent, priority, ttl, has_group } = message.traits;
     let ttl_ms = ttl.ms();
     let view = message.view();
     let replaced = view.and_then(|view| view.headers.as_deref());
@@ -472,7 +473,8 @@ fn put_message_head(message: &Message, out: &mut Vec<u8>) {
             | flag(ttl_ms.is_some(), HAS_TTL)
             | flag(view.is_some(), HAS_VIEW)
             | flag(replaced.is_some(), HAS_VIEW_HEADERS)
-            | flag(view.is_some_and(|view| view.without_ttl), WITHOUT_TTL),
+            | flag(view.is_some_and(|view| view.without_ttl), WITHOUT_TTL)
+            | flag(has_group, HAS_GROUP),
     );
     out.push(priority);
     if let Some(ttl_ms) = ttl_ms {
@@ -757,7 +759,8 @@ impl<'a> Reader<'a> {
         let properties_at = base + properties_at;
         let headers = if headers_len == 0 { (0, 0) } else { (properties_at + headers_at, headers_len) };
         let layout = Layout { route_at: base, properties: (properties_at, properties_len), headers };
-        let traits = Traits { persistent: is_set(PERSISTENT), priority, ttl: ttl_ms.into() };
+        let traits =
+            Traits { persistent: is_set(PERSISTENT), priority, ttl: ttl_ms.into(), has_group: is_set(HAS_GROUP) };
         let message = Message::inline(block, layout, traits, (base + body_at, body_len));
         Ok(if is_set(HAS_VIEW) {
             let headers = is_set(HAS_VIEW_HEADERS).then(|| replaced.to_vec());

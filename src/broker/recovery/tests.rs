@@ -413,6 +413,7 @@ impl Story {
                         prefetch: u32::from(*prefetch),
                         declared_prefetch: u32::from(*prefetch),
                         shared_credit: None,
+                        selector: None,
                         arguments: Table::new(),
                         outlet: self.client.clone(),
                         key,

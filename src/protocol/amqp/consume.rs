@@ -18,6 +18,7 @@ use crate::broker::{
     access::Access,
     consumer::{ConsumerOptions, SharedCredit},
     queue::Queue,
+    selector::{Conversion, Selector},
     topology::random_name,
     trace::Party,
     turn::Turn,
@@ -138,6 +139,7 @@ impl Session {
                 }
             },
         };
+        let selector = selector(&arguments, &name, &vhost.name)?;
         let prefetch = channel.prefetch;
         if queue.is_stream() {
             if consume.no_ack {
@@ -178,6 +180,8 @@ impl Session {
             prefetch,
             declared_prefetch,
             shared_credit,
+            selector,
+            is_sole: false,
             arguments,
             outlet: self.shared.clone(),
             key: outlet_key(number, source),
@@ -351,4 +355,21 @@ impl Session {
 
 fn reused_tag(tag: &str) -> Failure {
     Failure::connection(Code::NotAllowed, format!("attempt to reuse consumer tag '{tag}'"))
+}
+
+/// What a consumer wants of its queue, as its arguments say.
+fn selector(arguments: &Table, queue: &str, vhost: &str) -> Result<Option<Arc<Selector>>, Failure> {
+    let Some(value) = arguments.get("x-selector") else { return Ok(None) };
+    let refused = |reason: String| {
+        let text = format!("invalid arg 'x-selector' for queue '{queue}' in vhost '{vhost}': {reason}");
+        Failure::channel(Code::PreconditionFailed, text)
+    };
+    let text = value.as_text().ok_or_else(|| refused(format!("\"expected text, got {}\"", value.kind_name())))?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    match Selector::parse(text, Conversion::None) {
+        Ok(selector) => Ok(Some(Arc::new(selector))),
+        Err(error) => Err(refused(error.to_string())),
+    }
 }

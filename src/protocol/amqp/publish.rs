@@ -14,20 +14,22 @@ use super::{
     reply::{Code, Failure},
     session::Session,
 };
-use crate::broker::{
-    access::Access,
-    block::{Block, Slice},
-    consumer::{Settle, Taken},
-    exchange::Kind,
-    message::{Layout, Message, Traits, Ttl},
-    publish::{self, Batch},
-    record::Position,
-    route::Route,
-    trace::Party,
-    turn::Turn,
-    value::HeadersBuilder,
+use crate::{
+    broker::{
+        access::Access,
+        block::{Block, Slice},
+        consumer::{Settle, Taken},
+        exchange::Kind,
+        message::{Layout, Message, Traits, Ttl},
+        publish::{self, Batch},
+        record::Position,
+        route::Route,
+        trace::Party,
+        turn::Turn,
+        value::{Headers, HeadersBuilder},
+    },
+    protocol::jms,
 };
-
 /// Name under which a client consumes, and addresses, replies to itself.
 pub(in crate::protocol) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
@@ -485,7 +487,7 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
     let scan = scanned.unwrap_or_default();
     let notes =
         Notes { is_special: !is_plain(raw, &scan), is_malformed: scanned.is_none(), is_immediate: publish.immediate };
-    let traits = traits(&scan);
+    let traits = traits(raw, &scan);
     let message = if Arc::ptr_eq(block, input) {
         let layout = layout(publish, header, &scan);
         Message::new(input.clone(), layout, traits)
@@ -497,8 +499,13 @@ fn incoming(block: &Block, publish: &hot::Publish, input: &Block, header: &hot::
     Incoming { message, notes, mandatory: publish.mandatory, copies: Vec::new() }
 }
 
-fn traits(scan: &Scan<'_>) -> Traits {
-    Traits { persistent: scan.delivery_mode == Some(2), priority: scan.priority.unwrap_or(0), ttl: Ttl::NONE }
+fn traits(raw: &[u8], scan: &Scan<'_>) -> Traits {
+    Traits {
+        persistent: scan.delivery_mode == Some(2),
+        priority: scan.priority.unwrap_or(0),
+        ttl: Ttl::NONE,
+        has_group: scan.headers.1 > 0 && jms::has_group(headers(raw, scan)),
+    }
 }
 
 /// Where the parts of a publish lie that came in one read.
@@ -513,7 +520,7 @@ fn plain_traits(raw: &[u8], layout: &mut Layout) -> Option<Traits> {
     if scan.headers.1 > 0 {
         layout.headers = (layout.properties.0 + scan.headers.0, scan.headers.1);
     }
-    Some(traits(&scan))
+    Some(traits(raw, &scan))
 }
 
 /// Nothing in the properties forbids or changes anything.
@@ -527,8 +534,11 @@ fn is_plain(raw: &[u8], scan: &Scan<'_>) -> bool {
 }
 
 fn has_copies(raw: &[u8], scan: &Scan<'_>) -> bool {
-    let headers = crate::broker::value::Headers::new(&raw[scan.headers.0..][..scan.headers.1]);
-    headers.iter().any(|(name, _)| name == b"CC" || name == b"BCC")
+    headers(raw, scan).iter().any(|(name, _)| name == b"CC" || name == b"BCC")
+}
+
+fn headers<'r>(raw: &'r [u8], scan: &Scan<'_>) -> Headers<'r> {
+    Headers::new(&raw[scan.headers.0..][..scan.headers.1])
 }
 
 fn blind_copies(message: &Message) -> Vec<Vec<u8>> {

@@ -12,6 +12,7 @@ use crate::{
     broker::{
         consumer::{ConsumerId, ConsumerOptions},
         queue::Queue,
+        selector::Selector,
         turn::Turn,
         value::Table,
     },
@@ -51,6 +52,10 @@ pub(super) struct Wanted {
     pub(super) prefetch: u32,
     pub(super) priority: i32,
     pub(super) arguments: Table,
+    /// What it takes of its queue.
+    pub(super) selector: Option<Arc<Selector>>,
+    /// Others are not served while it is there.
+    pub(super) is_sole: bool,
     /// How its messages begin.
     pub(super) subscribed: Subscribed,
 }
@@ -63,7 +68,19 @@ impl Session {
         head: Option<&Head<'_>>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
-        let Wanted { queue, tag, description, mode, topic, prefetch, priority, arguments, subscribed } = wanted;
+        let Wanted {
+            queue,
+            tag,
+            description,
+            mode,
+            topic,
+            prefetch,
+            priority,
+            arguments,
+            selector,
+            is_sole,
+            subscribed,
+        } = wanted;
         let bound = self.options().unsettled_max.min(u32::MAX as usize) as u32;
         let consumer = self.broker.next_consumer_id();
         let source = {
@@ -80,6 +97,8 @@ impl Session {
             prefetch: if prefetch == 0 { bound } else { prefetch.min(bound) },
             declared_prefetch: prefetch,
             shared_credit: (!mode.is_auto).then(|| self.credit.clone()),
+            selector,
+            is_sole,
             arguments,
             outlet: self.shared.clone(),
             key: outlet_key(CHANNEL, source),

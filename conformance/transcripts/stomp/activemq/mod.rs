@@ -6,6 +6,7 @@ mod destinations;
 mod durable;
 mod login;
 mod messages;
+mod selective;
 mod settles;
 
 use crate::peer::World;

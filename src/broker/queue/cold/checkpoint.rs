@@ -35,6 +35,7 @@ impl Machine {
         window: &Window,
         evicted: &mut Vec<Entry>,
     ) -> Option<Look> {
+        let window = &self.stretched(window);
         if self.cold.as_deref_mut()?.side_mut(home)?.given.is_some() {
             // Whoever was to say what became of it has not.
             self.looked(home, false, window, evicted);
@@ -140,6 +141,7 @@ impl Machine {
         window: &Window,
         evicted: &mut Vec<Entry>,
     ) {
+        let window = self.stretched(window);
         let Some(cold) = self.cold.as_deref_mut() else { return };
         let Some(side) = cold.side_mut(home) else { return };
         let Some(given) = side.given.take() else { return };
@@ -156,7 +158,7 @@ impl Machine {
         } else {
             side.take_back(given);
         }
-        cold.window = *window;
+        cold.window = window;
         if is_committed {
             self.evict(evicted);
         }
@@ -183,7 +185,9 @@ impl Machine {
                 }
             }
         }
+        self.note_evicted(&entries);
         evicted.extend(entries);
+        let Some(cold) = self.cold.as_deref_mut() else { return };
         // What is not ready, or has gone and the index does not know, may be in the new gaps.
         for entry in self.unsettled.slots(0, usize::MAX).chain(self.retries.iter()) {
             self.ready.note_out(entry.message.traits.priority.min(priority_max), entry.seq);

@@ -40,20 +40,22 @@ impl Machine {
     }
 
     fn wanted_level(&mut self, now: Time) -> Option<u8> {
+        let selected = self.selected_level();
         let cold = self.cold.as_deref()?;
         let has_get = cold.has_get;
         let front = match self.ready.front() {
             Front::Cold(level) => {
-                let is_consumed = self.consumers.could_choose();
+                let is_consumed = selected.is_none() && self.consumers.could_choose();
                 let is_too_long = self.limits.overflow == Overflow::DropHead && self.is_too_long(0);
                 (has_get || is_consumed || is_too_long).then_some(level)
             }
-            Front::Entry(entry) if !self.consumers.is_empty() => {
+            Front::Entry(entry) if selected.is_none() && !self.consumers.is_empty() => {
                 let level = entry.message.traits.priority.min(self.ready.priority_max());
                 self.ready.gap(level).filter(|gap| self.is_running_low(gap, cold)).map(|gap| gap.level)
             }
             _ => None,
         };
+        let front = front.or(selected.flatten().filter(|level| self.ready.gap(*level).is_some()));
         let is_due = |gap: &&Gap| self.head_deadline(gap).is_some_and(|deadline| deadline <= now);
         front.or_else(|| self.ready.gaps().iter().find(is_due).map(|gap| gap.level))
     }

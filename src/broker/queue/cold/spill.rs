@@ -102,6 +102,7 @@ impl Machine {
 
     #[inline]
     fn outgrows(&self, window: &Window) -> bool {
+        let window = &self.stretched(window);
         let (loose, loose_bytes) = self.ready.loose();
         let (resident, resident_bytes) = self.ready.resident();
         // What is in the log leaves memory without being written again.
@@ -115,6 +116,7 @@ impl Machine {
     }
 
     fn overflow(&mut self, window: &Window) -> Option<Overflow> {
+        let window = &self.stretched(window);
         if !self.exceeds(window) {
             return None;
         }
@@ -161,6 +163,7 @@ impl Machine {
     }
 
     fn note_spilled(&mut self, below: u64, places: &[LevelPlaces], window: &Window) {
+        let window = &self.stretched(window);
         // What has become short meanwhile stays here, and nobody knows of those places.
         if !self.exceeds(window) || self.cold.as_deref().is_some_and(|cold| below <= cold.spilled_below) {
             return;

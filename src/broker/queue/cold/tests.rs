@@ -492,6 +492,7 @@ impl Story {
                         prefetch: prefetch.into(),
                         declared_prefetch: prefetch.into(),
                         shared_credit: None,
+                        selector: None,
                         arguments: Table::new(),
                         outlet: side.client.clone(),
                         key: side.consumers.len() as u64,

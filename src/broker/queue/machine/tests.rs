@@ -268,6 +268,7 @@ impl Pair {
                         prefetch: prefetch.into(),
                         declared_prefetch: prefetch.into(),
                         shared_credit: None,
+                        selector: None,
                         arguments: Table::new(),
                         outlet: Arc::new(Nobody),
                         key: 0,
@@ -297,7 +298,7 @@ impl Pair {
                 let Some(consumer) = machine.consumers.get_mut(slot) else { continue };
                 for assigned in std::mem::take(&mut consumer.assigned) {
                     match assigned {
-                        Assigned::Unsettled(held) => {
+                        Assigned::Unsettled(held) | Assigned::Opening(held) => {
                             self.delivered.push(held.seq);
                             self.held.push(held);
                         }

@@ -260,7 +260,7 @@ fn a_message_keeps_every_part() {
         other => panic!("{other:?}"),
     };
     let mut whole = message(b"body");
-    whole.traits = Traits { persistent: true, priority: 7, ttl: Ttl::of_ms(0) };
+    whole.traits = Traits { persistent: true, priority: 7, ttl: Ttl::of_ms(0), has_group: true };
     let pieces = [&b"one "[..], b"two"].map(|piece| Slice::from_vec(piece.to_vec())).to_vec();
     let view = View { headers: Some(headers(&[("x", Value::Void)])), without_ttl: true };
     for message in [

@@ -208,6 +208,7 @@ impl Story {
                     prefetch: prefetch.into(),
                     declared_prefetch: prefetch.into(),
                     shared_credit: None,
+                    selector: None,
                     arguments,
                     outlet: reader.clone(),
                     key: 0,

@@ -123,6 +123,9 @@ pub(in crate::protocol::stomp) fn put(
         text(ORIGINAL_DESTINATION, Some(&topic), out);
     }
     put_headers(&headers, escapes, out);
+    if delivery.opens_group {
+        out.extend_from_slice(b"JMSXGroupFirstForConsumer:true\n");
+    }
     if subscribed.has_ack {
         let ack = [&style.session[..], b":", tag.to_string().as_bytes()].concat();
         text(b"ack", Some(&ack), out);
@@ -257,6 +260,7 @@ fn is_ours(name: &[u8]) -> bool {
             | b"persistent"
             | b"ack"
             | b"JMSXUserID"
+            | b"JMSXGroupFirstForConsumer"
             | b"x-death"
             | b"x-first-death-exchange"
             | b"x-first-death-queue"

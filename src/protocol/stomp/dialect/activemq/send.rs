@@ -16,8 +16,9 @@ use crate::{
     broker::{
         message::{Traits, Ttl},
         turn::Turn,
+        value::Headers,
     },
-    protocol::amqp::properties::Fields,
+    protocol::{amqp::properties::Fields, jms},
 };
 
 /// The destination of the last SEND: most go where the one before went.
@@ -89,6 +90,7 @@ impl Speaker<'_> {
             persistent: said.is_persistent,
             priority: said.priority.unwrap_or(0),
             ttl: ttl.map_or(Ttl::NONE, Ttl::of_ms),
+            has_group: jms::has_group(Headers::new(&said.headers)),
         };
         let destined = std::mem::take(&mut self.activemq.destined);
         let sent = self.send_to(&destined, (&fields, traits), said.headers, body, (head, transaction), turn);

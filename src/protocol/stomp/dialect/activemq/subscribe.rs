@@ -25,9 +25,10 @@ use crate::{
         access::Access,
         exchange::Target,
         queue::Queue,
+        selector::{Conversion, Selector},
         topology::{DeclareQueue, random_name},
         turn::Turn,
-        value::Table,
+        value::{Table, Value},
         vhost::QueueWatcher,
     },
     protocol::shared::Event,
@@ -55,6 +56,8 @@ struct Wish {
     mode: AckMode,
     prefetch: Option<u32>,
     priority: i32,
+    selector: Option<Arc<Selector>>,
+    is_sole: bool,
 }
 
 /// How queues of durable subscriptions are named: this, the client, a colon, and the subscription.
@@ -90,6 +93,7 @@ impl Speaker<'_> {
             let text = "Invalid Subscription: cannot durably subscribe to a Queue destination!";
             return Err(Refusal::new(text, ""));
         }
+        let selector = self.selector(head)?;
         let wish = Wish {
             mode: match head.get("ack").as_deref() {
                 Some(b"client") => AckMode { is_auto: false, is_cumulative: true },
@@ -100,6 +104,8 @@ impl Speaker<'_> {
             // for which STOMP has no frame.
             prefetch: number_of(head, "activemq.prefetchSize").map(|count| u32::try_from(count).unwrap_or(1).max(1)),
             priority: number_of(head, "activemq.priority").map_or(0, |number| number.clamp(-127, 127) as i32),
+            selector,
+            is_sole: is_true(head, "activemq.exclusive"),
         };
         if self.subscriptions.len() + parts.len() > self.options().subscriptions_max {
             let max = self.options().subscriptions_max;
@@ -113,7 +119,7 @@ impl Speaker<'_> {
         let mut queues: Vec<(Arc<Queue>, Option<Vec<u8>>)> = Vec::new();
         let (mut own, mut watched) = (Vec::new(), false);
         if let Some(name) = &name {
-            let queue = self.durable_queue(&parts, name, turn)?;
+            let queue = self.durable_queue(&parts, name, wish.selector.as_deref(), turn)?;
             queues.push((queue, None));
         }
         for part in &parts {
@@ -149,7 +155,8 @@ impl Speaker<'_> {
         }
         if name.is_none() {
             for part in parts.iter().filter(|part| !part.is_queue()) {
-                let queue = match self.topic_queue(part, turn) {
+                let intake = self.intake(wish.selector.as_deref(), is_true(head, "activemq.noLocal"));
+                let queue = match self.topic_queue(part, intake, turn) {
                     Ok(queue) => queue,
                     Err(refusal) => {
                         self.abandon(own, turn);
@@ -222,7 +229,7 @@ impl Speaker<'_> {
         let priority = subscribed.wish.priority;
         let mut arguments = Table::new();
         if priority != 0 {
-            arguments.push("x-priority", crate::broker::value::Value::I32(priority));
+            arguments.push("x-priority", Value::I32(priority));
         }
         let wanted = Wanted {
             queue,
@@ -233,6 +240,9 @@ impl Speaker<'_> {
             prefetch: subscribed.wish.prefetch.unwrap_or(prefetch),
             priority,
             arguments,
+            // A queue of a subscription's own has taken in nothing else.
+            selector: subscribed.wish.selector.clone().filter(|_| told.is_some()),
+            is_sole: subscribed.wish.is_sole && told.is_some(),
             subscribed: output::Subscribed {
                 head,
                 message_id: Vec::new(),
@@ -248,15 +258,48 @@ impl Speaker<'_> {
         Ok(())
     }
 
+    /// What a client wants to see, if it does not want everything. Its headers are text, so text counts as a
+    /// number beside one.
+    fn selector(&self, head: &Head<'_>) -> Result<Option<Arc<Selector>>, Refusal> {
+        let Some(text) = head.get("selector").filter(|text| !text.trim_ascii().is_empty()) else { return Ok(None) };
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match Selector::parse(&text, Conversion::NumericStrings) {
+            Ok(selector) => Ok(Some(Arc::new(selector))),
+            // The text itself is all that ActiveMQ has to say in the header.
+            Err(error) => Err(Refusal { message: text.into(), ..Refusal::new("", error.to_string()) }),
+        }
+    }
+
+    /// What a queue of a subscription takes in, as its argument has it: what is selected, and if it is so wished
+    /// nothing that this connection sends.
+    fn intake(&self, selector: Option<&Selector>, is_not_local: bool) -> Option<String> {
+        let own = self.session_id.replace('\'', "''");
+        let foreign = is_not_local.then(|| format!("(JMSMessageID IS NULL OR JMSMessageID NOT LIKE '{own}:%')"));
+        let wanted = match (selector, foreign) {
+            (None, None) => return None,
+            (Some(selector), None) => selector.text().to_owned(),
+            (None, Some(foreign)) => foreign,
+            (Some(selector), Some(foreign)) => format!("({}) AND {foreign}", selector.text()),
+        };
+        Some(format!("convert_string_expressions:{wanted}"))
+    }
+
     /// A queue for what is sent to a topic from now on.
-    fn topic_queue(&mut self, part: &Destination, turn: &mut Turn<'_>) -> Result<Arc<Queue>, Refusal> {
+    fn topic_queue(
+        &mut self,
+        part: &Destination,
+        intake: Option<String>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Queue>, Refusal> {
         let pattern = match part {
             Destination::TempTopic(_) => self.temporary(part, turn)?.as_bytes().to_vec(),
             part => part.name().to_vec(),
         };
         let name = random_name("activemq-subscription-");
         self.require(&name, Access::Configure, "queue")?;
-        let wanted = DeclareQueue { name: &name, exclusive: true, auto_delete: true, ..DeclareQueue::default() };
+        let arguments = intake_arguments(intake);
+        let wanted =
+            DeclareQueue { name: &name, exclusive: true, auto_delete: true, arguments, ..DeclareQueue::default() };
         let queue = self.vhost()?.declare_queue(&wanted, Some(self.id), turn)?;
         self.exclusive_queues.insert(queue.id, queue.clone());
         match self.bind_topic(&queue, &pattern, turn) {
@@ -283,8 +326,10 @@ impl Speaker<'_> {
         &mut self,
         parts: &[Destination],
         name: &[u8],
+        selector: Option<&Selector>,
         turn: &mut Turn<'_>,
     ) -> Result<Arc<Queue>, Refusal> {
+        let arguments = intake_arguments(self.intake(selector, false));
         let queue_name = self.durable_name(name)?;
         self.require(&queue_name, Access::Configure, "queue")?;
         let vhost = self.vhost()?;
@@ -307,7 +352,7 @@ impl Speaker<'_> {
                 .map(|binding| binding.key.to_vec())
                 .collect();
             bound.sort();
-            if bound == keys {
+            if bound == keys && queue.declaration.arguments == arguments {
                 turn.wait_for(queue.declared_at());
                 return Ok(queue);
             }
@@ -319,6 +364,7 @@ impl Speaker<'_> {
             durable: is_named,
             exclusive: !is_named,
             dead_queue: is_named.then_some(DEAD_QUEUE),
+            arguments,
             ..DeclareQueue::default()
         };
         if is_named {
@@ -498,6 +544,18 @@ fn patterns(parts: &[Destination]) -> Vec<Vec<u8>> {
         _ => false,
     };
     parts.iter().filter(is_watched).map(|part| part.name().to_vec()).collect()
+}
+
+fn intake_arguments(intake: Option<String>) -> Table {
+    let mut arguments = Table::new();
+    if let Some(intake) = intake {
+        arguments.push("x-selector", Value::text(intake));
+    }
+    arguments
+}
+
+fn is_true(head: &Head<'_>, name: &str) -> bool {
+    head.get(name).as_deref() == Some(b"true")
 }
 
 fn number_of(head: &Head<'_>, name: &str) -> Option<i64> {

@@ -15,8 +15,12 @@ use crate::{
     broker::{
         message::{Message, Traits, Ttl},
         turn::Turn,
+        value::Headers,
     },
-    protocol::amqp::publish::{REPLY_TO, parse_expiration},
+    protocol::{
+        amqp::publish::{REPLY_TO, parse_expiration},
+        jms,
+    },
 };
 
 /// The destination of the last SEND: most go where the one before went.
@@ -81,6 +85,7 @@ impl Session {
             persistent: fields.delivery_mode == Some(2),
             priority: fields.priority.unwrap_or(0),
             ttl: Ttl::NONE,
+            has_group: jms::has_group(Headers::new(&said.headers)),
         };
         if let (Some(user_id), Some(login)) = (said.user_id(), &self.login)
             && user_id != login.user.name.as_bytes()

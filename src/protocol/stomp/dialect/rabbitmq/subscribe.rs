@@ -286,7 +286,19 @@ impl Session {
         let subscribed = self.subscribed(&tag.bytes, id.as_deref(), mode);
         let Tag { bytes: tag, description } = tag;
         let prefetch = self.prefetch;
-        let wanted = Wanted { queue, tag, description, mode, topic, prefetch, priority, arguments, subscribed };
+        let wanted = Wanted {
+            queue,
+            tag,
+            description,
+            mode,
+            topic,
+            prefetch,
+            priority,
+            arguments,
+            selector: None,
+            is_sole: false,
+            subscribed,
+        };
         self.start_consumer(wanted, Some(head), turn)
     }
 
@@ -334,6 +346,8 @@ impl Session {
             prefetch: self.prefetch,
             priority: 0,
             arguments: Table::new(),
+            selector: None,
+            is_sole: false,
         };
         self.start_consumer(wanted, None, turn)?;
         self.rabbitmq.reply_queues.insert(name.into(), queue.name.clone());

@@ -353,6 +353,10 @@ pub trait Journal: Send + Sync {
     /// What several records say together, and so must not be divided by a checkpoint.
     fn pins(&self) -> &Arc<Pins>;
 
+    /// Somebody waits for what was appended. Until then a journal may let settles wait some moments for
+    /// what comes next.
+    fn hasten(&self) {}
+
     /// Whether more may be read from clients: false while too much waits for the disk. Whoever is told
     /// so asks again after the next [`Waiting::proceed`](super::verb::Waiting::proceed).
     fn has_room(&self) -> bool {

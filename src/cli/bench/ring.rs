@@ -92,7 +92,7 @@ impl Ring {
     /// gone with its own.
     pub(super) fn number_receipts(&mut self, range: Range<usize>, sent: u64) {
         for (index, number) in range.zip(sent + 1..) {
-            if let Some(at) = self.receipts[index] {
+            if let Some(&Some(at)) = self.receipts.get(index) {
                 stomp::renew_receipt(&mut self.bytes[at..at + RECEIPT_DIGITS], number);
             }
         }

@@ -131,6 +131,18 @@ pub fn find_head_end(input: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
+/// How long the first frame is of octets that [`encode`] and its like have written, or the heart-beat.
+pub fn frame_len(output: &[u8], trailing_lf: bool) -> usize {
+    if output.first() == Some(&b'\n') {
+        return 1;
+    }
+    let Some(head_len) = find_head_end(output, 0) else { return output.len() };
+    let lines = output[..head_len].split(|&octet| octet == b'\n');
+    let length = lines.filter_map(|line| line.strip_prefix(b"content-length:")).find_map(integer).unwrap_or(0);
+    let end_len = if trailing_lf { 2 } else { 1 };
+    output.len().min(head_len + length as usize + end_len)
+}
+
 /// Reads a head that has come whole, into `headers`. Returns the length of its command.
 pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> Result<usize, Error> {
     headers.clear();
@@ -477,6 +489,10 @@ mod tests {
         encode("ERROR", &[("message", b"a:b")], b"text\n", true, &mut out);
         encode("RECEIPT", &[("receipt-id", b"1")], b"", false, &mut out);
         assert_eq!(out, b"ERROR\nmessage:a\\cb\ncontent-length:5\n\ntext\n\0\nRECEIPT\nreceipt-id:1\n\n\0");
+        let error_len = frame_len(&out, true);
+        assert_eq!(&out[error_len..][..7], b"RECEIPT");
+        assert_eq!(frame_len(&out[error_len..], false), out.len() - error_len);
+        assert_eq!(frame_len(b"\nERROR", true), 1);
         out.clear();
         for number in [0, 7, 10, u64::MAX] {
             put_number(number, &mut out);

@@ -87,6 +87,8 @@ pub struct Session {
     stage: Stage,
     /// When the present stage ends by itself.
     stage_deadline: Time,
+    /// What it is in listings.
+    pub(super) protocol_name: &'static str,
     pub(super) version: Version,
     pub(super) login: Option<Box<Login>>,
     pub(super) vhost: Option<Arc<Vhost>>,
@@ -245,6 +247,7 @@ impl Session {
             local,
             stage: Stage::Login,
             stage_deadline,
+            protocol_name: "STOMP",
             version: Version::default(),
             login: None,
             vhost: None,
@@ -284,6 +287,11 @@ impl Session {
             ended_by: None,
             surroundings,
         }
+    }
+
+    /// Has listings call it something else than STOMP, for what STOMP is carried by.
+    pub fn set_protocol_name(&mut self, name: &'static str) {
+        self.protocol_name = name;
     }
 
     /// How far the connection has come.

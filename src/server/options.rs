@@ -27,6 +27,18 @@ pub struct Options {
     /// Addresses of STOMP that replace `bind` and `stomp_port`; an empty list switches STOMP off.
     /// Default: not set.
     pub stomp_listeners: Option<Vec<SocketAddr>>,
+    /// Port of STOMP over WebSocket on each address of `bind`; zero takes a free one. By default
+    /// [`WEB_STOMP_PORT`], with exceptions as for `stomp_port`.
+    pub web_stomp_port: Option<u16>,
+    /// Addresses of STOMP over WebSocket that replace `bind` and `web_stomp_port`; an empty list switches it
+    /// off. Default: not set.
+    pub web_stomp_listeners: Option<Vec<SocketAddr>>,
+    /// Path of the requests that ask for it. Default `/ws` as RabbitMQ.
+    pub web_stomp_path: String,
+    /// What frames are sent as. Default text as RabbitMQ.
+    pub web_stomp_frame: WebFrame,
+    /// Largest message of a WebSocket that is taken, in bytes. Default 16 MiB; a frame may have several.
+    pub web_stomp_message_bytes_max: usize,
     /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
     /// one chooses the address that we believe, loopback included.
     pub proxy_protocol_trusted: Vec<Cidr>,
@@ -105,6 +117,11 @@ impl Default for Options {
             amqp_listeners: None,
             stomp_port: None,
             stomp_listeners: None,
+            web_stomp_port: None,
+            web_stomp_listeners: None,
+            web_stomp_path: "/ws".into(),
+            web_stomp_frame: WebFrame::default(),
+            web_stomp_message_bytes_max: 16 << 20,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
             control_socket_mode: 0o660,
@@ -128,14 +145,31 @@ impl Options {
 
     /// Where STOMP listens.
     pub fn stomp(&self) -> Vec<Listener> {
-        let port = match self.stomp_port {
+        self.listeners_beside(Protocol::Stomp, self.stomp_listeners.as_deref(), self.stomp_port, STOMP_PORT)
+    }
+
+    /// Where STOMP over WebSocket listens.
+    pub fn web_stomp(&self) -> Vec<Listener> {
+        let listed = self.web_stomp_listeners.as_deref();
+        self.listeners_beside(Protocol::WebStomp, listed, self.web_stomp_port, WEB_STOMP_PORT)
+    }
+
+    /// Listeners of a protocol that has to be asked for, or find its port free.
+    fn listeners_beside(
+        &self,
+        protocol: Protocol,
+        listed: Option<&[SocketAddr]>,
+        asked: Option<u16>,
+        default: u16,
+    ) -> Vec<Listener> {
+        let port = match asked {
             Some(port) => port,
             // Whoever wants any port wants to run beside others.
             None if self.amqp_port == 0 && self.amqp_listeners.is_none() => 0,
-            None => STOMP_PORT,
+            None => default,
         };
-        let mut listeners = self.listeners_of(Protocol::Stomp, self.stomp_listeners.as_deref(), port);
-        let is_default = self.stomp_port.is_none() && self.stomp_listeners.is_none();
+        let mut listeners = self.listeners_of(protocol, listed, port);
+        let is_default = asked.is_none() && listed.is_none();
         listeners.iter_mut().for_each(|listener| listener.is_default = is_default);
         listeners
     }
@@ -144,6 +178,7 @@ impl Options {
     pub fn listeners(&self) -> Vec<Listener> {
         let mut all = self.amqp();
         all.extend(self.stomp());
+        all.extend(self.web_stomp());
         all
     }
 
@@ -186,14 +221,25 @@ pub enum Protocol {
     Amqp,
     /// STOMP.
     Stomp,
+    /// STOMP over WebSocket.
+    WebStomp,
 }
 
 impl Protocol {
-    /// Its name in the ports file and in listings.
+    /// Its name in listings, as RabbitMQ has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
             Self::Stomp => "stomp",
+            Self::WebStomp => "http/web-stomp",
+        }
+    }
+
+    /// The section of its settings, and its name in the ports file.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::WebStomp => "web_stomp",
+            Self::Amqp | Self::Stomp => self.name(),
         }
     }
 
@@ -202,12 +248,36 @@ impl Protocol {
         match self {
             Self::Amqp => "AMQP 0-9-1",
             Self::Stomp => "STOMP",
+            Self::WebStomp => "STOMP over WebSockets",
         }
     }
 }
 
 /// The port of STOMP, by default.
 pub const STOMP_PORT: u16 = 61613;
+
+/// The port of STOMP over WebSocket, by default.
+pub const WEB_STOMP_PORT: u16 = 15674;
+
+/// What frames of STOMP are sent as over a WebSocket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebFrame {
+    /// Text, unless they are not UTF-8.
+    #[default]
+    Text,
+    /// Binary.
+    Binary,
+}
+
+impl WebFrame {
+    /// Its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+        }
+    }
+}
 
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

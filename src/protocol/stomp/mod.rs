@@ -11,6 +11,7 @@ pub mod options;
 pub mod output;
 mod properties;
 mod publish;
+mod repeated;
 mod reply;
 pub mod session;
 mod settle;

@@ -37,7 +37,7 @@ pub(super) struct Destined {
 }
 
 /// Bodies up to this size are copied beside their properties; larger ones stay where they were read.
-const COPIED_BODY_MAX: usize = 4096;
+pub(super) const COPIED_BODY_MAX: usize = 4096;
 
 impl Session {
     pub(super) fn send(&mut self, head: &Head<'_>, body: Body<'_>, turn: &mut Turn<'_>) -> Result<Flow, Refusal> {
@@ -51,16 +51,22 @@ impl Session {
             self.destine(&destination, head, turn)?;
         }
         let mut said = Said::read(head)?;
+        let mut is_temporary = false;
         if let Some(to) = said.reply_to() {
             // Others than those of this connection are forwarded as they are.
             if let Destination::TempQueue(name) = Destination::parse(to).map_err(|_| Refusal::processing())? {
+                is_temporary = true;
                 let queue = self.reply_queue(&name, turn)?;
                 said.set_reply_to(queue.as_bytes());
             }
         }
-        let message = self.message(&said, body)?;
+        let (message, layout) = self.message(&said, body)?;
         let receipt = head.get("receipt").map(|id| id.into_owned());
-        match head.get("transaction") {
+        let transaction = head.get("transaction");
+        if receipt.is_none() && transaction.is_none() && !is_temporary && said.user_id().is_none() {
+            self.repeated.set(head, &message, layout);
+        }
+        match transaction {
             Some(transaction) => self.send_at_commit(&transaction, message, receipt)?,
             None => self.publish(message, receipt, turn)?,
         }
@@ -81,12 +87,13 @@ impl Session {
             route.push(part.len() as u8);
             route.extend_from_slice(part);
         }
+        self.repeated.clear();
         self.destined = Destined { text: text.to_vec(), route };
         Ok(())
     }
 
-    /// The message that a SEND to the present destination makes.
-    fn message(&self, said: &Said<'_>, body: Body<'_>) -> Result<Message, Refusal> {
+    /// The message that a SEND to the present destination makes, and where its parts are.
+    fn message(&self, said: &Said<'_>, body: Body<'_>) -> Result<(Message, Layout), Refusal> {
         let fields = said.fields()?;
         let mut traits = Traits {
             persistent: fields.delivery_mode == Some(2),
@@ -128,12 +135,12 @@ impl Session {
         let parts: SmallVec<[Slice; 1]> = match body {
             Body::Inline(block, at, len) if len <= COPIED_BODY_MAX => {
                 bytes.extend_from_slice(&block[at..at + len]);
-                return Ok(Message::inline(Arc::new(bytes), layout, traits, (body_at, len)));
+                return Ok((Message::inline(Arc::new(bytes), layout, traits, (body_at, len)), layout));
             }
             Body::Inline(block, at, len) => smallvec![Slice::new(block.clone(), at, len)],
             Body::Parts(parts) => parts.into(),
         };
-        Ok(Message::new(Arc::new(bytes), layout, traits).with_body_parts(parts))
+        Ok((Message::new(Arc::new(bytes), layout, traits).with_body_parts(parts), layout))
     }
 
     /// Routes a message and adds it to the batch.

@@ -63,6 +63,11 @@ impl Broker {
         port_of(self.dir.path(), protocol)
     }
 
+    /// Where it speaks STOMP over WebSocket.
+    pub(crate) fn web_stomp_port(&self) -> u16 {
+        port_of(self.dir.path(), "web_stomp")
+    }
+
     /// Ends the process as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

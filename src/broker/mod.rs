@@ -31,6 +31,7 @@ pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod route;
+pub mod schedule;
 pub mod selection;
 pub mod selector;
 pub mod snapshot;

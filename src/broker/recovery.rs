@@ -223,7 +223,8 @@ impl<'a> Replay<'a> {
                     window.lock().restore(seen);
                 }
             }
-            Record::Held { vhost, exchange, hold, due, message } => {
+            Record::Held { vhost, exchange, hold, due, message, body } => {
+                let place = body.unwrap_or(place);
                 self.turn.broker.reserve_hold_id(hold);
                 if let Some(exchange) = self.exchange(&vhost, &exchange)
                     && let Some(delayed) = &exchange.delayed

@@ -303,6 +303,9 @@ impl Vhost {
             return Err(Error::DefaultExchange);
         }
         let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
+        if kind == exchange::Kind::Schedule {
+            return Err(exchange::KindError::Unknown(wanted.kind.to_owned()).into());
+        }
         let _topology = self.change_topology(turn);
         if let Some(existing) = self.exchange(wanted.name) {
             turn.wait_for(existing.declared_at());
@@ -329,6 +332,23 @@ impl Vhost {
             )));
         }
         self.add_exchange(wanted, kind, turn)
+    }
+
+    /// The exchange of that name, which is made if there is none: one that clients cannot declare.
+    pub(in crate::broker) fn ensure_exchange(
+        self: &Arc<Self>,
+        wanted: &DeclareExchange<'_>,
+        kind: exchange::Kind,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
+        let _topology = self.change_topology(turn);
+        match self.exchange(wanted.name) {
+            Some(existing) => {
+                turn.wait_for(existing.declared_at());
+                Ok(existing)
+            }
+            None => self.add_exchange(wanted, kind, turn),
+        }
     }
 
     /// Puts an exchange in place that does not exist. The caller holds the topology lock.

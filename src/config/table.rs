@@ -13,7 +13,7 @@ use super::value::{Off, Parsed, Rule, Unit};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
-use crate::server::options::{Cidr, LogFormat, STOMP_PORT, StompListener};
+use crate::server::options::{Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame};
 use crate::store::options::Sync;
 
 /// One setting.
@@ -548,6 +548,37 @@ pub(super) const SETTINGS: &[Setting] = &[
         bytes(64 << 10, 1 << 30),
         "Bytes waiting for one connection's socket; full: its subscriptions pause, messages stay queued.",
         stomp.outbox_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "web_stomp.port",
+        count(0, 65535),
+        "Port of STOMP over WebSocket on each address of server.bind; 0 takes a free one, as where amqp.port = 0.",
+        server.web_stomp_port = |parsed| Some(parsed.number()),
+        |port| port.unwrap_or(WEB_STOMP_PORT).to_string()
+    ),
+    row!("web_stomp.listeners", Rule::List("addresses such as 127.0.0.1:15674"),
+        "Addresses of STOMP over WebSocket instead of server.bind and web_stomp.port; \"none\" switches it off.",
+        server.web_stomp_listeners ? listeners, |addresses| show_listeners(addresses, "web_stomp")),
+    row!(
+        "web_stomp.ws_path",
+        Rule::Text,
+        "Path of the requests that ask for STOMP over WebSocket.",
+        server.web_stomp_path = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "web_stomp.ws_frame",
+        Rule::OneOf(&["text", "binary"]),
+        "What STOMP's frames are sent as over a WebSocket; clients may send either.",
+        server.web_stomp_frame = |parsed| if parsed.text() == "binary" { WebFrame::Binary } else { WebFrame::Text },
+        |frame| frame.name().into()
+    ),
+    row!(
+        "web_stomp.message_bytes_max",
+        bytes(64 << 10, 1 << 30),
+        "Largest message of a WebSocket; a frame of STOMP that is larger comes in several.",
+        server.web_stomp_message_bytes_max = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes as u64)
     ),
     row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),

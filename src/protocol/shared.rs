@@ -200,6 +200,9 @@ impl<W: Wire> Shared<W> {
             let handle: Arc<dyn ConnectionHandle> = self.clone();
             broker.waiting.register(Arc::downgrade(&handle));
         }
+        if let Some(journal) = broker.journal() {
+            journal.hasten();
+        }
     }
 
     /// Nothing waits to be written.

@@ -110,6 +110,7 @@ fn flag(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Amqp => "--amqp-port",
         Protocol::Stomp(_) => "--stomp-port",
+        Protocol::WebStomp => "--set web_stomp.port",
     }
 }
 
@@ -145,14 +146,14 @@ pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> 
     let mut ports = serde_json::Map::new();
     for listener in bound {
         let port = listener.addr.port();
-        let name = listener.protocol.name();
+        let name = listener.protocol.section();
         for name in [name, name.split('/').next().unwrap_or(name)] {
             ports.entry(name).or_insert_with(|| port.into());
         }
     }
     let listeners = bound
         .iter()
-        .map(|listener| serde_json::json!({ "protocol": listener.protocol.name(), "address": listener.addr.to_string() }))
+        .map(|listener| serde_json::json!({ "protocol": listener.protocol.section(), "address": listener.addr.to_string() }))
         .collect();
     ports.insert("listeners".into(), serde_json::Value::Array(listeners));
     let mut partial = path.as_os_str().to_owned();
@@ -169,13 +170,13 @@ mod tests {
 
     fn listening_on(addresses: &[&str]) -> Options {
         let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
-        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), ..Options::default() }
+        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), web_stomp_port: Some(0), ..Options::default() }
     }
 
     #[test]
     fn port_zero_takes_a_free_port_and_the_second_loopback_the_same() {
         let bound = open_all(&Options { amqp_port: 0, ..Options::default() }).unwrap();
-        for protocol in [Protocol::Amqp, Protocol::Stomp(Dialect::Rabbitmq)] {
+        for protocol in [Protocol::Amqp, Protocol::Stomp(Dialect::Rabbitmq), Protocol::WebStomp] {
             let mut ports = bound.iter().filter(|bound| bound.protocol == protocol).map(|bound| bound.addr.port());
             let first = ports.next().unwrap();
             assert_ne!(first, 0);

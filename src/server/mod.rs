@@ -16,6 +16,8 @@ pub mod proxy_protocol;
 pub mod read_buffer;
 pub mod socket;
 pub mod watch;
+mod web_socket;
+mod web_stomp;
 
 use std::{
     fs,

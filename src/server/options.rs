@@ -32,6 +32,18 @@ pub struct Options {
     /// Port on each address of `bind` where ActiveMQ's STOMP is spoken beside the other; zero takes a free one.
     /// Default: none.
     pub stomp_activemq_port: Option<u16>,
+    /// Port of STOMP over WebSocket on each address of `bind`; zero takes a free one. By default
+    /// [`WEB_STOMP_PORT`], with exceptions as for `stomp_port`.
+    pub web_stomp_port: Option<u16>,
+    /// Addresses of STOMP over WebSocket that replace `bind` and `web_stomp_port`; an empty list switches it
+    /// off. Default: not set.
+    pub web_stomp_listeners: Option<Vec<SocketAddr>>,
+    /// Path of the requests that ask for it. Default `/ws` as RabbitMQ.
+    pub web_stomp_path: String,
+    /// What frames are sent as. Default text as RabbitMQ.
+    pub web_stomp_frame: WebFrame,
+    /// Largest message of a WebSocket that is taken, in bytes. Default 16 MiB; a frame may have several.
+    pub web_stomp_message_bytes_max: usize,
     /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
     /// one chooses the address that we believe, loopback included.
     pub proxy_protocol_trusted: Vec<Cidr>,
@@ -115,6 +127,11 @@ impl Default for Options {
             stomp_listeners: None,
             stomp_dialect: Dialect::default(),
             stomp_activemq_port: None,
+            web_stomp_port: None,
+            web_stomp_listeners: None,
+            web_stomp_path: "/ws".into(),
+            web_stomp_frame: WebFrame::default(),
+            web_stomp_message_bytes_max: 16 << 20,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
             control_socket_mode: 0o660,
@@ -138,17 +155,10 @@ impl Options {
 
     /// Where STOMP listens.
     pub fn stomp(&self) -> Vec<Listener> {
-        let port = match self.stomp_port {
-            Some(port) => port,
-            // Whoever wants any port wants to run beside others.
-            None if self.amqp_port == 0 && self.amqp_listeners.is_none() => 0,
-            None => STOMP_PORT,
-        };
+        let protocol = Protocol::Stomp(self.stomp_dialect);
         let listed = |listeners: &Vec<StompListener>| listeners.iter().map(|(addr, _)| *addr).collect();
         let addresses = self.stomp_listeners.as_ref().map(listed);
-        let mut listeners = self.listeners_of(Protocol::Stomp(self.stomp_dialect), addresses, port);
-        let is_default = self.stomp_port.is_none() && self.stomp_listeners.is_none();
-        listeners.iter_mut().for_each(|listener| listener.is_default = is_default);
+        let mut listeners = self.listeners_beside(protocol, addresses, self.stomp_port, STOMP_PORT);
         for (listener, (_, dialect)) in listeners.iter_mut().zip(self.stomp_listeners.iter().flatten()) {
             listener.protocol = Protocol::Stomp(dialect.unwrap_or(self.stomp_dialect));
         }
@@ -158,10 +168,37 @@ impl Options {
         listeners
     }
 
+    /// Where STOMP over WebSocket listens.
+    pub fn web_stomp(&self) -> Vec<Listener> {
+        let listed = self.web_stomp_listeners.clone();
+        self.listeners_beside(Protocol::WebStomp, listed, self.web_stomp_port, WEB_STOMP_PORT)
+    }
+
+    /// Listeners of a protocol that has to be asked for, or find its port free.
+    fn listeners_beside(
+        &self,
+        protocol: Protocol,
+        listed: Option<Vec<SocketAddr>>,
+        asked: Option<u16>,
+        default: u16,
+    ) -> Vec<Listener> {
+        let port = match asked {
+            Some(port) => port,
+            // Whoever wants any port wants to run beside others.
+            None if self.amqp_port == 0 && self.amqp_listeners.is_none() => 0,
+            None => default,
+        };
+        let is_default = asked.is_none() && listed.is_none();
+        let mut listeners = self.listeners_of(protocol, listed, port);
+        listeners.iter_mut().for_each(|listener| listener.is_default = is_default);
+        listeners
+    }
+
     /// Where anything listens.
     pub fn listeners(&self) -> Vec<Listener> {
         let mut all = self.amqp();
         all.extend(self.stomp());
+        all.extend(self.web_stomp());
         all
     }
 
@@ -202,15 +239,26 @@ pub enum Protocol {
     Amqp,
     /// STOMP of that dialect.
     Stomp(Dialect),
+    /// STOMP over WebSocket.
+    WebStomp,
 }
 
 impl Protocol {
-    /// Its name in the ports file and in listings.
+    /// Its name in listings, as RabbitMQ has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
             Self::Stomp(Dialect::Rabbitmq) => "stomp",
             Self::Stomp(Dialect::Activemq) => "stomp/activemq",
+            Self::WebStomp => "http/web-stomp",
+        }
+    }
+
+    /// The section of its settings, and its name in the ports file.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::WebStomp => "web_stomp",
+            Self::Amqp | Self::Stomp(_) => self.name(),
         }
     }
 
@@ -220,12 +268,36 @@ impl Protocol {
             Self::Amqp => "AMQP 0-9-1",
             Self::Stomp(Dialect::Rabbitmq) => "STOMP",
             Self::Stomp(Dialect::Activemq) => "STOMP as of ActiveMQ",
+            Self::WebStomp => "STOMP over WebSockets",
         }
     }
 }
 
 /// The port of STOMP, by default.
 pub const STOMP_PORT: u16 = 61613;
+
+/// The port of STOMP over WebSocket, by default.
+pub const WEB_STOMP_PORT: u16 = 15674;
+
+/// What frames of STOMP are sent as over a WebSocket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebFrame {
+    /// Text, unless they are not UTF-8.
+    #[default]
+    Text,
+    /// Binary.
+    Binary,
+}
+
+impl WebFrame {
+    /// Its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+        }
+    }
+}
 
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ pub(super) fn examine(settings: &Settings, is_running: bool) -> Vec<Finding> {
     if listeners.is_empty() {
         findings.push(Finding::warn(
             "ports",
-            "nothing listens: amqp.listeners and stomp.listeners are empty",
+            "nothing listens: amqp.listeners, stomp.listeners and web_stomp.listeners are empty",
             "set one of them",
         ));
     }
@@ -87,7 +87,7 @@ fn clock(now_ms: u64, written_ms: Option<u64>) -> Finding {
 fn port(listener: Listener, is_running: bool, bound: io::Result<()>) -> Option<Finding> {
     let check = "ports";
     let Listener { protocol, addr, is_required, is_default } = listener;
-    let name = protocol.name();
+    let name = protocol.section();
     Some(match bound {
         Ok(()) => Finding::ok(check, format!("{addr} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {

@@ -15,6 +15,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
+use memchr::{memchr, memchr2};
 use nom::{
     IResult, Parser,
     bytes::streaming::{tag, take_until},
@@ -160,7 +161,7 @@ pub fn skip_between(input: &[u8], syntax: Syntax) -> Result<usize, Error> {
 pub fn find_head_end(input: &[u8], seen: usize) -> Option<usize> {
     // An end may have come in parts, of which two octets had been seen.
     let mut at = seen.saturating_sub(2);
-    while let Some(found) = input[at..].iter().position(|&octet| octet == b'\n') {
+    while let Some(found) = memchr(b'\n', &input[at..]) {
         at += found + 1;
         match input[at..] {
             [b'\n', ..] => return Some(at + 1),
@@ -171,6 +172,18 @@ pub fn find_head_end(input: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
+/// How long the first frame is of octets that [`encode`] and its like have written, or the heart-beat.
+pub fn frame_len(output: &[u8], trailing_lf: bool) -> usize {
+    if output.first() == Some(&b'\n') {
+        return 1;
+    }
+    let Some(head_len) = find_head_end(output, 0) else { return output.len() };
+    let lines = output[..head_len].split(|&octet| octet == b'\n');
+    let length = lines.filter_map(|line| line.strip_prefix(b"content-length:")).find_map(integer).unwrap_or(0);
+    let end_len = if trailing_lf { 2 } else { 1 };
+    output.len().min(head_len + length as usize + end_len)
+}
+
 /// Reads a head that has come whole, into `headers`. Returns the length of its command.
 pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> Result<usize, Error> {
     headers.clear();
@@ -178,7 +191,9 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
         return Err(Error::HeadTooLarge);
     }
     let is_strict = limits.syntax == Syntax::Strict;
-    let (mut rest, mut command) = line(head, limits.syntax)?;
+    // Most heads have neither, and then nothing needs a second look.
+    let is_plain = memchr2(b'\r', b'\\', head).is_none();
+    let (mut rest, mut command) = line(head, limits.syntax, is_plain)?;
     if command.len() > limits.command_bytes_max {
         return Err(Error::CommandTooLong);
     }
@@ -187,10 +202,10 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
     }
     let command_len = command.len();
     let mut count = 0;
-    let mut known = HashSet::new();
+    let mut known = None;
     loop {
         let at = head.len() - rest.len();
-        let (after, text) = line(rest, limits.syntax)?;
+        let (after, text) = line(rest, limits.syntax, is_plain)?;
         if text.is_empty() {
             return Ok(command_len);
         }
@@ -202,14 +217,19 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
         if text.len() > limits.line_bytes_max {
             return Err(Error::HeaderTooLong);
         }
-        let header = match text.iter().position(|&octet| octet == b':') {
+        let header = match memchr(b':', text) {
             Some(colon) => {
                 let (name, value) = (&text[..colon], &text[colon + 1..]);
+                let has_escapes = |text: &[u8]| match (is_plain, is_strict) {
+                    (true, _) => Ok(false),
+                    (false, true) => check_escapes(text),
+                    (false, false) => Ok(memchr(b'\\', text).is_some()),
+                };
                 Header {
                     name: (at as u32, colon as u32),
                     value: ((at + colon + 1) as u32, value.len() as u32),
-                    is_name_escaped: is_strict && check_escapes(name)?,
-                    is_value_escaped: if is_strict { check_escapes(value)? } else { value.contains(&b'\\') },
+                    is_name_escaped: is_strict && has_escapes(name)?,
+                    is_value_escaped: has_escapes(value)?,
                 }
             }
             None if is_strict => return Err(Error::NoColon),
@@ -222,12 +242,10 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
         };
         // Few headers are compared with each other; a flood must not cost the square of its size.
         let is_known = if headers.len() < COMPARED_MAX {
-            headers.iter().any(|other| other.name(head) == header.name(head))
+            headers.iter().any(|other| other.has_name_of(&header, head))
         } else {
-            if known.is_empty() {
-                known.extend(headers.iter().map(|header| header.name(head)));
-            }
-            !known.insert(header.name(head))
+            let names = || headers.iter().map(|header| header.name(head)).collect::<HashSet<_>>();
+            !known.get_or_insert_with(names).insert(header.name(head))
         };
         if !is_known {
             headers.push(header);
@@ -237,13 +255,16 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
 
 const COMPARED_MAX: usize = 32;
 
-/// A line without its end.
-fn line(input: &[u8], syntax: Syntax) -> Result<(&[u8], &[u8]), Error> {
+/// A line without its end. In a plain head there are no carriage returns.
+fn line(input: &[u8], syntax: Syntax, is_plain: bool) -> Result<(&[u8], &[u8]), Error> {
     let found: IResult<&[u8], &[u8]> = terminated(take_until("\n"), tag("\n")).parse(input);
     // The head ends with an empty line, so there is always one more.
     let (rest, text) = found.map_err(|_| Error::LineEnd)?;
+    if is_plain {
+        return Ok((rest, text));
+    }
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    if syntax == Syntax::Strict && text.contains(&b'\r') {
+    if syntax == Syntax::Strict && memchr(b'\r', text).is_some() {
         return Err(Error::LineEnd);
     }
     Ok((rest, text))
@@ -253,7 +274,7 @@ fn line(input: &[u8], syntax: Syntax) -> Result<(&[u8], &[u8]), Error> {
 fn check_escapes(text: &[u8]) -> Result<bool, Error> {
     let mut rest = text;
     let mut is_escaped = false;
-    while let Some(at) = rest.iter().position(|&octet| octet == b'\\') {
+    while let Some(at) = memchr(b'\\', rest) {
         is_escaped = true;
         match rest.get(at + 1).copied() {
             Some(b'n' | b'r' | b'c' | b'\\') => rest = &rest[at + 2..],
@@ -284,6 +305,17 @@ impl Header {
     fn name<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
         text(head, self.name, self.is_name_escaped)
     }
+
+    fn raw_name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.name.0 as usize..][..self.name.1 as usize]
+    }
+
+    fn has_name_of(&self, other: &Self, head: &[u8]) -> bool {
+        if self.is_name_escaped || other.is_name_escaped {
+            return self.name(head) == other.name(head);
+        }
+        self.name.1 == other.name.1 && self.raw_name(head) == other.raw_name(head)
+    }
 }
 
 fn text(head: &[u8], (at, len): (u32, u32), is_escaped: bool) -> Cow<'_, [u8]> {
@@ -313,7 +345,7 @@ impl<'a> Head<'a> {
             if header.is_name_escaped {
                 *header.name(self.bytes) == *name.as_bytes()
             } else {
-                header.name.1 as usize == name.len() && *header.name(self.bytes) == *name.as_bytes()
+                header.name.1 as usize == name.len() && header.raw_name(self.bytes) == name.as_bytes()
             }
         })?;
         Some(self.value(header))
@@ -562,6 +594,10 @@ mod tests {
         encode("ERROR", &[("message", b"a:b")], b"text\n", true, &mut out);
         encode("RECEIPT", &[("receipt-id", b"1")], b"", false, &mut out);
         assert_eq!(out, b"ERROR\nmessage:a\\cb\ncontent-length:5\n\ntext\n\0\nRECEIPT\nreceipt-id:1\n\n\0");
+        let error_len = frame_len(&out, true);
+        assert_eq!(&out[error_len..][..7], b"RECEIPT");
+        assert_eq!(frame_len(&out[error_len..], false), out.len() - error_len);
+        assert_eq!(frame_len(b"\nERROR", true), 1);
         out.clear();
         for number in [0, 7, 10, u64::MAX] {
             put_number(number, &mut out);

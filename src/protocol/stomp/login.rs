@@ -72,7 +72,7 @@ impl Session {
             local: self.local,
             user: user.name.as_str().into(),
             vhost: vhost.name.clone(),
-            protocol: format!("{{'STOMP',\"{}\"}}", self.version.name()),
+            protocol: format!("{{'{}',\"{}\"}}", self.protocol_name, self.version.name()),
             auth_mechanism: mechanism.to_owned(),
             frame_max: 0,
             channel_max: CHANNEL,

@@ -10,6 +10,7 @@ mod login;
 pub mod options;
 pub mod output;
 mod publish;
+mod repeated;
 mod reply;
 pub mod session;
 mod settle;

@@ -140,6 +140,6 @@ pub(super) fn put_route(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Bodies up to this size are copied beside their properties; larger ones stay where they were read.
-const COPIED_BODY_MAX: usize = 4096;
+pub(super) const COPIED_BODY_MAX: usize = 4096;
 /// Octets that properties other than headers have by and large.
 const PROPERTIES_BYTES: usize = 64;

@@ -22,6 +22,7 @@ use super::{
     dialect::{self, Dialect, activemq, rabbitmq},
     options::Options,
     output::Shared,
+    repeated::Repeated,
     reply::{self, Refusal},
     subscription::Subscription,
     transaction::Transactions,
@@ -90,6 +91,8 @@ pub struct Session {
     stage: Stage,
     /// When the present stage ends by itself.
     stage_deadline: Time,
+    /// What it is in listings.
+    pub(super) protocol_name: &'static str,
     pub(super) version: Version,
     pub(super) login: Option<Box<Login>>,
     pub(super) vhost: Option<Arc<Vhost>>,
@@ -112,6 +115,7 @@ pub struct Session {
     /// Holds all subscriptions together to the bound on unsettled deliveries.
     pub(super) credit: Arc<SharedCredit>,
     pub(super) transactions: Transactions,
+    pub(super) repeated: Repeated,
     pub(super) routes: RouteCache,
     pub(super) routes_generation: u64,
     pub(super) batch: Batch,
@@ -131,7 +135,7 @@ pub struct Session {
     headers: Vec<Header>,
     /// Octets of an unfinished head, and of its body, that hold no end.
     head_seen: usize,
-    body_seen: usize,
+    pub(super) body_seen: usize,
     last_input: Time,
     /// Input was welcome when that was last looked at. While it is not, the peer cannot be silent.
     was_reading: bool,
@@ -247,6 +251,7 @@ impl Session {
             local,
             stage: Stage::Login,
             stage_deadline,
+            protocol_name: "STOMP",
             version: Version::default(),
             login: None,
             vhost: None,
@@ -260,6 +265,7 @@ impl Session {
             prefetch: 0,
             credit: Arc::new(credit),
             transactions: Transactions::default(),
+            repeated: Repeated::default(),
             routes: RouteCache::default(),
             routes_generation: 0,
             batch: Batch::default(),
@@ -285,6 +291,11 @@ impl Session {
             ended_by: None,
             surroundings,
         }
+    }
+
+    /// Has listings call it something else than STOMP, for what STOMP is carried by.
+    pub fn set_protocol_name(&mut self, name: &'static str) {
+        self.protocol_name = name;
     }
 
     /// How far the connection has come.
@@ -354,6 +365,11 @@ impl Session {
         let skipped = codec::skip_between(rest, self.dialect().syntax())?;
         if skipped > 0 {
             return Ok(Step::Used(skipped));
+        }
+        if self.head_seen == 0
+            && let Some(octets) = self.send_again(input, at, turn)
+        {
+            return Ok(Step::Used(octets));
         }
         let Some(end) = codec::find_head_end(rest, self.head_seen) else {
             if rest.len() > self.head_limits().head_bytes_max {

@@ -43,16 +43,22 @@ impl Session {
             self.destine(&destination, head, turn)?;
         }
         let mut said = Said::read(head)?;
+        let mut is_temporary = false;
         if let Some(to) = said.reply_to() {
             // Others than those of this connection are forwarded as they are.
             if let Destination::TempQueue(name) = Destination::parse(to).map_err(|_| Refusal::processing())? {
+                is_temporary = true;
                 let queue = self.reply_queue(&name, turn)?;
                 said.set_reply_to(queue.as_bytes());
             }
         }
         let message = self.message(&said, body)?;
         let receipt = head.get("receipt").map(|id| id.into_owned());
-        match head.get("transaction") {
+        let transaction = head.get("transaction");
+        if receipt.is_none() && transaction.is_none() && !is_temporary && said.user_id().is_none() {
+            self.repeated.set(head, &message);
+        }
+        match transaction {
             Some(name) => {
                 if !self.send_at_commit(&name, message, receipt)? {
                     return Err(unknown(&name));
@@ -74,6 +80,7 @@ impl Session {
         }
         let mut route = Vec::with_capacity(2 + exchange.len() + key.len());
         put_route(exchange, key, &mut route);
+        self.repeated.clear();
         self.rabbitmq.destined = Destined { text: text.to_vec(), route };
         Ok(())
     }

@@ -6,6 +6,7 @@ use ternmq::{
     broker::{Broker, Options as BrokerOptions, record::Journal, time::Time},
     protocol::{
         amqp::{self, Options},
+        jms::JmsFields,
         session::{Phase, Session},
         shared::{Outbox, Shared, Wire},
         stomp::{self, Surroundings},
@@ -57,6 +58,7 @@ impl World {
 
     pub fn with(broker: BrokerOptions, options: Options) -> Self {
         let broker = Arc::new(Broker::new(broker, START).unwrap());
+        broker.attach_fields(Arc::new(JmsFields));
         let stomp = Surroundings {
             options: stomp::Options::default(),
             server_name: "RabbitMQ/3.13.7".to_owned(),

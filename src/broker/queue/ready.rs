@@ -285,7 +285,8 @@ impl Ready {
     /// Whether what is here before the gap of a priority is more than that.
     pub fn is_head_beyond(&self, level: u8, window: &Window) -> bool {
         self.gap(level).is_some_and(|gap| {
-            let head_len = self.head_len(gap);
+            // Places of taken messages may be before the gap or behind it: rather a few messages too many.
+            let head_len = self.head_len(gap).saturating_sub(self.holes);
             head_len >= window.messages || head_len as u64 * (gap.bytes / gap.len.max(1)) >= window.bytes
         })
     }
@@ -361,7 +362,7 @@ impl Ready {
         }
         self.count_out(&entry);
         // Two messages that stay must not keep the places of all that expired between them.
-        if self.holes > 64 && self.holes > self.len {
+        if self.holes > 64 && self.holes > self.len / 4 {
             self.levels.iter_mut().for_each(|slots| slots.retain(|slot| slot.entry.is_some()));
             self.holes = 0;
         }

@@ -270,6 +270,9 @@ impl Ready {
     pub fn ahead(&self, level: u8, from: u64) -> Ahead {
         let slots = &self.levels[usize::from(level)];
         let gap = self.gaps.iter().find(|gap| gap.level == level && from < gap.to);
+        if gap.is_none() && slots.back().is_none_or(|last| last.seq < from) {
+            return Ahead::End;
+        }
         let at = match slots.front() {
             Some(first) if first.seq < from => slots.partition_point(|slot| slot.seq < from),
             _ => 0,

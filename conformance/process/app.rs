@@ -174,8 +174,12 @@ impl App {
     }
 
     pub(crate) fn consume(&self, queue: &str, tag: &str) -> Consumer {
+        self.consume_with(queue, tag, &[])
+    }
+
+    pub(crate) fn consume_with(&self, queue: &str, tag: &str, arguments: &[(&str, AMQPValue)]) -> Consumer {
         let options = BasicConsumeOptions::default();
-        self.wait(self.channel.basic_consume(queue.into(), tag.into(), options, FieldTable::default())).unwrap()
+        self.wait(self.channel.basic_consume(queue.into(), tag.into(), options, table(arguments))).unwrap()
     }
 
     pub(crate) fn next(&self, consumer: &mut Consumer) -> Delivery {

@@ -153,6 +153,8 @@ restarts!(
     a_ttl_counts_on,
     one_message_in_many_queues_survives_in_each,
     a_second_restart_finds_the_same,
+    selectors_of_queues_and_consumers_find_theirs,
+    groups_are_kept_apart,
 );
 
 fn numbers(app: &App, queue: &str) -> Vec<u32> {
@@ -629,4 +631,45 @@ fn a_second_restart_finds_the_same(rig: &mut Rig) {
     assert_eq!(numbers(&app, "q"), (3..MANY + 3).collect::<Vec<_>>());
     let expected = (0..4).rev().flat_map(|priority| (0..MANY).filter(move |at| at % 4 == priority));
     assert_eq!(numbers(&app, "p"), expected.collect::<Vec<_>>());
+}
+
+fn selectors_of_queues_and_consumers_find_theirs(rig: &mut Rig) {
+    let app = rig.app();
+    app.declare("q", DURABLE, &[]);
+    app.declare("red", DURABLE, &[("x-selector", text("colour = 'red'"))]);
+    let publish = |app: &App, at: u32, colour: &str| {
+        let coloured = || persistent().with_headers(table(&[("colour", text(colour))]));
+        app.publish_to("", "q", &body(at), coloured());
+        app.publish_to("", "red", &body(at), coloured());
+    };
+    (0..MANY).for_each(|at| publish(&app, at, "blue"));
+    publish(&app, MANY, "red");
+    let app = rig.restart(app);
+    publish(&app, MANY + 1, "blue");
+    publish(&app, MANY + 2, "red");
+    assert_eq!(numbers(&app, "red"), [MANY, MANY + 2]);
+    let mut consumer = app.consume_with("q", "red", &[("x-selector", text("colour = 'red'"))]);
+    for expected in [MANY, MANY + 2] {
+        let delivery = app.next(&mut consumer);
+        assert_eq!(number(&delivery.data), expected);
+        app.ack(&delivery);
+    }
+    assert_eq!(app.ready("q"), Some(MANY + 1));
+}
+
+fn groups_are_kept_apart(rig: &mut Rig) {
+    let app = rig.app();
+    app.declare("q", DURABLE, &[]);
+    for at in 0..MANY {
+        let group = if at % 2 == 0 { "even" } else { "odd" };
+        app.publish_to("", "q", &body(at), persistent().with_headers(table(&[("JMSXGroupID", text(group))])));
+    }
+    let app = rig.restart(app);
+    app.wait(app.channel.basic_qos(1, BasicQosOptions::default())).unwrap();
+    let mut consumers = [app.consume("q", "even"), app.consume("q", "odd")];
+    for at in 0..MANY {
+        let delivery = app.next(&mut consumers[at as usize % 2]);
+        assert_eq!(number(&delivery.data), at);
+        app.ack(&delivery);
+    }
 }

@@ -12,5 +12,6 @@ mod hostile;
 mod lines;
 mod listings;
 mod peer;
+mod selective;
 mod stomp;
 mod timers;

@@ -248,6 +248,9 @@ pub(super) struct Cold {
     is_expired_asked: bool,
     /// Somebody waits to get a message.
     has_get: bool,
+    /// What was read last for those who look.
+    leaf: Option<browsing::Leaf>,
+    is_leaf_asked: bool,
     is_damaged: bool,
 }
 
@@ -272,6 +275,8 @@ impl Default for Cold {
             is_front_asked: false,
             is_expired_asked: false,
             has_get: false,
+            leaf: None,
+            is_leaf_asked: false,
             is_damaged: false,
         }
     }
@@ -405,6 +410,7 @@ pub use spill::{LevelPlaces, Overflow};
 
 use side::{Home, Side};
 
+mod browsing;
 mod checkpoint;
 mod merge;
 mod paging;
@@ -414,6 +420,7 @@ mod shared;
 mod side;
 mod spill;
 
+pub use browsing::{BrowsePlace, Browsed, BrowsedPage};
 pub use relocate::Relocated;
 
 #[cfg(test)]

@@ -270,6 +270,9 @@ impl Ready {
     pub fn ahead(&self, level: u8, from: u64) -> Ahead {
         let slots = &self.levels[usize::from(level)];
         let gap = self.gaps.iter().find(|gap| gap.level == level && from < gap.to);
+        if gap.is_none() && slots.back().is_none_or(|last| last.seq < from) {
+            return Ahead::End;
+        }
         let at = match slots.front() {
             Some(first) if first.seq < from => slots.partition_point(|slot| slot.seq < from),
             _ => 0,
@@ -285,7 +288,8 @@ impl Ready {
     /// Whether what is here before the gap of a priority is more than that.
     pub fn is_head_beyond(&self, level: u8, window: &Window) -> bool {
         self.gap(level).is_some_and(|gap| {
-            let head_len = self.head_len(gap);
+            // Places of taken messages may be before the gap or behind it: rather a few messages too many.
+            let head_len = self.head_len(gap).saturating_sub(self.holes);
             head_len >= window.messages || head_len as u64 * (gap.bytes / gap.len.max(1)) >= window.bytes
         })
     }
@@ -361,7 +365,7 @@ impl Ready {
         }
         self.count_out(&entry);
         // Two messages that stay must not keep the places of all that expired between them.
-        if self.holes > 64 && self.holes > self.len {
+        if self.holes > 64 && self.holes > self.len / 4 {
             self.levels.iter_mut().for_each(|slots| slots.retain(|slot| slot.entry.is_some()));
             self.holes = 0;
         }

@@ -57,8 +57,8 @@ pub(super) struct Selection {
     fields: Arc<dyn Fields>,
     /// The first is of the consumers that want everything.
     lanes: Vec<Option<Lane>>,
-    /// Of every open consumer: its slot and its lane.
-    seats: Vec<(u32, usize)>,
+    /// Lanes of open consumers, by their slots.
+    seats: Vec<Option<usize>>,
     groups: Groups,
     /// How long the head may get.
     reach: Window,
@@ -115,21 +115,23 @@ impl Selection {
 
     /// A consumer has come.
     pub(super) fn join(&mut self, slot: u32, selector: Option<&Arc<Selector>>, priority_max: u8) {
-        let is_same =
-            |lane: &Lane| lane.selector.as_ref().map(|selector| &**selector) == selector.map(|selector| &**selector);
+        let is_same = |lane: &Lane| lane.selector.as_deref() == selector.map(|selector| &**selector);
         let found = self.lanes.iter().position(|lane| lane.as_ref().is_some_and(is_same));
         let at = found.or_else(|| self.lanes.iter().position(Option::is_none)).unwrap_or(self.lanes.len());
         if at == self.lanes.len() {
             self.lanes.push(None);
         }
         self.lanes[at].get_or_insert_with(|| Lane::new(selector.cloned(), priority_max)).consumers += 1;
-        self.seats.push((slot, at));
+        let slot = slot as usize;
+        if self.seats.len() <= slot {
+            self.seats.resize(slot + 1, None);
+        }
+        self.seats[slot] = Some(at);
     }
 
     /// A consumer has gone: its groups are anybody's.
     pub(super) fn leave(&mut self, slot: u32) {
-        let Some(seat) = self.seats.iter().position(|(of, _)| *of == slot) else { return };
-        let (_, at) = self.seats.swap_remove(seat);
+        let Some(at) = self.seats.get_mut(slot as usize).and_then(Option::take) else { return };
         for (name, first) in self.groups.leave(slot) {
             self.offer(&name, first);
         }
@@ -173,7 +175,7 @@ impl Selection {
     /// The first message that the consumer in that slot may take. Whoever asks takes it, and says so to
     /// [`Self::taken`].
     pub(super) fn find(&mut self, slot: u32, ready: &Ready, now: Time) -> Option<Found> {
-        let &(_, at) = self.seats.iter().find(|(of, _)| *of == slot)?;
+        let at = (*self.seats.get(slot as usize)?)?;
         loop {
             let own = self.groups.first_of(slot);
             let lane = self.lanes[at].as_mut()?;

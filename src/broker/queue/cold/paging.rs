@@ -1,6 +1,6 @@
 //! Which pages a queue wants, and what it does with those that come.
 
-use super::{Cold, EXPIRED_MAX, Page, Wanted};
+use super::{Cold, EXPIRED_MAX, Page, Wanted, browsing::BROWSING};
 use crate::broker::{
     queue::{
         behaviour::Overflow,
@@ -91,6 +91,9 @@ impl Machine {
     pub(in crate::broker::queue) fn page_in(&mut self, page: Page, effects: &mut Effects) -> Option<String> {
         if let Some(stream) = &mut self.stream {
             return stream.page_in(page);
+        }
+        if page.generation & BROWSING != 0 {
+            return self.leaf_in(page);
         }
         let cold = self.cold.as_deref_mut()?;
         match page.wanted {

@@ -30,6 +30,7 @@ use crate::broker::{
     verb::{ColdPages, Verb},
 };
 
+mod selective;
 mod streams;
 
 /// Records, what belongs together of them, and how many are flushed.

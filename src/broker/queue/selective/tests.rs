@@ -612,7 +612,7 @@ impl Story {
                 new.iter().filter(|(_, seq)| self.said[seq].group == group).map(|(id, _)| *id).collect();
             let has_last = new.iter().any(|(_, seq)| self.said[seq].group == group && self.said[seq].is_last);
             let was = owners_before.get(&group);
-            if !has_last && !(self.mode == GroupMode::Unsettled && has_no_ack) && !has_no_ack {
+            if !has_last && !has_no_ack {
                 assert!(to.len() <= 1, "group {group} to {to:?}");
                 if let (Some(was), Some(now)) = (was, to.first()) {
                     assert_eq!(was, now, "group {group} has an owner");

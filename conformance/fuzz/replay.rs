@@ -166,6 +166,11 @@ fn records_survive_anything() {
 }
 
 #[test]
+fn selectors_survive_anything() {
+    replay_and_mutate("selector");
+}
+
+#[test]
 fn frames_of_stomp_survive_anything() {
     replay_and_mutate("stomp");
 }

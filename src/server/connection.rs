@@ -41,8 +41,8 @@ pub struct Context {
     pub broker: Arc<Broker>,
     /// Settings of AMQP.
     pub amqp: Arc<amqp::Options>,
-    /// Settings of STOMP, and what it tells clients of us.
-    pub stomp: Arc<stomp::Surroundings>,
+    /// Settings of STOMP, and what it tells clients of us, by dialect.
+    pub stomp: [Arc<stomp::Surroundings>; 2],
     /// Settings of the process.
     pub server: Arc<super::Options>,
     /// Connections that have not opened a vhost yet.
@@ -85,9 +85,10 @@ pub async fn serve(context: Arc<Context>, protocol: Protocol, stream: TcpStream,
             let session = amqp::Session::new(broker, context.amqp.clone(), shared.clone(), peer, local, now);
             run(session, &shared, stream, peer, left, handshake).await;
         }
-        Protocol::Stomp => {
-            let shared = Arc::new(Shared::new(context.stomp.options.outbox_bytes_max));
-            let session = stomp::Session::new(broker, context.stomp.clone(), shared.clone(), peer, local, now);
+        Protocol::Stomp(dialect) => {
+            let surroundings = context.stomp[dialect as usize].clone();
+            let shared = Arc::new(Shared::new(surroundings.options.outbox_bytes_max));
+            let session = stomp::Session::new(broker, surroundings, shared.clone(), peer, local, now);
             run(session, &shared, stream, peer, left, handshake).await;
         }
         Protocol::WebStomp => web_stomp::serve(stream, left, (peer, local), handshake).await,

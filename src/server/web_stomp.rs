@@ -68,7 +68,8 @@ pub(super) async fn serve(
     handshake: Handshake,
 ) {
     let context = handshake.context.clone();
-    let allowance = Arc::new(AtomicUsize::new(2 * context.stomp.options.pre_login_frame_max));
+    let surroundings = context.stomp[context.server.stomp_dialect as usize].clone();
+    let allowance = Arc::new(AtomicUsize::new(2 * surroundings.options.pre_login_frame_max));
     let stream = Metered { stream, left, allowance: allowance.clone() };
     let deadline = Duration::from_millis(context.amqp.handshake_timeout_ms);
     let stream = match tokio::time::timeout(deadline, upgrade(&context.server, stream)).await {
@@ -77,15 +78,15 @@ pub(super) async fn serve(
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no request for STOMP over WebSocket"),
         Err(_) => return tracing::debug!(%peer, "no request for STOMP over WebSocket in time"),
     };
-    let shared = Arc::new(Shared::new(context.stomp.options.outbox_bytes_max));
+    let shared = Arc::new(Shared::new(surroundings.options.outbox_bytes_max));
     let broker = context.broker.clone();
-    let mut session = stomp::Session::new(broker, context.stomp.clone(), shared.clone(), peer, local, clock::now());
+    let mut session = stomp::Session::new(broker, surroundings.clone(), shared.clone(), peer, local, clock::now());
     session.set_protocol_name("Web STOMP");
     let link = Arc::new(Waker::default());
     let weak: Arc<dyn Link> = link.clone();
     shared.set_link(Arc::downgrade(&weak));
     drop(weak);
-    let trailing_lf = context.stomp.options.trailing_lf;
+    let trailing_lf = surroundings.options.trailing_lf;
     let frame = context.server.web_stomp_frame;
     let talk = Talk {
         outbox: shared,

@@ -38,7 +38,7 @@ const HEAD_BYTES_MAX: usize = 1024;
 
 impl Repeated {
     /// Keeps a head that has become `message`, if it is worth it.
-    pub(super) fn set(&mut self, head: &Head<'_>, message: &Message, layout: Layout) {
+    pub(super) fn set(&mut self, head: &Head<'_>, message: &Message) {
         self.clear();
         self.length = match head.body_end() {
             Ok(BodyEnd::Length(length)) if length <= COPIED_BODY_MAX as u64 => Some(length as usize),
@@ -52,8 +52,13 @@ impl Repeated {
         self.bytes.clear();
         self.bytes.extend_from_slice(message.route_bytes());
         self.bytes.extend_from_slice(message.properties());
-        (self.layout, self.traits) = (layout, message.traits);
-        debug_assert_eq!(layout.properties.0 + layout.properties.1, self.bytes.len());
+        let at = message.route_bytes().len();
+        let headers = match message.headers_range() {
+            (_, 0) => (0, 0),
+            (from, len) => (at + from, len),
+        };
+        self.layout = Layout { route_at: 0, properties: (at, message.properties().len()), headers };
+        self.traits = message.traits;
     }
 
     /// Forgets it.

@@ -3,6 +3,7 @@
 
 pub mod amqp;
 pub mod outbox;
+pub mod schedules;
 pub mod session;
 mod settles;
 pub mod shared;

@@ -217,6 +217,8 @@ pub enum Record {
         auto_delete: bool,
         /// Its arguments.
         arguments: Table,
+        /// Where it sends what nobody has said anything about.
+        dead_queue: Option<Arc<str>>,
     },
     /// A queue was deleted, with all its messages.
     QueueDeleted {

@@ -240,13 +240,16 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put(queue.0, out);
             put(*first, out);
         }
-        Record::QueueDeclared { queue, vhost, name, auto_delete, arguments } => {
+        Record::QueueDeclared { queue, vhost, name, auto_delete, arguments, dead_queue } => {
             begin(QUEUE_DECLARED);
             put(queue.0, out);
             put_bytes(vhost.as_bytes(), out);
             put_bytes(name.as_bytes(), out);
-            out.push(u8::from(*auto_delete));
+            out.push(u8::from(*auto_delete) | u8::from(dead_queue.is_some()) << 1);
             put_table(arguments, out);
+            if let Some(dead_queue) = dead_queue {
+                put_bytes(dead_queue.as_bytes(), out);
+            }
         }
         Record::QueueDeleted { queue } => {
             begin(QUEUE_DELETED);
@@ -815,13 +818,16 @@ impl<'a> Reader<'a> {
             RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.hold_keys()? },
             KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },
             STREAM_TRIMMED => Record::StreamTrimmed { queue: QueueId(self.number()?), first: self.number()? },
-            QUEUE_DECLARED => Record::QueueDeclared {
-                queue: QueueId(self.number()?),
-                vhost: self.text()?,
-                name: self.text()?,
-                auto_delete: self.flag()?,
-                arguments: self.table()?,
-            },
+            QUEUE_DECLARED => {
+                let (queue, vhost, name) = (QueueId(self.number()?), self.text()?, self.text()?);
+                let flags = self.byte()?;
+                if flags > 3 {
+                    return Err(Invalid("a flag that is neither set nor not"));
+                }
+                let arguments = self.table()?;
+                let dead_queue = if flags & 2 == 0 { None } else { Some(self.text()?) };
+                Record::QueueDeclared { queue, vhost, name, auto_delete: flags & 1 == 1, arguments, dead_queue }
+            }
             QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
             EXCHANGE_DECLARED => Record::ExchangeDeclared {
                 vhost: self.text()?,

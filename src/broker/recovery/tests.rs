@@ -374,7 +374,8 @@ impl Story {
             Op::DeclareQueue { name, kind } => {
                 let (arguments, durable, auto_delete) = queue_kind(*kind);
                 let name = queue_name(*name);
-                let wanted = DeclareQueue { name: &name, durable, exclusive: false, auto_delete, arguments };
+                let wanted =
+                    DeclareQueue { name: &name, durable, exclusive: false, auto_delete, arguments, dead_queue: None };
                 drop(vhost.declare_queue(&wanted, Some(ConnectionId(1)), &mut turn));
             }
             Op::DeleteQueue(name) => {

@@ -154,9 +154,16 @@ fn record() -> impl Strategy<Value = Record> {
             Record::Released { vhost, exchange, holds }
         }),
         (queue(), number()).prop_map(|(queue, first)| Record::StreamTrimmed { queue, first }),
-        (queue(), name(), name(), any::<bool>(), table()).prop_map(|(queue, vhost, name, auto_delete, arguments)| {
-            Record::QueueDeclared { queue, vhost, name, auto_delete, arguments }
-        }),
+        (queue(), name(), name(), any::<bool>(), table(), prop::option::of(name())).prop_map(
+            |(queue, vhost, name, auto_delete, arguments, dead_queue)| Record::QueueDeclared {
+                queue,
+                vhost,
+                name,
+                auto_delete,
+                arguments,
+                dead_queue
+            }
+        ),
         queue().prop_map(|queue| Record::QueueDeleted { queue }),
         (name(), name(), text(), any::<bool>(), any::<bool>(), table()).prop_map(
             |(vhost, name, kind, auto_delete, internal, arguments)| Record::ExchangeDeclared {

@@ -116,6 +116,7 @@ impl Bench {
             declared_prefetch: prefetch,
             shared_credit: None,
             selector: selector.map(parse),
+            is_sole: false,
             arguments: Table::new(),
             outlet: Arc::new(Nobody),
             key: 0,

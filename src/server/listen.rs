@@ -223,7 +223,9 @@ mod tests {
         assert_eq!(json["stomp/activemq"], first);
         let any = "127.0.0.1:0".parse().unwrap();
         let listed = vec![(any, None), (any, Some(Dialect::Activemq)), (any, Some(Dialect::Rabbitmq))];
-        let options = Options { amqp_listeners: Some(vec![]), stomp_listeners: Some(listed), ..Options::default() };
+        let stomp_listeners = Some(listed);
+        let (amqp_listeners, web_stomp_listeners) = (Some(vec![]), Some(vec![]));
+        let options = Options { amqp_listeners, stomp_listeners, web_stomp_listeners, ..Options::default() };
         let dialects: Vec<_> = open_all(&options).unwrap().iter().map(|bound| bound.protocol.name()).collect();
         assert_eq!(dialects, ["stomp", "stomp/activemq", "stomp"]);
         let all = Options { stomp_dialect: Dialect::Activemq, amqp_port: 0, ..Options::default() };

@@ -41,6 +41,7 @@ class Broker:
         self.ctl = list(ctl)
         self.ctl_env = {}
         self.stomp_port = 61613
+        self.web_stomp_port = None
         self.pid = None
 
     def url(self):
@@ -60,6 +61,7 @@ class Broker:
             "AMQP_BROKER": self.kind,
             "STOMP_HOST": self.host,
             "STOMP_PORT": str(self.stomp_port),
+            "WEB_STOMP_PORT": str(self.web_stomp_port or ""),
             "AMQP_CTL": json.dumps(self.ctl),
             "AMQP_CTL_ENV": json.dumps(self.ctl_env),
         }
@@ -122,7 +124,7 @@ class Tern(Broker):
     def _read_ports(self, path):
         try:
             ports = json.loads(path.read_text())
-            self.port, self.stomp_port = ports["amqp"], ports["stomp"]
+            self.port, self.stomp_port, self.web_stomp_port = ports["amqp"], ports["stomp"], ports["web_stomp"]
         except (OSError, ValueError, KeyError):
             return False
         return True

@@ -256,6 +256,7 @@ impl FakeConnection {
             declared_prefetch: 1,
             shared_credit: None,
             selector: None,
+            is_sole: false,
             arguments: Table::new(),
             outlet: Arc::new(Sink),
             key: 1,

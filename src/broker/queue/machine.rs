@@ -8,8 +8,6 @@
 //!   not be settled) or the effects;
 //! - `next_seq` is larger than every seq in the queue.
 
-use std::sync::Arc;
-
 use super::{
     arguments::DedupArguments,
     behaviour::Overflow,
@@ -25,10 +23,9 @@ use super::{
     usage::Usage,
 };
 use crate::broker::{
-    consumer::{Assigned, ConsumerId, ConsumerOptions, Held, Settle},
+    consumer::{Assigned, Held, Settle},
     message::Message,
     record::Position,
-    selection::Fields,
     time::Time,
 };
 
@@ -57,6 +54,8 @@ pub struct Limits {
     pub stream: StreamOptions,
     /// Header that names a message for deduplication, and what is remembered.
     pub deduplication: Option<DedupArguments>,
+    /// How long a consumer owns a group of messages.
+    pub group_mode: GroupMode,
 }
 
 impl Default for Limits {
@@ -73,6 +72,7 @@ impl Default for Limits {
             consumer_timeout_ms: None,
             stream: StreamOptions::default(),
             deduplication: None,
+            group_mode: GroupMode::default(),
         }
     }
 }
@@ -233,8 +233,6 @@ pub struct Machine {
     selection: Option<Box<Selection>>,
     /// How far a selection looks.
     pub(super) reach: Reach,
-    /// How long a consumer owns a group.
-    pub group_mode: GroupMode,
     /// Consumers with assigned deliveries.
     assigned: Vec<u32>,
     /// `dispatch` stopped at its bound.
@@ -285,7 +283,6 @@ impl Machine {
             dedup: None,
             selection: None,
             reach: LOOK_AHEAD,
-            group_mode: GroupMode::default(),
             assigned: Vec::new(),
             has_more: false,
             compaction: Compaction::default(),
@@ -301,6 +298,9 @@ impl Machine {
         }
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);
+        }
+        if let Some(selection) = &mut self.selection {
+            selection.set_mode(limits.group_mode);
         }
         self.limits = limits;
     }
@@ -636,148 +636,6 @@ impl Machine {
         self.has_more = !self.ready.is_empty();
     }
 
-    fn dispatch_selected(&mut self, now: Time, effects: &mut Effects) {
-        let Some(mut selection) = self.selection.take() else { return };
-        selection.start(&self.ready);
-        let (mut count, mut bytes) = (0, 0);
-        while count < DISPATCH_MAX && self.ready.front().entry().is_some_and(|front| front.deadline < now) {
-            self.expire_one(now, effects);
-            count += 1;
-        }
-        self.has_more = loop {
-            if count >= DISPATCH_MAX || bytes > DISPATCH_BYTES_MAX {
-                break !self.ready.is_empty();
-            }
-            let chosen = self.consumers.choose_for(|slot| selection.find(slot, &self.ready, now));
-            let Some((slot, found)) = chosen else { break false };
-            count += 1;
-            let Some(entry) = self.ready.take(found.key.level(), found.key.seq) else { continue };
-            bytes += entry.message.body_bytes();
-            let is_settled = self.consumers.get(slot).is_some_and(|consumer| consumer.options.no_ack);
-            let opens = selection.taken(slot, found, is_settled);
-            self.assign(entry, slot, effects);
-            if opens && let Some(consumer) = self.consumers.get_mut(slot) {
-                match consumer.assigned.last_mut() {
-                    Some(Assigned::Owned { opens_group, .. }) => *opens_group = true,
-                    Some(last @ Assigned::Unsettled(_)) => {
-                        let Assigned::Unsettled(held) = *last else { continue };
-                        *last = Assigned::Opening(held);
-                    }
-                    _ => {}
-                }
-            }
-        };
-        for key in selection.take_expired() {
-            if let Some(entry) = self.ready.take(key.level(), key.seq) {
-                self.counters.expired += 1;
-                self.die(entry, Reason::Expired, effects);
-            }
-        }
-        self.selection = Some(selection);
-    }
-
-    /// Has the queue look who may take what, from now on, if it has to. Before anything is dispatched.
-    #[inline]
-    pub(super) fn select_if_needed(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
-        if self.ready.has_groups() && self.selection.is_none() && self.stream.is_none() {
-            self.begin_selection(fields());
-        }
-    }
-
-    /// A message that has a group is about to enter.
-    pub(super) fn select_groups(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
-        if self.selection.is_none() && self.stream.is_none() {
-            self.begin_selection(fields());
-        }
-    }
-
-    fn begin_selection(&mut self, fields: Arc<dyn Fields>) {
-        let priority_max = self.ready.priority_max();
-        let mut selection = Selection::new(fields, self.group_mode, self.reach, priority_max);
-        for &slot in self.consumers.slots() {
-            selection.join(slot, None, priority_max);
-        }
-        self.selection = Some(Box::new(selection));
-    }
-
-    /// The lock was just taken: so many messages may be looked at.
-    pub(super) fn begin_look(&mut self) {
-        if let Some(selection) = &mut self.selection {
-            selection.begin();
-        }
-    }
-
-    /// More is to be looked at once the lock was let go.
-    pub(super) fn is_looking(&self) -> bool {
-        self.selection.as_ref().is_some_and(|selection| selection.is_cut())
-    }
-
-    /// Whether not everybody takes everything, and if so of what priority somebody wants more read.
-    pub(super) fn selected_level(&self) -> Option<Option<u8>> {
-        self.selection.as_ref().map(|selection| selection.wanted())
-    }
-
-    /// Who owns a group, if anybody does; `Some(None)` if that one has gone.
-    #[cfg(test)]
-    pub(super) fn group_owner(&self, name: &[u8]) -> Option<Option<ConsumerId>> {
-        let slot = self.selection.as_ref()?.group_owner(name)?;
-        Some(self.consumers.get(slot).map(|consumer| consumer.id))
-    }
-
-    /// What may stay in memory where `window` may otherwise.
-    pub(super) fn stretched(&self, window: &Reach) -> Reach {
-        match self.selection {
-            None => *window,
-            Some(_) => {
-                Reach { messages: window.messages.max(self.reach.messages), bytes: window.bytes.max(self.reach.bytes) }
-            }
-        }
-    }
-
-    /// Messages have left memory.
-    pub(super) fn note_evicted(&mut self, entries: &[Entry]) {
-        if let Some(selection) = &mut self.selection {
-            selection.evicted(entries, self.ready.priority_max());
-        }
-    }
-
-    /// Adds a consumer.
-    pub fn open_consumer(
-        &mut self,
-        id: ConsumerId,
-        options: ConsumerOptions,
-        cursor: Option<Box<consumers::Cursor>>,
-        fields: impl FnOnce() -> Arc<dyn Fields>,
-    ) {
-        if options.selector.is_some() && self.selection.is_none() {
-            self.begin_selection(fields());
-        }
-        let selector = options.selector.clone();
-        let slot = self.consumers.add(id, options, cursor);
-        if let Some(selection) = &mut self.selection {
-            selection.join(slot, selector.as_ref(), self.ready.priority_max());
-        }
-    }
-
-    /// Takes a consumer out of service. What it holds stays unsettled.
-    pub fn close_consumer(&mut self, slot: u32) {
-        self.consumers.close(slot);
-        if let Some(selection) = &mut self.selection {
-            selection.leave(slot);
-            if selection.is_idle() && !self.ready.has_groups() {
-                self.selection = None;
-            }
-        }
-    }
-
-    /// Puts a message back to its place.
-    fn put_back(&mut self, entry: Entry) {
-        if let Some(selection) = &mut self.selection {
-            selection.returned(&entry, self.ready.priority_max());
-        }
-        self.ready.push(entry);
-    }
-
     fn expire_one(&mut self, now: Time, effects: &mut Effects) {
         if let Some(entry) = self.ready.pop_expired(now) {
             self.counters.expired += 1;
@@ -1089,6 +947,8 @@ fn is_duplicate(dedup: &mut Option<Box<Window>>, message: &Message, now: Time, e
         }
     }
 }
+
+mod selecting;
 
 #[cfg(test)]
 mod tests;

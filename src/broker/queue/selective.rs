@@ -149,6 +149,11 @@ impl Selection {
         self.groups.is_empty() && self.lanes.iter().skip(1).all(Option::is_none)
     }
 
+    /// How long a consumer owns a group from now on.
+    pub(super) fn set_mode(&mut self, mode: GroupMode) {
+        self.groups.mode = mode;
+    }
+
     /// The lock was just taken.
     pub(super) fn begin(&mut self) {
         (self.budget, self.is_cut) = (LOOKED_AT_MAX, false);
@@ -283,13 +288,14 @@ impl Selection {
 
     /// Messages have left memory. Those that were noted are looked at when they are read again.
     pub(super) fn evicted(&mut self, entries: &[Entry], priority_max: u8) {
-        for entry in entries {
-            let level = entry.message.traits.priority.min(priority_max);
-            let key = Key::new(level, entry.seq);
-            for lane in self.lanes.iter_mut().flatten() {
-                let cursor = &mut lane.cursors[usize::from(level)];
-                if entry.seq < *cursor && (entry.message.traits.has_group || lane.again.contains_key(&key)) {
-                    *cursor = entry.seq;
+        let level_of = |entry: &Entry| entry.message.traits.priority.min(priority_max);
+        for lane in self.lanes.iter_mut().flatten() {
+            for entry in entries {
+                let is_noted =
+                    || !lane.again.is_empty() && lane.again.contains_key(&Key::new(level_of(entry), entry.seq));
+                if entry.message.traits.has_group || is_noted() {
+                    let cursor = &mut lane.cursors[usize::from(level_of(entry))];
+                    *cursor = (*cursor).min(entry.seq);
                 }
             }
         }

@@ -9,6 +9,7 @@ use super::{
     handle::{DeadLetterTarget, QueueDeclaration},
     machine::Limits,
     retries::RetryDelay,
+    selective::GroupMode,
     stream::StreamOptions,
 };
 use crate::broker::policy::QueuePolicy;
@@ -37,6 +38,7 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
         consumer_timeout_ms: smaller(arguments.consumer_timeout_ms, policy.consumer_timeout_ms),
         stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
+        group_mode: GroupMode::default(),
     }
 }
 

@@ -431,6 +431,7 @@ impl Story {
                         declared_prefetch: u32::from(*prefetch),
                         shared_credit: None,
                         selector: None,
+                        is_sole: false,
                         arguments: Table::new(),
                         outlet: self.client.clone(),
                         key,

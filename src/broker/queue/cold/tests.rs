@@ -494,6 +494,7 @@ impl Story {
                         declared_prefetch: prefetch.into(),
                         shared_credit: None,
                         selector: None,
+                        is_sole: false,
                         arguments: Table::new(),
                         outlet: side.client.clone(),
                         key: side.consumers.len() as u64,

@@ -269,6 +269,7 @@ impl Pair {
                         declared_prefetch: prefetch.into(),
                         shared_credit: None,
                         selector: None,
+                        is_sole: false,
                         arguments: Table::new(),
                         outlet: Arc::new(Nobody),
                         key: 0,

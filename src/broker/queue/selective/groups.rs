@@ -30,7 +30,7 @@ pub enum GroupMode {
 
 /// See the module's text.
 pub(super) struct Groups {
-    mode: GroupMode,
+    pub(super) mode: GroupMode,
     known: HashMap<Name, Group, foldhash::fast::RandomState>,
     /// By the slots of owners.
     offered: HashMap<u32, BTreeMap<Key, Name>, foldhash::fast::RandomState>,

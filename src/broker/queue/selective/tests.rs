@@ -82,8 +82,7 @@ struct Bench {
 
 impl Bench {
     fn new(limits: Limits, priority_max: u8, mode: GroupMode) -> Self {
-        let mut machine = Machine::new(priority_max, limits, Time(1));
-        machine.group_mode = mode;
+        let machine = Machine::new(priority_max, Limits { group_mode: mode, ..limits }, Time(1));
         Self { machine, effects: Effects::default(), now: Time(1), held: Vec::new() }
     }
 
@@ -117,6 +116,7 @@ impl Bench {
             declared_prefetch: prefetch,
             shared_credit: None,
             selector: selector.map(parse),
+            is_sole: false,
             arguments: Table::new(),
             outlet: Arc::new(Nobody),
             key: 0,

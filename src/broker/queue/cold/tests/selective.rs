@@ -133,6 +133,7 @@ impl Tale {
                     declared_prefetch: prefetch.into(),
                     shared_credit: None,
                     selector: selector.map(parse),
+                    is_sole: false,
                     arguments: Table::new(),
                     outlet: self.side.client.clone(),
                     key: self.keys,

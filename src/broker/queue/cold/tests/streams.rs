@@ -209,6 +209,7 @@ impl Story {
                     declared_prefetch: prefetch.into(),
                     shared_credit: None,
                     selector: None,
+                    is_sole: false,
                     arguments,
                     outlet: reader.clone(),
                     key: 0,

@@ -222,6 +222,19 @@ impl Deliveries {
     }
 }
 
+/// Writes a message to a client that only looks at it.
+pub(super) fn show(shared: &Shared, subscribed: &Subscribed, delivery: &Delivery<'_>) {
+    let extra = Extra { delivery_count: None, stream_offset: None };
+    let rewritten = rewritten_properties(delivery.message, &extra);
+    let properties = rewritten.as_deref().unwrap_or(delivery.message.properties());
+    let mut guard = shared.output();
+    let output = &mut *guard;
+    let before = output.chunk.len() as u64;
+    activemq_message::put(&output.wire.style, subscribed, delivery, properties, 0, &mut output.chunk);
+    codec::put_end(output.wire.trailing_lf, output.chunk.bytes_mut());
+    output.encoded_bytes += output.chunk.len() as u64 - before;
+}
+
 impl Wire for Deliveries {
     fn channels(&self) -> Vec<ChannelStatus> {
         let status = ChannelStatus { number: CHANNEL, unsettled: self.ledger.len() as u64, ..self.status.clone() };

@@ -16,6 +16,7 @@ use crate::{
         exchange::{Exchange, Kind},
         message::{Layout, Message, Traits},
         route::Route,
+        schedule::Schedule,
         trace::Party,
         turn::Turn,
     },
@@ -66,6 +67,20 @@ impl Session {
         let route = Arc::new(self.vhost()?.route(&exchange, message, &[], Some(&property), turn));
         self.routes.put(message.route_bytes(), &route);
         Ok(route)
+    }
+
+    /// Has a message published when its time has come.
+    pub(super) fn schedule(
+        &mut self,
+        message: &Message,
+        schedule: &Schedule,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        self.find_exchange(message)?;
+        match self.vhost()?.schedule(message, schedule, turn) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refusal { message: error.to_string().into(), ..Refusal::new("", "") }),
+        }
     }
 
     fn find_exchange(&mut self, message: &Message) -> Result<Arc<Exchange>, Refusal> {

@@ -712,6 +712,7 @@ impl Session {
             }
         }
         self.proceed();
+        dialect::proceed(self, &mut turn);
         self.note_output(now);
         turn.end();
         self.note_reading(now);
@@ -739,7 +740,7 @@ impl Session {
 
     /// When [`Self::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Time {
-        let mut at = self.stage_deadline.min(self.next_timeout_check);
+        let mut at = self.stage_deadline.min(self.next_timeout_check).min(self.activemq.browse_at);
         if let Some((late, _)) = &self.late {
             at = at.min(*late);
         }
@@ -789,6 +790,12 @@ impl Session {
                 self.say(b"\n");
                 self.note_output(now);
             }
+        }
+        if self.activemq.browse_at <= now {
+            let broker = self.broker.clone();
+            let mut turn = Turn::new(&broker, now);
+            dialect::proceed(self, &mut turn);
+            turn.end();
         }
         if self.next_timeout_check <= now {
             let broker = self.broker.clone();

@@ -10,6 +10,7 @@ use crate::broker::{
     consumer::Settle,
     message::Message,
     publish::{self, Batch},
+    schedule::Schedule,
     turn::Turn,
 };
 
@@ -31,6 +32,7 @@ struct Transaction {
 
 enum Action {
     Send(Message, Option<Vec<u8>>),
+    Schedule(Box<(Message, Schedule)>),
     Settle(Verdict),
 }
 
@@ -76,6 +78,7 @@ impl Session {
         for action in transaction.actions {
             let result = match action {
                 Action::Send(message, receipt) => self.publish(message, receipt, turn),
+                Action::Schedule(scheduled) => self.schedule(&scheduled.0, &scheduled.1, turn),
                 Action::Settle(verdict) => self.settle(verdict),
             };
             if let Err(refusal) = result {
@@ -113,6 +116,17 @@ impl Session {
     ) -> Result<bool, Refusal> {
         let bytes = message.held_bytes() + receipt.as_ref().map_or(0, |receipt| receipt.len() as u64);
         self.extend(name, Action::Send(message, receipt), bytes)
+    }
+
+    /// Keeps a message for COMMIT that is to be published later; false if there is no transaction of that name.
+    pub(super) fn schedule_at_commit(
+        &mut self,
+        name: &[u8],
+        message: Message,
+        schedule: Schedule,
+    ) -> Result<bool, Refusal> {
+        let bytes = message.held_bytes();
+        self.extend(name, Action::Schedule(Box::new((message, schedule))), bytes)
     }
 
     /// Keeps an acknowledgement for COMMIT; false if there is no transaction of that name.

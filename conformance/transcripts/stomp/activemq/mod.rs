@@ -4,6 +4,7 @@ mod conversations;
 mod crossing;
 mod destinations;
 mod durable;
+mod later;
 mod login;
 mod messages;
 mod selective;

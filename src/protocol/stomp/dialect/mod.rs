@@ -103,6 +103,14 @@ pub(super) fn cancelled(session: &mut Session, source: u32, turn: &mut Turn<'_>)
     }
 }
 
+/// Something has come that the session may have waited for.
+pub(super) fn proceed(session: &mut Session, turn: &mut Turn<'_>) {
+    match session.dialect() {
+        Dialect::Rabbitmq => {}
+        Dialect::Activemq => activemq::proceed(session, turn),
+    }
+}
+
 /// The connection is over.
 pub(super) fn closed(session: &mut Session) {
     match session.dialect() {

@@ -8,6 +8,7 @@
 //! Few errors close the connection: a login that is refused, an unknown command, and what cannot be read.
 
 mod acknowledge;
+mod browse;
 mod connect;
 mod destination;
 pub(in crate::protocol::stomp) mod message;
@@ -27,10 +28,9 @@ use super::super::{
     reply::Refusal,
     session::{Body, Flow, Session, Stage},
 };
-use crate::broker::turn::Turn;
+use crate::broker::{time::Time, turn::Turn};
 
 /// What a session of this dialect remembers.
-#[derive(Default)]
 pub(in crate::protocol::stomp) struct State {
     /// The name that the client goes by, if it has one, as [`Clients`] has it.
     client: Option<connect::ClientKey>,
@@ -42,8 +42,27 @@ pub(in crate::protocol::stomp) struct State {
     /// The newest subscription of an id.
     by_id: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
     subscribed_count: u64,
+    /// Clients that look through queues, and when they are to look on by themselves.
+    browsers: Vec<browse::Browser>,
+    pub(in crate::protocol::stomp) browse_at: Time,
     /// Temporary queues and topics by what the client calls them: their real names.
     temporary: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            client: None,
+            sent_count: 0,
+            destined: send::Destined::default(),
+            subscriptions: BTreeMap::new(),
+            by_id: HashMap::default(),
+            subscribed_count: 0,
+            browsers: Vec::new(),
+            browse_at: Time::NEVER,
+            temporary: HashMap::default(),
+        }
+    }
 }
 
 /// A session that speaks this dialect.
@@ -197,6 +216,13 @@ pub(in crate::protocol::stomp) fn declared(
     turn: &mut Turn<'_>,
 ) {
     Speaker(session).queue_declared(queue, watch, turn);
+}
+
+/// Something has come, or the client has read on.
+pub(super) fn proceed(session: &mut Session, turn: &mut Turn<'_>) {
+    if !session.activemq.browsers.is_empty() {
+        Speaker(session).browse(turn);
+    }
 }
 
 /// The connection is over: its name is free at once.

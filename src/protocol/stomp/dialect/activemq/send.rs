@@ -15,6 +15,7 @@ use super::{
 use crate::{
     broker::{
         message::{Traits, Ttl},
+        schedule::{Repeats, Schedule, cron::Cron},
         turn::Turn,
         value::Headers,
     },
@@ -46,6 +47,8 @@ struct Said {
     expires_ms: u64,
     /// All else, encoded as headers.
     headers: Vec<u8>,
+    /// It is to be published later.
+    schedule: Option<Schedule>,
 }
 
 /// Queues that one SEND to a pattern goes to.
@@ -92,8 +95,13 @@ impl Speaker<'_> {
             ttl: ttl.map_or(Ttl::NONE, Ttl::of_ms),
             has_group: jms::has_group(Headers::new(&said.headers)),
         };
+        let mut headers = said.headers;
+        if said.schedule.is_some() {
+            put_text(b"scheduledJobId", message_id.as_bytes(), &mut headers);
+        }
         let destined = std::mem::take(&mut self.activemq.destined);
-        let sent = self.send_to(&destined, (&fields, traits), said.headers, body, (head, transaction), turn);
+        let rest = (head, transaction, said.schedule);
+        let sent = self.send_to(&destined, (&fields, traits), headers, body, rest, turn);
         self.activemq.destined = destined;
         sent
     }
@@ -105,7 +113,7 @@ impl Speaker<'_> {
         (fields, traits): (&Fields<'_>, Traits),
         mut headers: Vec<u8>,
         body: Body<'_>,
-        (head, transaction): (&Head<'_>, Option<std::borrow::Cow<'_, [u8]>>),
+        (head, transaction, schedule): (&Head<'_>, Option<std::borrow::Cow<'_, [u8]>>, Option<Schedule>),
         turn: &mut Turn<'_>,
     ) -> Result<Flow, Refusal> {
         if let Some(composite) = &destined.composite {
@@ -121,19 +129,31 @@ impl Speaker<'_> {
                 Body::Parts(parts) => Body::Parts(parts.to_vec()),
             };
             let message = build(route, fields, &headers, traits, body);
-            match &transaction {
-                Some(name) => {
+            match (&transaction, &schedule) {
+                (None, Some(schedule)) => {
+                    // It is in the log behind what was sent before it.
+                    self.settle_up(turn);
+                    self.schedule(&message, schedule, turn)?;
+                }
+                (Some(name), Some(schedule)) => {
+                    if !self.schedule_at_commit(name, message, schedule.clone())? {
+                        return Err(unknown_transaction(name));
+                    }
+                }
+                (Some(name), None) => {
                     if !self.send_at_commit(name, message, None)? {
                         return Err(unknown_transaction(name));
                     }
                 }
-                None => self.publish(message, receipt.clone().filter(|_| index == last), turn)?,
+                (None, None) => self.publish(message, receipt.clone().filter(|_| index == last), turn)?,
             }
         }
-        // Nothing has happened that an answer could promise; clients wait for one before they commit.
         if transaction.is_some() || destined.routes.is_empty() {
+            // Nothing has happened that an answer could promise; clients wait for one before they commit.
             self.settle_up(turn);
             turn.take_gate();
+            self.receipt(head, turn);
+        } else if schedule.is_some() {
             self.receipt(head, turn);
         }
         Ok(Flow::Done)
@@ -221,7 +241,9 @@ impl Speaker<'_> {
             timestamp_ms: turn.now.0,
             expires_ms: 0,
             headers: Vec::new(),
+            schedule: None,
         };
+        let mut plan = Plan::default();
         let mut is_bytes = false;
         for (name, value) in head.iter() {
             match &*name {
@@ -247,6 +269,11 @@ impl Speaker<'_> {
                 b"timestamp" => said.timestamp_ms = u64::try_from(number(&value)?).unwrap_or(0),
                 b"expires" => said.expires_ms = u64::try_from(number(&value)?).unwrap_or(0),
                 b"content-length" => is_bytes = true,
+                b"AMQ_SCHEDULED_DELAY" => plan.delay_ms = Some(plain_number(&value)?),
+                b"AMQ_SCHEDULED_PERIOD" => plan.period_ms = Some(plain_number(&value)?),
+                b"AMQ_SCHEDULED_REPEAT" => plan.repeat = plain_number(&value)?,
+                b"AMQ_SCHEDULED_CRON" => plan.cron = Some(cron(&value)?),
+                b"scheduledJobId" => {}
                 _ if name.starts_with(b"x-death") || *name == *TIMESTAMP_IN_MS => {}
                 _ => {
                     if &*name == b"amq-msg-type" {
@@ -266,6 +293,7 @@ impl Speaker<'_> {
                 }
             }
         }
+        said.schedule = plan.schedule();
         put_number(TIMESTAMP_IN_MS, said.timestamp_ms, &mut said.headers);
         if said.expires_ms > 0 {
             put_number(EXPIRES, said.expires_ms, &mut said.headers);
@@ -297,6 +325,39 @@ impl Speaker<'_> {
         }
         Ok(name)
     }
+}
+
+/// What a frame says of when its message is to be published.
+#[derive(Default)]
+struct Plan {
+    delay_ms: Option<i64>,
+    period_ms: Option<i64>,
+    repeat: i64,
+    cron: Option<Cron>,
+}
+
+impl Plan {
+    fn schedule(self) -> Option<Schedule> {
+        if self.delay_ms.is_none() && self.period_ms.is_none() && self.cron.is_none() {
+            return None;
+        }
+        let ms = |ms: Option<i64>| ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+        let repeats = match self.repeat {
+            ..0 => Repeats::Forever,
+            times => Repeats::Times(u32::try_from(times).unwrap_or(u32::MAX)),
+        };
+        let (delay_ms, period_ms) = (ms(self.delay_ms), ms(self.period_ms));
+        Some(Schedule { delay_ms, period_ms, repeats, cron: self.cron })
+    }
+}
+
+fn cron(text: &[u8]) -> Result<Cron, Refusal> {
+    Cron::parse(&String::from_utf8_lossy(text)).map_err(|error| refusal(error.to_string()))
+}
+
+/// A number; one that is none is refused and no more.
+fn plain_number(text: &[u8]) -> Result<i64, Refusal> {
+    number(text).map_err(|refusal| Refusal { is_fatal: false, ..refusal })
 }
 
 /// A number; ActiveMQ closes the connection over one that is none.

@@ -17,6 +17,7 @@ use super::{
         subscription::{AckMode, Subscription, Wanted},
     },
     DEAD_QUEUE, Speaker,
+    browse::Browser,
     destination::{self, Destination, binding_key, is_pattern, matches, virtual_topic},
     queues, refusal,
 };
@@ -36,6 +37,7 @@ use crate::{
 
 /// A subscription of this connection.
 pub(super) struct Subscribed {
+    number: u64,
     /// What the client calls it.
     pub(super) id: Option<Box<[u8]>>,
     parts: Vec<Destination>,
@@ -94,6 +96,13 @@ impl Speaker<'_> {
             return Err(Refusal::new(text, ""));
         }
         let selector = self.selector(head)?;
+        let is_browser = is_true(head, "browser");
+        if is_browser && self.version == Version::V1_0 {
+            return Err(Refusal::new("Queue Browser feature only valid for Stomp v1.1+ clients!", ""));
+        }
+        if is_browser && !parts.iter().all(|part| matches!(part, Destination::Queue(name) if !is_pattern(name))) {
+            return Err(Refusal::new("Only queues can be browsed", ""));
+        }
         let wish = Wish {
             mode: match head.get("ack").as_deref() {
                 Some(b"client") => AckMode { is_auto: false, is_cumulative: true },
@@ -171,6 +180,7 @@ impl Speaker<'_> {
         let number = self.activemq.subscribed_count;
         let watcher = if watched { Some(self.watch(&parts, number)?) } else { None };
         let mut subscribed = Subscribed {
+            number,
             id: id.as_deref().map(Into::into),
             parts,
             consumers: Vec::new(),
@@ -182,6 +192,15 @@ impl Speaker<'_> {
         let prefetch = if name.is_some() { DURABLE_PREFETCH } else { QUEUE_PREFETCH };
         let mut answers = Some(head);
         for (queue, told) in queues {
+            if is_browser {
+                if let Some(head) = answers.take() {
+                    self.receipt(head, turn);
+                }
+                let shown = self.shown((number, &subscribed), told);
+                let selector = subscribed.wish.selector.clone();
+                self.activemq.browsers.push(Browser::new(number, queue, selector, shown));
+                continue;
+            }
             let prefetch = if told.is_none() && name.is_none() { TOPIC_PREFETCH } else { prefetch };
             let started = self.consume((number, &mut subscribed), queue, told, (prefetch, answers.take()), turn);
             if let Err(refusal) = started {
@@ -197,6 +216,9 @@ impl Speaker<'_> {
         }
         let patterns = patterns(&subscribed.parts);
         self.activemq.subscriptions.insert(number, subscribed);
+        if is_browser {
+            self.browse(turn);
+        }
         for pattern in patterns {
             for name in self.matching(&pattern)? {
                 let queue = self.vhost()?.queue(&String::from_utf8_lossy(&name));
@@ -218,11 +240,8 @@ impl Speaker<'_> {
         (prefetch, answers): (u32, Option<&Head<'_>>),
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
-        let escapes = self.dialect().escapes(self.version);
-        let mut head = b"MESSAGE\n".to_vec();
-        if let Some(id) = &subscribed.id {
-            codec::put_header_escaped(b"subscription", id, escapes, &mut head);
-        }
+        let shown = self.shown((number, subscribed), told);
+        let is_for_queue = shown.destination.is_some();
         subscribed.consumers_count += 1;
         let mode = subscribed.wish.mode;
         let tag = format!("{number}.{}", subscribed.consumers_count).into_bytes();
@@ -241,17 +260,9 @@ impl Speaker<'_> {
             priority,
             arguments,
             // A queue of a subscription's own has taken in nothing else.
-            selector: subscribed.wish.selector.clone().filter(|_| told.is_some()),
-            is_sole: subscribed.wish.is_sole && told.is_some(),
-            subscribed: output::Subscribed {
-                head,
-                message_id: Vec::new(),
-                has_ack: !mode.is_auto && self.version == Version::V1_2,
-                is_known_by_id: !mode.is_auto && self.version != Version::V1_2,
-                is_cumulative: mode.is_cumulative,
-                group: number,
-                destination: told,
-            },
+            selector: subscribed.wish.selector.clone().filter(|_| is_for_queue),
+            is_sole: subscribed.wish.is_sole && is_for_queue,
+            subscribed: shown,
         };
         self.start_consumer(wanted, answers, turn)?;
         subscribed.consumers.push(tag.into());
@@ -282,6 +293,26 @@ impl Speaker<'_> {
             (Some(selector), Some(foreign)) => format!("({}) AND {foreign}", selector.text()),
         };
         Some(format!("convert_string_expressions:{wanted}"))
+    }
+
+    /// How messages of a subscription are written. `told` is what they have as their destination; without it that
+    /// is their topic.
+    fn shown(&self, (number, subscribed): (u64, &Subscribed), told: Option<Vec<u8>>) -> output::Subscribed {
+        let escapes = self.dialect().escapes(self.version);
+        let mut head = b"MESSAGE\n".to_vec();
+        if let Some(id) = &subscribed.id {
+            codec::put_header_escaped(b"subscription", id, escapes, &mut head);
+        }
+        let mode = subscribed.wish.mode;
+        output::Subscribed {
+            head,
+            message_id: Vec::new(),
+            has_ack: !mode.is_auto && self.version == Version::V1_2,
+            is_known_by_id: !mode.is_auto && self.version != Version::V1_2,
+            is_cumulative: mode.is_cumulative,
+            group: number,
+            destination: told,
+        }
     }
 
     /// A queue for what is sent to a topic from now on.
@@ -483,6 +514,8 @@ impl Speaker<'_> {
 
     /// Ends the consumers of a subscription; what they hold goes back to their queues.
     fn end_subscribed(&mut self, subscribed: Subscribed, turn: &mut Turn<'_>) {
+        let number = subscribed.number;
+        self.activemq.browsers.retain(|browser| browser.number != number);
         for tag in &subscribed.consumers {
             let Some(consumer) = self.subscriptions.remove(tag) else { continue };
             self.leave_queue(&consumer, turn);

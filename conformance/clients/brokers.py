@@ -46,6 +46,9 @@ class Broker:
     def url(self):
         return f"amqp://{self.user}:{self.password}@{self.host}:{self.port}/"
 
+    def stomp_url(self):
+        return f"stomp://{self.user}:{self.password}@{self.host}:{self.stomp_port}/"
+
     def env(self):
         """The environment in which every suite and program finds its broker."""
         return {

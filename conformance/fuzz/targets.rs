@@ -27,7 +27,8 @@ use ternmq::{
         },
         stomp::{
             self,
-            codec::{self, BodyEnd, Head, Limits},
+            codec::{self, BodyEnd, Head, Limits, Syntax, Trim},
+            options::Dialect,
         },
     },
     server::proxy_protocol::{self, Parsed},
@@ -257,16 +258,24 @@ pub(crate) fn selector_texts(input: &[u8]) {
 
 /// Frames of STOMP, read and written again.
 pub(crate) fn stomp_frames(input: &[u8]) {
-    let limits = Limits { head_bytes_max: 4096, headers_count_max: 100 };
+    // What the lenient syntax reads is not always what can be written, so it only has to be read.
+    lenient_frames(input);
+    let limits = Limits {
+        head_bytes_max: 4096,
+        headers_count_max: 100,
+        command_bytes_max: 4096,
+        line_bytes_max: 4096,
+        syntax: Syntax::Strict,
+    };
     let mut headers = Vec::new();
     let mut at = 0;
-    while let Ok(skipped) = codec::skip_between(&input[at..]) {
+    while let Ok(skipped) = codec::skip_between(&input[at..], limits.syntax) {
         at += skipped;
         let rest = &input[at..];
         let Some(end) = codec::find_head_end(rest, 0) else { return };
         assert_eq!(codec::find_head_end(rest, end - 1), Some(end), "an end is found again");
         let Ok(command_len) = codec::decode_head(&rest[..end], &limits, &mut headers) else { return };
-        let head = Head::new(&rest[..end], command_len, &headers, false);
+        let head = Head::new(&rest[..end], command_len, &headers, Trim::Nothing);
         let read: Vec<(Vec<u8>, Vec<u8>)> =
             head.iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         for (name, value) in &read {
@@ -279,9 +288,9 @@ pub(crate) fn stomp_frames(input: &[u8]) {
         read.iter().for_each(|(name, value)| codec::put_header(name, value, &mut again));
         again.push(b'\n');
         let mut headers_again = Vec::new();
-        let loose = Limits { head_bytes_max: usize::MAX, ..limits };
+        let loose = Limits { head_bytes_max: usize::MAX, line_bytes_max: usize::MAX, ..limits };
         let command_len = codec::decode_head(&again, &loose, &mut headers_again).expect("our own heads are sound");
-        let head_again = Head::new(&again, command_len, &headers_again, false);
+        let head_again = Head::new(&again, command_len, &headers_again, Trim::Nothing);
         assert_eq!(head_again.command(), head.command());
         assert!(head_again.iter().map(|(name, value)| (name.into_owned(), value.into_owned())).eq(read));
         let body = match head.body_end() {
@@ -294,8 +303,34 @@ pub(crate) fn stomp_frames(input: &[u8]) {
     }
 }
 
-/// A whole connection of STOMP: the first octet says how far it has come, the second into what parts
-/// the rest is cut.
+fn lenient_frames(input: &[u8]) {
+    let limits = Limits {
+        head_bytes_max: 4096,
+        headers_count_max: 100,
+        command_bytes_max: 64,
+        line_bytes_max: 1024,
+        syntax: Syntax::Lenient,
+    };
+    let mut headers = Vec::new();
+    let mut at = 0;
+    while let Ok(skipped) = codec::skip_between(&input[at..], limits.syntax) {
+        at += skipped;
+        let rest = &input[at..];
+        let Some(end) = codec::find_head_end(rest, 0) else { return };
+        let Ok(command_len) = codec::decode_head(&rest[..end], &limits, &mut headers) else { return };
+        let head = Head::new(&rest[..end], command_len, &headers, Trim::Both);
+        for (name, value) in head.iter() {
+            if let Ok(name) = std::str::from_utf8(&name) {
+                assert_eq!(head.get(name), Some(value));
+            }
+        }
+        let Some(body) = rest[end..].iter().position(|octet| *octet == 0) else { return };
+        at += end + body + 1;
+    }
+}
+
+/// A whole connection of STOMP: the first octet says how far it has come and which dialect it is, the second
+/// into what parts the rest is cut.
 pub(crate) fn stomp_session(input: &[u8]) {
     let [start, step, rest @ ..] = input else { return };
     let options = broker::Options { max_message_bytes: 1 << 20, queues_count_max: 1000, ..broker::Options::default() };
@@ -303,7 +338,10 @@ pub(crate) fn stomp_session(input: &[u8]) {
     let options = stomp::Options { outbox_bytes_max: 64 << 10, transactions_max: 4, ..stomp::Options::default() };
     let shared = Arc::new(stomp::Shared::new(options.outbox_bytes_max));
     let server_name = "Tern".to_owned();
-    let surroundings = Arc::new(stomp::Surroundings { options, server_name, login_failure_delay_ms: 0 });
+    let dialect = if *start & 0x80 == 0 { Dialect::Rabbitmq } else { Dialect::Activemq };
+    let clients = Arc::default();
+    let surroundings =
+        Arc::new(stomp::Surroundings { options, dialect, clients, server_name, login_failure_delay_ms: 0 });
     let address: SocketAddr = ([127, 0, 0, 1], 61613).into();
     let mut session = stomp::Session::new(broker.clone(), surroundings, shared.clone(), address, address, NOW);
     let mut left = Vec::new();

@@ -55,7 +55,17 @@ impl Broker {
 
     /// Where it speaks STOMP.
     pub(crate) fn stomp_port(&self) -> u16 {
-        port_of(self.dir.path(), "stomp")
+        self.port_of("stomp")
+    }
+
+    /// Where it speaks a protocol, by its name in the ports file.
+    pub(crate) fn port_of(&self, protocol: &str) -> u16 {
+        port_of(self.dir.path(), protocol)
+    }
+
+    /// Where it speaks STOMP over WebSocket.
+    pub(crate) fn web_stomp_port(&self) -> u16 {
+        port_of(self.dir.path(), "web_stomp")
     }
 
     /// Ends the process as a crash would.

@@ -30,3 +30,4 @@ mod spill;
 mod start;
 mod stomp;
 mod stream;
+mod web_stomp;

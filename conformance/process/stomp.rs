@@ -16,7 +16,11 @@ struct Client {
 
 impl Client {
     fn connect(broker: &Broker) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", broker.stomp_port())).unwrap();
+        Self::connect_to(broker.stomp_port())
+    }
+
+    fn connect_to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Self { stream, read: Vec::new() }
     }
@@ -112,6 +116,41 @@ fn what_a_receipt_has_promised_survives_a_crash() {
     let mut client = Client::open(&broker);
     assert_eq!(client.ask(subscribe), receipt("s"));
     assert_eq!(body(client.hear()), "kept");
+}
+
+#[test]
+fn an_activemq_client_finds_its_subscription_and_its_dead_after_a_crash() {
+    let mut broker = Broker::with(&["stomp.activemq_port=0"]);
+    let open = |broker: &Broker| {
+        let mut client = Client::connect_to(broker.port_of("stomp/activemq"));
+        let answer = client.ask("CONNECT\naccept-version:1.2\nclient-id:c\n\n");
+        assert!(answer.as_deref().is_some_and(|frame| frame.contains("\nserver:ActiveMQ/5.17.2\n")), "{answer:?}");
+        client
+    };
+    let subscribe = "SUBSCRIBE\nid:d\ndestination:/topic/t\nactivemq.subscriptionName:s\nreceipt:s\n\n";
+    let mut client = open(&broker);
+    assert_eq!(client.ask(subscribe), receipt("s"));
+    assert_eq!(client.ask("UNSUBSCRIBE\nid:d\nreceipt:u\n\n"), receipt("u"));
+    for (destination, number) in [("/topic/t", 1), ("/queue/q", 2)] {
+        let send = format!("SEND\ndestination:{destination}\npersistent:true\nreceipt:{number}\n\n{number}");
+        assert_eq!(client.ask(&send), receipt(number));
+    }
+    broker.crash();
+
+    let mut client = open(&broker);
+    assert_eq!(client.ask(subscribe), receipt("s"));
+    assert_eq!(body(client.hear()), "1");
+    // The queue still knows where its dead go.
+    let frame = client.ask("SUBSCRIBE\nid:q\ndestination:/queue/q\nack:client\n\n").unwrap();
+    let id = frame.lines().find_map(|line| line.strip_prefix("ack:")).unwrap().to_owned();
+    assert_eq!(client.ask(&format!("NACK\nid:{id}\nreceipt:n\n\n")), receipt("n"));
+    broker.crash();
+    let mut client = open(&broker);
+    let dead = client.ask("SUBSCRIBE\nid:dead\ndestination:/queue/ActiveMQ.DLQ\n\n");
+    assert!(dead.as_deref().is_some_and(|frame| frame.contains("\noriginal-destination:/queue/q\n")), "{dead:?}");
+    assert_eq!(body(dead), "2");
+    let listeners = broker.ctl(&["status"]);
+    assert!(listeners.contains("stomp/activemq"), "{listeners}");
 }
 
 #[test]

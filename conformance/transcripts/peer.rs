@@ -25,6 +25,8 @@ pub struct World {
     options: Arc<Options>,
     /// What the next STOMP session is told.
     pub stomp: Surroundings,
+    /// Where STOMP clients are, and what they connect to, if not on this machine.
+    pub stomp_addresses: Option<(SocketAddr, SocketAddr)>,
     peers: Vec<Peer>,
 }
 
@@ -61,10 +63,12 @@ impl World {
         broker.attach_fields(Arc::new(JmsFields));
         let stomp = Surroundings {
             options: stomp::Options::default(),
+            dialect: stomp::options::Dialect::Rabbitmq,
+            clients: Arc::default(),
             server_name: "RabbitMQ/3.13.7".to_owned(),
             login_failure_delay_ms: 0,
         };
-        Self { broker, now: START, options: Arc::new(options), stomp, peers: Vec::new() }
+        Self { broker, now: START, options: Arc::new(options), stomp, stomp_addresses: None, peers: Vec::new() }
     }
 
     /// A world whose changes are recorded.
@@ -86,7 +90,7 @@ impl World {
     /// The same to the STOMP listener.
     pub fn connect_stomp(&mut self) -> usize {
         let shared = Arc::new(stomp::Shared::new(self.stomp.options.outbox_bytes_max));
-        let (from, to) = self.addresses(61613);
+        let (from, to) = self.stomp_addresses.unwrap_or_else(|| self.addresses(61613));
         let (broker, surroundings) = (self.broker.clone(), Arc::new(self.stomp.clone()));
         let session = stomp::Session::new(broker, surroundings, shared.clone(), from, to, self.now);
         self.add(Box::new(session), shared, frames::read)

@@ -266,6 +266,7 @@ impl<'a> Import<'a> {
             exclusive: false,
             auto_delete: of.auto_delete,
             arguments: of.arguments.clone(),
+            dead_queue: None,
         };
         let is_there = vhost.queue(&of.name).is_some();
         let declared = vhost.declare_queue(&wanted, None, &mut self.turn);

@@ -407,6 +407,28 @@ impl Ledger {
         self.trim();
     }
 
+    /// Takes the entries of some sources up to and including `tag`, oldest first; 0 means all.
+    pub fn take_of(&mut self, tag: u64, is_meant: impl Fn(u32) -> bool, out: &mut Vec<Taken>) {
+        let end = if tag == 0 { self.entries.len() } else { self.entries.partition_point(|entry| entry.tag <= tag) };
+        for at in 0..end {
+            let entry = &mut self.entries[at];
+            if !entry.is_settled && is_meant(entry.source) {
+                entry.is_settled = true;
+                let entry = *entry;
+                self.live -= 1;
+                self.forget(entry.source);
+                out.push(Taken { source: entry.source, held: entry.held, sent_at: entry.sent_at, tag: entry.tag });
+            }
+        }
+        self.trim();
+    }
+
+    /// Calls `found` with the tags of some sources before `tag` that are unsettled, oldest first.
+    pub fn earlier(&self, tag: u64, is_meant: impl Fn(u32) -> bool, mut found: impl FnMut(u64)) {
+        let earlier = self.entries.iter().take_while(|entry| entry.tag < tag);
+        earlier.filter(|entry| !entry.is_settled && is_meant(entry.source)).for_each(|entry| found(entry.tag));
+    }
+
     /// Whether `tag` is unsettled.
     pub fn contains(&self, tag: u64) -> bool {
         self.find(tag).is_some_and(|at| !self.entries[at].is_settled)
@@ -568,6 +590,20 @@ mod tests {
         ledger.take_up_to(4, &mut taken);
         assert_eq!(taken.iter().map(|taken| taken.tag).collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!(ledger.len(), 1);
+    }
+
+    #[test]
+    fn taking_of_a_source_leaves_the_others() {
+        let mut ledger = Ledger::default();
+        for tag in 1..=6 {
+            ledger.add(tag, (tag % 2) as u32, held(tag), 0);
+        }
+        let mut taken = Vec::new();
+        ledger.take_of(4, |source| source == 0, &mut taken);
+        assert_eq!(taken.iter().map(|taken| taken.tag).collect::<Vec<_>>(), [2, 4]);
+        ledger.take_of(0, |source| source == 1, &mut taken);
+        assert_eq!(taken.iter().map(|taken| taken.tag).collect::<Vec<_>>(), [2, 4, 1, 3, 5]);
+        assert_eq!((ledger.len(), ledger.oldest()), (1, Some(6)));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let is_recorded = entry.seq != 0 && queue.is_recorded(&entry.message, turn);
     let from = is_recorded.then_some((queue.id, entry.seq));
     let original = &entry.message;
-    let target = queue.dead_letter();
+    let target = Some(queue.dead_letter()).filter(|target| target.takes(original, *reason)).unwrap_or_default();
     let has_target = target.exchange.is_some();
     let (mut seen, mut is_kept) = (None, false);
     let moved = target.exchange.and_then(|name| {

@@ -31,6 +31,7 @@ pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod route;
+pub mod schedule;
 pub mod selection;
 pub mod selector;
 pub mod snapshot;
@@ -470,7 +471,7 @@ impl Broker {
         let effective = self.effective_queue_policy(vhost, &queue.name, parsed.queue_type);
         let limits = settings::limits(parsed, &effective.policy, self.options.delivery_limit);
         *queue.policies.lock() = effective.names;
-        queue.configure(limits, settings::dead_letter(parsed, &effective.policy), turn);
+        queue.configure(limits, settings::dead_letter(&queue.declaration, &effective.policy), turn);
     }
 
     /// Does everything that is due, and says when to come again.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     consumer::{Held, Settle},
-    exchange::{self, Exchange, RecentHistory, Routing, Target, holds::HoldEntry},
+    exchange::{self, Exchange, Kind, RecentHistory, Routing, Target, holds::HoldEntry},
     message::{Message, View},
     queue::{Queue, dedup::Observed},
     record::{HoldKey, Keeper, Pin, Position, Record},
@@ -95,7 +95,7 @@ impl Vhost {
     }
 
     /// Whether what an exchange keeps is recorded.
-    fn records(&self, exchange: &Exchange, turn: &Turn<'_>) -> bool {
+    pub(super) fn records(&self, exchange: &Exchange, turn: &Turn<'_>) -> bool {
         turn.broker.is_logged() && exchange.declaration.is_durable && !exchange.is_deleted() && !self.is_deleted()
     }
 
@@ -126,6 +126,7 @@ impl Vhost {
                 recent.store((place, message.clone()));
             }
             if released.is_none_or(|released| !Arc::ptr_eq(released, &keeper))
+                && keeper.delays()
                 && let (Some(delayed), Some(delay_ms)) = (&keeper.delayed, exchange::delay_ms(message.headers()))
             {
                 let due = turn.now.after_ms(delay_ms);
@@ -135,7 +136,8 @@ impl Vhost {
                 let mut place = Position::NONE;
                 if message.traits.persistent && self.records(&keeper, turn) {
                     let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-                    place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message: message.clone() });
+                    let message = message.clone();
+                    place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message, body: None });
                 }
                 let (key, body_bytes) = (HoldKey { due, hold }, message.body_bytes());
                 delayed.hold(HoldEntry { key, place, body_bytes }, message.clone());
@@ -148,6 +150,9 @@ impl Vhost {
 
     /// Publishes what a delaying exchange has held long enough.
     pub fn release_delayed(self: &Arc<Self>, exchange: &Arc<Exchange>, turn: &mut Turn<'_>) {
+        if exchange.declaration.kind == Kind::Schedule {
+            return self.release_scheduled(exchange, turn);
+        }
         let Some(delayed) = &exchange.delayed else { return };
         loop {
             // No checkpoint covers the record of it while the index is told that they are held.
@@ -168,11 +173,11 @@ impl Vhost {
                 let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
                 batch.push(message, &Arc::new(route));
             }
-            let released = (!holds.is_empty()).then(|| Record::Released {
-                vhost: self.name.clone(),
-                exchange: exchange.name.clone(),
-                holds,
-            });
+            let mut released = Vec::new();
+            if !holds.is_empty() {
+                let (vhost, exchange) = (self.name.clone(), exchange.name.clone());
+                released.push(Record::Released { vhost, exchange, holds });
+            }
             // In one record with what the queues take: neither lost nor published twice.
             commit_with(&mut batch, &[], released, turn, &mut Vec::new());
             delayed.lock().released();
@@ -266,14 +271,14 @@ pub fn commit(
     turn: &mut Turn<'_>,
     refused: &mut Vec<usize>,
 ) {
-    commit_with(batch, settles, None, turn, refused);
+    commit_with(batch, settles, Vec::new(), turn, refused);
 }
 
-/// As [`commit`], with one more record in the same step.
-fn commit_with(
+/// As [`commit`], with more records in the same step.
+pub(super) fn commit_with(
     batch: &mut Batch,
     settles: &[(Arc<Queue>, Settle, Vec<Held>)],
-    more: Option<Record>,
+    more: Vec<Record>,
     turn: &mut Turn<'_>,
     refused: &mut Vec<usize>,
 ) {

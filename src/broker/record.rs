@@ -84,13 +84,13 @@ pub enum Keeper {
 #[derive(Clone, Debug)]
 pub enum Record {
     /// A message that several queues are about to take, or a transaction: [`Record::Enqueue`] names
-    /// it by its position instead of having it again.
+    /// it by its position instead of having it again, and so may [`Record::Held`].
     ///
-    /// It must stay resolvable until so many `Enqueue` records have named it as `targets` says, or
+    /// It must stay resolvable until so many such records have named it as `targets` says, or
     /// a [`Record::BodyClosed`] says that no more will; where the log ends before either, nobody
     /// will name it either. Its bytes live as long as an entry of a queue that was made of it.
     Body {
-        /// Queues that may name it.
+        /// Records that may name it.
         targets: u32,
         /// The message.
         message: Message,
@@ -150,6 +150,8 @@ pub enum Record {
         due: Time,
         /// The message.
         message: Message,
+        /// Where a [`Record::Body`] has the message already.
+        body: Option<Position>,
     },
     /// An exchange no longer holds these back; they are in queues, or went nowhere.
     Released {
@@ -215,6 +217,8 @@ pub enum Record {
         auto_delete: bool,
         /// Its arguments.
         arguments: Table,
+        /// Where it sends what nobody has said anything about.
+        dead_queue: Option<Arc<str>>,
     },
     /// A queue was deleted, with all its messages.
     QueueDeleted {
@@ -289,7 +293,7 @@ impl Record {
         match self {
             Self::Body { message, .. }
             | Self::Enqueue { message, body: None, .. }
-            | Self::Held { message, .. }
+            | Self::Held { message, body: None, .. }
             | Self::Kept { message, .. } => Some(message),
             Self::Move { message, .. } => message.as_ref(),
             _ => None,
@@ -350,6 +354,10 @@ pub trait Journal: Send + Sync {
 
     /// What several records say together, and so must not be divided by a checkpoint.
     fn pins(&self) -> &Arc<Pins>;
+
+    /// Somebody waits for what was appended. Until then a journal may let settles wait some moments for
+    /// what comes next.
+    fn hasten(&self) {}
 
     /// Whether more may be read from clients: false while too much waits for the disk. Whoever is told
     /// so asks again after the next [`Waiting::proceed`](super::verb::Waiting::proceed).

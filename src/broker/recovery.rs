@@ -223,7 +223,8 @@ impl<'a> Replay<'a> {
                     window.lock().restore(seen);
                 }
             }
-            Record::Held { vhost, exchange, hold, due, message } => {
+            Record::Held { vhost, exchange, hold, due, message, body } => {
+                let place = body.unwrap_or(place);
                 self.turn.broker.reserve_hold_id(hold);
                 if let Some(exchange) = self.exchange(&vhost, &exchange)
                     && let Some(delayed) = &exchange.delayed
@@ -358,8 +359,8 @@ impl<'a> Replay<'a> {
     fn apply_topology(&mut self, record: Record) -> Result<(), ReplayError> {
         let broker = self.turn.broker;
         match record {
-            Record::QueueDeclared { queue: id, vhost, name, auto_delete, arguments } => {
-                let queue = self.declare_queue(id, &vhost, &name, auto_delete, arguments)?;
+            Record::QueueDeclared { queue: id, vhost, name, auto_delete, arguments, dead_queue } => {
+                let queue = self.declare_queue(id, &vhost, &name, (auto_delete, dead_queue), arguments)?;
                 if self.queues.insert(id, queue).is_some() {
                     return Err(ReplayError::DeclaredTwice(id.0));
                 }
@@ -432,7 +433,7 @@ impl<'a> Replay<'a> {
         id: QueueId,
         vhost: &str,
         name: &Arc<str>,
-        auto_delete: bool,
+        (auto_delete, dead_queue): (bool, Option<Arc<str>>),
         arguments: super::value::Table,
     ) -> Result<Option<Arc<Queue>>, ReplayError> {
         let Some(vhost) = self.turn.broker.vhost(vhost) else { return Ok(None) };
@@ -449,8 +450,14 @@ impl<'a> Replay<'a> {
         };
         let parsed =
             arguments::parse(&declaration).map_err(|error| refused("queue", name, &vhost.name, error.to_string()))?;
-        let declaration =
-            QueueDeclaration { is_durable: true, is_auto_delete: auto_delete, owner: None, arguments, parsed };
+        let declaration = QueueDeclaration {
+            is_durable: true,
+            is_auto_delete: auto_delete,
+            owner: None,
+            arguments,
+            parsed,
+            dead_queue,
+        };
         let queue = vhost.add_queue(id, name.clone(), declaration, &mut self.turn);
         if let Some(pages) = self.turn.broker.cold_pages()
             && let Some(header) = pages.header(id)

@@ -66,12 +66,12 @@ pub fn walk(
     let mut targets = Vec::new();
     while let Some(exchange) = waiting.pop() {
         route.visited.push((exchange.clone(), exchange.generation()));
-        if exchange.delayed.is_some() || exchange.recent.is_some() {
+        if exchange.delays() || exchange.recent.is_some() {
             route.keepers.push(exchange.clone());
             // Or the next message of that key would go past them.
             route.is_cacheable = false;
             let is_released = released.is_some_and(|released| Arc::ptr_eq(released, &exchange));
-            if exchange.delayed.is_some() && !is_released && delay_ms(routing.headers).is_some() {
+            if exchange.delays() && !is_released && delay_ms(routing.headers).is_some() {
                 continue;
             }
         }

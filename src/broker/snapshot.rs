@@ -96,6 +96,7 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
             name: queue.name.clone(),
             auto_delete: queue.declaration.is_auto_delete,
             arguments: queue.declaration.arguments.clone(),
+            dead_queue: queue.declaration.dead_queue.clone(),
         };
         records.push((at, declared));
         if let Some(window) = queue.lock().dedup() {

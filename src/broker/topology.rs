@@ -37,6 +37,8 @@ pub struct DeclareQueue<'a> {
     pub auto_delete: bool,
     /// Its arguments.
     pub arguments: Table,
+    /// See [`QueueDeclaration::dead_queue`]. What an existing queue has stays.
+    pub dead_queue: Option<&'a str>,
 }
 
 /// What a client asks for when it declares an exchange.
@@ -141,6 +143,7 @@ impl Vhost {
             owner: owner.filter(|_| wanted.exclusive),
             arguments: declaration.effective_arguments().into_owned(),
             parsed,
+            dead_queue: wanted.dead_queue.map(Arc::from),
         };
         Ok(self.add_queue(turn.broker.next_queue_id(), name, declaration, turn))
     }
@@ -155,7 +158,7 @@ impl Vhost {
     ) -> Arc<Queue> {
         let effective = turn.broker.effective_queue_policy(self, &name, declaration.parsed.queue_type);
         let limits = settings::limits(&declaration.parsed, &effective.policy, turn.broker.options.delivery_limit);
-        let dead_letter = settings::dead_letter(&declaration.parsed, &effective.policy);
+        let dead_letter = settings::dead_letter(&declaration, &effective.policy);
         let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
         *queue.policies.lock() = effective.names;
         queue.set_dead_letter(dead_letter);
@@ -170,10 +173,12 @@ impl Vhost {
                 name: name.clone(),
                 auto_delete: queue.declaration.is_auto_delete,
                 arguments: queue.declaration.arguments.clone(),
+                dead_queue: queue.declaration.dead_queue.clone(),
             });
             queue.set_declared_at(turn.gate().unwrap_or_default());
         }
         self.queues.insert(name, queue.clone());
+        self.tell_watchers(&queue);
         turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
         queue.touch(turn);
         queue
@@ -298,6 +303,9 @@ impl Vhost {
             return Err(Error::DefaultExchange);
         }
         let kind = exchange::Kind::parse(wanted.kind, &wanted.arguments)?;
+        if kind == exchange::Kind::Schedule {
+            return Err(exchange::KindError::Unknown(wanted.kind.to_owned()).into());
+        }
         let _topology = self.change_topology(turn);
         if let Some(existing) = self.exchange(wanted.name) {
             turn.wait_for(existing.declared_at());
@@ -324,6 +332,23 @@ impl Vhost {
             )));
         }
         self.add_exchange(wanted, kind, turn)
+    }
+
+    /// The exchange of that name, which is made if there is none: one that clients cannot declare.
+    pub(in crate::broker) fn ensure_exchange(
+        self: &Arc<Self>,
+        wanted: &DeclareExchange<'_>,
+        kind: exchange::Kind,
+        turn: &mut Turn<'_>,
+    ) -> Result<Arc<Exchange>, Error> {
+        let _topology = self.change_topology(turn);
+        match self.exchange(wanted.name) {
+            Some(existing) => {
+                turn.wait_for(existing.declared_at());
+                Ok(existing)
+            }
+            None => self.add_exchange(wanted, kind, turn),
+        }
     }
 
     /// Puts an exchange in place that does not exist. The caller holds the topology lock.

@@ -4,7 +4,7 @@
 //! vhost's `topology` lock first, so that two changes cannot cross.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -42,6 +42,14 @@ pub struct Vhost {
     is_deleted: AtomicBool,
     default_exchange: Arc<Exchange>,
     connections: AtomicU64,
+    /// Who wants to know of new queues.
+    watchers: Mutex<Vec<Weak<dyn QueueWatcher>>>,
+}
+
+/// Somebody who wants to know of new queues.
+pub trait QueueWatcher: Send + Sync {
+    /// A queue was declared. Called under the topology lock: it may note that and nothing else.
+    fn declared(&self, queue: &Arc<Queue>);
 }
 
 /// What administration knows of a vhost.
@@ -95,6 +103,7 @@ impl Vhost {
                 is_deleted: AtomicBool::new(false),
                 default_exchange: default_exchange.expect("PREDECLARED is not empty"),
                 connections: AtomicU64::new(0),
+                watchers: Mutex::default(),
             }
         })
     }
@@ -128,6 +137,7 @@ impl Vhost {
             owner: None,
             arguments: Table::new(),
             parsed: QueueArguments::default(),
+            dead_queue: None,
         };
         let name: Arc<str> = name.into();
         let id = turn.broker.next_queue_id();
@@ -168,6 +178,17 @@ impl Vhost {
     /// Number of queues.
     pub fn queues_count(&self) -> usize {
         self.queues.len()
+    }
+
+    /// Has somebody told of queues that are declared from now on.
+    pub fn watch_queues(&self, watcher: Weak<dyn QueueWatcher>) {
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|known| known.strong_count() > 0);
+        watchers.push(watcher);
+    }
+
+    pub(in crate::broker) fn tell_watchers(&self, queue: &Arc<Queue>) {
+        self.watchers.lock().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.declared(queue));
     }
 
     /// Open connections.

@@ -127,7 +127,7 @@ fn log_to_stderr(options: &Options) {
 
 /// Called by the server once everything listens.
 fn announce(settings: &Settings, bound: &[Bound]) {
-    let addresses: Vec<(&str, SocketAddr)> = bound.iter().map(|bound| (bound.protocol.name(), bound.addr)).collect();
+    let addresses: Vec<(&str, SocketAddr)> = bound.iter().map(|bound| (bound.protocol.section(), bound.addr)).collect();
     print(&startup_screen(settings, &addresses));
 }
 
@@ -140,7 +140,10 @@ pub fn startup_screen(settings: &Settings, listeners: &[(&str, SocketAddr)]) -> 
         lines.push((*protocol, url(settings, protocol, *addr)));
     }
     if listeners.is_empty() {
-        lines.push(("warning", "nothing listens: amqp.listeners and stomp.listeners are empty".to_owned()));
+        lines.push((
+            "warning",
+            "nothing listens: amqp.listeners, stomp.listeners and web_stomp.listeners are empty".to_owned(),
+        ));
     }
     lines.extend(settings.warnings().into_iter().map(|warning| ("warning", warning)));
 

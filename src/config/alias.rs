@@ -47,6 +47,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("vhost_max", "broker.vhosts_count_max"),
     ("vm_memory_high_watermark.absolute", "broker.memory_high_watermark"),
     ("vm_memory_high_watermark.relative", "broker.memory_high_watermark"),
+    ("web_stomp.tcp.port", "web_stomp.port"),
 ];
 
 /// Names with a variable last part that together make one list.
@@ -64,6 +65,7 @@ const GROUPS_OFF: &[(&str, &str)] = &[
     ("listeners.tcp", "amqp.listeners"),
     ("loopback_users", "broker.loopback_users"),
     ("stomp.listeners.tcp", "stomp.listeners"),
+    ("web_stomp.tcp.listener", "web_stomp.listeners"),
 ];
 
 /// Names of listeners that may be a port alone: the setting of the port, and that of the addresses.
@@ -103,6 +105,14 @@ pub(super) fn translate(
     }
     for (prefix, members) in groups {
         let (_, key) = GROUPS.iter().find(|(group, _)| *group == prefix).expect("grouped by a prefix of GROUPS");
+        // `listeners.tcp.1 = 5673` is a port on `server.bind`.
+        if let [(written, value)] = members.as_slice()
+            && value.clone().into_uint().is_ok()
+            && let Some((_, port, _)) = DEFAULT_LISTENERS.iter().find(|(.., listeners)| listeners == key)
+        {
+            insert(&mut translated, port, Entry { written: written.clone(), value: value.clone() }, source, problems);
+            continue;
+        }
         let written = format!("{prefix}*");
         match list_of(prefix, &members) {
             Some(items) => {
@@ -279,6 +289,16 @@ mod tests {
         assert!(entries.contains_key("amqp.port"));
         let (entries, _) = translated(&[("listeners.tcp.default", of("10.0.0.1:5673"))]);
         assert!(entries.contains_key("amqp.listeners"));
+    }
+
+    #[test]
+    fn one_numbered_listener_may_be_a_port_alone() {
+        for (name, key) in [("stomp.listeners.tcp.1", "stomp.port"), ("listeners.tcp.1", "amqp.port")] {
+            assert!(translated(&[(name, of(61614_i64))]).0.contains_key(key));
+            assert!(translated(&[(name, of("61614"))]).0.contains_key(key));
+        }
+        let (entries, _) = translated(&[("stomp.listeners.tcp.1", of("10.0.0.1:61613"))]);
+        assert!(entries.contains_key("stomp.listeners"));
     }
 
     #[test]

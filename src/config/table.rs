@@ -13,7 +13,7 @@ use super::value::{Off, Parsed, Rule, Unit};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
-use crate::server::options::{Cidr, LogFormat, STOMP_PORT};
+use crate::server::options::{Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame};
 use crate::store::options::Sync;
 
 /// One setting.
@@ -88,6 +88,11 @@ const fn count(min: u64, max: u64) -> Rule {
 
 const fn count_or(off: Off) -> Rule {
     Rule::Number { min: 1, max: u64::MAX, unit: Unit::Count, off }
+}
+
+/// A port that may be none.
+const fn port_or_off() -> Rule {
+    Rule::Number { min: 0, max: 65535, unit: Unit::Count, off: Off::Word }
 }
 
 /// Something that is or is not.
@@ -368,15 +373,21 @@ pub(super) const SETTINGS: &[Setting] = &[
         server.stomp_port = |parsed| Some(parsed.number()),
         |port| port.unwrap_or(STOMP_PORT).to_string()
     ),
-    row!("stomp.listeners", Rule::List("addresses such as 127.0.0.1:61613"),
-        "Addresses of STOMP instead of server.bind and stomp.port; \"none\" switches STOMP off.",
-        server.stomp_listeners ? listeners, |addresses| show_listeners(addresses, "stomp")),
-    row!(
-        "stomp.dialect",
-        Rule::OneOf(&["rabbitmq"]),
+    row!("stomp.listeners", Rule::List("addresses such as 127.0.0.1:61613 or 127.0.0.1:61614/activemq"),
+        "Addresses of STOMP, with a dialect or that of stomp.dialect, instead of stomp.port; \"none\" is no STOMP.",
+        server.stomp_listeners ? stomp_listeners, show_stomp_listeners),
+    row!("stomp.dialect", Rule::OneOf(&["rabbitmq", "activemq"]),
         "Whose STOMP is spoken: destinations, errors and headers as its clients know them.",
-        stomp.dialect = |_| Dialect::Rabbitmq,
-        |dialect| dialect.name().into()
+        server.stomp_dialect ? dialect, |dialect| dialect.name().into()),
+    row!(
+        "stomp.activemq_port",
+        port_or_off(),
+        "Port on each address of server.bind where ActiveMQ's STOMP is spoken beside stomp.dialect; 0 takes a free one.",
+        server.stomp_activemq_port = |parsed| match parsed {
+            Parsed::Off => None,
+            parsed => Some(parsed.number()),
+        },
+        |port| port.map_or("off".into(), |port| port.to_string())
     ),
     row!(
         "stomp.default_user",
@@ -404,6 +415,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         SWITCH,
         "Whether a host header that names no virtual host means stomp.default_vhost; libraries send machine names.",
         stomp.host_fallback = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.login_optional",
+        SWITCH,
+        "Whether clients of ActiveMQ's dialect on this machine are stomp.default_user without a login; others log in.",
+        stomp.login_optional = is_on,
+        on_or_off
+    ),
+    row!(
+        "stomp.populate_user_id",
+        SWITCH,
+        "Whether messages sent in ActiveMQ's dialect say who has sent them, as JMSXUserID.",
+        stomp.populate_user_id = is_on,
         on_or_off
     ),
     row!(
@@ -523,6 +548,37 @@ pub(super) const SETTINGS: &[Setting] = &[
         bytes(64 << 10, 1 << 30),
         "Bytes waiting for one connection's socket; full: its subscriptions pause, messages stay queued.",
         stomp.outbox_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "web_stomp.port",
+        count(0, 65535),
+        "Port of STOMP over WebSocket on each address of server.bind; 0 takes a free one, as where amqp.port = 0.",
+        server.web_stomp_port = |parsed| Some(parsed.number()),
+        |port| port.unwrap_or(WEB_STOMP_PORT).to_string()
+    ),
+    row!("web_stomp.listeners", Rule::List("addresses such as 127.0.0.1:15674"),
+        "Addresses of STOMP over WebSocket instead of server.bind and web_stomp.port; \"none\" switches it off.",
+        server.web_stomp_listeners ? listeners, |addresses| show_listeners(addresses, "web_stomp")),
+    row!(
+        "web_stomp.ws_path",
+        Rule::Text,
+        "Path of the requests that ask for STOMP over WebSocket.",
+        server.web_stomp_path = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "web_stomp.ws_frame",
+        Rule::OneOf(&["text", "binary"]),
+        "What STOMP's frames are sent as over a WebSocket; clients may send either.",
+        server.web_stomp_frame = |parsed| if parsed.text() == "binary" { WebFrame::Binary } else { WebFrame::Text },
+        |frame| frame.name().into()
+    ),
+    row!(
+        "web_stomp.message_bytes_max",
+        bytes(64 << 10, 1 << 30),
+        "Largest message of a WebSocket; a frame of STOMP that is larger comes in several.",
+        server.web_stomp_message_bytes_max = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes as u64)
     ),
     row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),
@@ -790,6 +846,35 @@ fn listeners(parsed: Parsed) -> Result<Option<Vec<SocketAddr>>, String> {
         }
     }
     Ok(Some(addresses))
+}
+
+fn stomp_listeners(parsed: Parsed) -> Result<Option<Vec<StompListener>>, String> {
+    let mut all = Vec::new();
+    for text in parsed.list() {
+        let (address, dialect) = match text.split_once('/') {
+            None => (text.as_str(), None),
+            Some((address, name)) => {
+                let dialect = Dialect::parse(name);
+                (address, Some(dialect.ok_or_else(|| format!("rabbitmq or activemq behind a slash, not {name:?}"))?))
+            }
+        };
+        let addresses = listeners(Parsed::List(vec![address.to_owned()]))?;
+        all.extend(addresses.into_iter().flatten().map(|address| (address, dialect)));
+    }
+    Ok(Some(all))
+}
+
+fn show_stomp_listeners(listed: &Option<Vec<StompListener>>) -> String {
+    let Some(listed) = listed else { return show_listeners(&None, "stomp") };
+    let show = |(address, dialect): &StompListener| match dialect {
+        Some(dialect) => format!("{address}/{}", dialect.name()),
+        None => address.to_string(),
+    };
+    if listed.is_empty() { "none".into() } else { listed.iter().map(show).collect::<Vec<_>>().join(",") }
+}
+
+fn dialect(parsed: Parsed) -> Result<Dialect, String> {
+    Dialect::parse(&parsed.text()).ok_or_else(|| "rabbitmq or activemq".to_owned())
 }
 
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

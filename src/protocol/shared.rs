@@ -45,7 +45,6 @@ pub trait Wire: Default + Send {
 }
 
 /// Something that happened elsewhere and that the connection's session has to act on.
-#[derive(Debug)]
 pub enum Event {
     /// A consumer was cancelled by its queue.
     ConsumerCancelled {
@@ -53,6 +52,13 @@ pub enum Event {
         channel: u16,
         /// Its source in the channel's ledger.
         source: u32,
+    },
+    /// A queue was declared that the connection watches for.
+    QueueDeclared {
+        /// The queue.
+        queue: Arc<Queue>,
+        /// What it is watched for by.
+        watch: u64,
     },
     /// The connection is to be closed.
     Close(String),
@@ -193,6 +199,9 @@ impl<W: Wire> Shared<W> {
         if !self.is_waiting.swap(true, Ordering::AcqRel) {
             let handle: Arc<dyn ConnectionHandle> = self.clone();
             broker.waiting.register(Arc::downgrade(&handle));
+        }
+        if let Some(journal) = broker.journal() {
+            journal.hasten();
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
     proxy_protocol::{self, Parsed},
     read_buffer::{self, Read},
     socket::Socket,
+    web_stomp,
 };
 use crate::{
     broker::{Broker, time::Time},
@@ -40,8 +41,8 @@ pub struct Context {
     pub broker: Arc<Broker>,
     /// Settings of AMQP.
     pub amqp: Arc<amqp::Options>,
-    /// Settings of STOMP, and what it tells clients of us.
-    pub stomp: Arc<stomp::Surroundings>,
+    /// Settings of STOMP, and what it tells clients of us, by dialect.
+    pub stomp: [Arc<stomp::Surroundings>; 2],
     /// Settings of the process.
     pub server: Arc<super::Options>,
     /// Connections that have not opened a vhost yet.
@@ -51,14 +52,14 @@ pub struct Context {
 /// Reads of one turn before other connections of the thread get theirs.
 const READS_MAX: usize = 8;
 /// How long the last output may take to be written.
-const LAST_WRITE: Duration = Duration::from_secs(5);
+pub(super) const LAST_WRITE: Duration = Duration::from_secs(5);
 /// How long the peer may take to close its side, too. RabbitMQ: 30 s.
-const LINGER: Duration = Duration::from_secs(3);
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// Serves a connection until it is over.
 pub async fn serve(context: Arc<Context>, protocol: Protocol, stream: TcpStream, mut peer: SocketAddr) {
     let pending = context.handshakes.fetch_add(1, Ordering::Relaxed);
-    let handshake = Handshake { context: &context, is_pending: true };
+    let handshake = Handshake { context: context.clone(), is_pending: true };
     if pending >= context.amqp.pending_handshakes_max {
         tracing::warn!(%peer, pending, "connection refused: too many connections have not logged in yet");
         return;
@@ -84,11 +85,13 @@ pub async fn serve(context: Arc<Context>, protocol: Protocol, stream: TcpStream,
             let session = amqp::Session::new(broker, context.amqp.clone(), shared.clone(), peer, local, now);
             run(session, &shared, stream, peer, left, handshake).await;
         }
-        Protocol::Stomp => {
-            let shared = Arc::new(Shared::new(context.stomp.options.outbox_bytes_max));
-            let session = stomp::Session::new(broker, context.stomp.clone(), shared.clone(), peer, local, now);
+        Protocol::Stomp(dialect) => {
+            let surroundings = context.stomp[dialect as usize].clone();
+            let shared = Arc::new(Shared::new(surroundings.options.outbox_bytes_max));
+            let session = stomp::Session::new(broker, surroundings, shared.clone(), peer, local, now);
             run(session, &shared, stream, peer, left, handshake).await;
         }
+        Protocol::WebStomp => web_stomp::serve(stream, left, (peer, local), handshake).await,
     }
 }
 
@@ -98,23 +101,17 @@ async fn run<W: Wire + 'static>(
     stream: TcpStream,
     peer: SocketAddr,
     left: Vec<u8>,
-    mut handshake: Handshake<'_>,
+    mut handshake: Handshake,
 ) {
     let socket = Arc::new(Socket::new(stream, shared.clone()));
     let link: Arc<dyn Link> = socket.clone();
     shared.set_link(Arc::downgrade(&link));
     drop(link);
-    let context = handshake.context;
+    let context = handshake.context.clone();
     let end = drive(&mut session, &socket, left, &mut handshake).await;
     let now = clock::now();
     let was_open = session.vhost_name().is_some();
-    if let Some(reason) = session.ended_by() {
-        tracing::warn!(%peer, user = session.user_name(), vhost = session.vhost_name(), reason, "connection closed");
-    } else if let (Err(error), true) = (&end, was_open) {
-        tracing::warn!(%peer, user = session.user_name(), %error, "connection lost");
-    } else {
-        tracing::debug!(%peer, user = session.user_name(), "connection closed");
-    }
+    note_end(&session, peer, end.as_ref().err());
     session.close(now);
     drop(handshake);
     let refused = session.ended_by() == Some("login refused");
@@ -127,6 +124,18 @@ async fn run<W: Wire + 'static>(
         // Whoever closed its connection in good order closes the socket, too, as with RabbitMQ.
         let is_peers_turn = was_open && session.ended_by().is_none() && session.is_closed_by_peer();
         let _ = tokio::time::timeout(LINGER, let_peer_finish(&socket, is_peers_turn)).await;
+    }
+}
+
+/// Tells the log how a connection has ended.
+pub(super) fn note_end(session: &impl Session, peer: SocketAddr, lost: Option<&io::Error>) {
+    let was_open = session.vhost_name().is_some();
+    if let Some(reason) = session.ended_by() {
+        tracing::warn!(%peer, user = session.user_name(), vhost = session.vhost_name(), reason, "connection closed");
+    } else if let (Some(error), true) = (lost, was_open) {
+        tracing::warn!(%peer, user = session.user_name(), %error, "connection lost");
+    } else {
+        tracing::debug!(%peer, user = session.user_name(), "connection closed");
     }
 }
 
@@ -147,20 +156,21 @@ fn keep_alive(stream: &TcpStream, secs: u16) {
 const PROBES: u32 = 4;
 
 /// Counts a connection as pending until it has logged in, or is gone.
-struct Handshake<'a> {
-    context: &'a Context,
+pub(super) struct Handshake {
+    pub(super) context: Arc<Context>,
     is_pending: bool,
 }
 
-impl Handshake<'_> {
-    fn is_over(&mut self) {
+impl Handshake {
+    /// It is pending no more.
+    pub(super) fn is_over(&mut self) {
         if std::mem::take(&mut self.is_pending) {
             self.context.handshakes.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Handshake<'_> {
+impl Drop for Handshake {
     fn drop(&mut self) {
         self.is_over();
     }
@@ -170,7 +180,7 @@ async fn drive(
     session: &mut impl Session,
     socket: &Arc<Socket>,
     mut left: Vec<u8>,
-    handshake: &mut Handshake<'_>,
+    handshake: &mut Handshake,
 ) -> io::Result<()> {
     let mut wanted = 0;
     let mut pace = read_buffer::Pace::default();
@@ -247,10 +257,10 @@ async fn drive(
 }
 
 /// Far enough for a timer that is not needed.
-const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Sets the timer forward only when it would fire too late: one that fires early asks again.
-fn set_timer(timer: std::pin::Pin<&mut Sleep>, set: &mut Time, wanted: Time) {
+pub(super) fn set_timer(timer: std::pin::Pin<&mut Sleep>, set: &mut Time, wanted: Time) {
     if wanted < *set
         && let Some(at) = clock::instant_at(wanted)
     {

@@ -67,7 +67,7 @@ pub fn open_all(options: &Options) -> Result<Vec<Bound>, StartError> {
         // whichever of them it means.
         if addr.port() == 0
             && !listener.is_required
-            && let Some(first) = bound.iter().find(|first| first.protocol == protocol)
+            && let Some(first) = bound.iter().rfind(|first| first.protocol == protocol)
         {
             addr.set_port(first.addr.port());
         }
@@ -109,7 +109,8 @@ fn is_tolerable(listener: Listener, error: &io::Error) -> bool {
 fn flag(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Amqp => "--amqp-port",
-        Protocol::Stomp => "--stomp-port",
+        Protocol::Stomp(_) => "--stomp-port",
+        Protocol::WebStomp => "--set web_stomp.port",
     }
 }
 
@@ -137,17 +138,22 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Writes the ports file: `{"amqp": 5672, "listeners": [{"protocol": "amqp", "address": "..."}]}`.
+/// Writes the ports file: `{"amqp": 5672, "listeners": [{"protocol": "amqp", "address": "..."}]}`. The first
+/// listener of STOMP is `stomp`, whatever its dialect.
 ///
 /// It appears at once and whole, so whoever waits for it may read it as soon as it is there.
 pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> {
     let mut ports = serde_json::Map::new();
     for listener in bound {
-        ports.entry(listener.protocol.name()).or_insert_with(|| listener.addr.port().into());
+        let port = listener.addr.port();
+        let name = listener.protocol.section();
+        for name in [name, name.split('/').next().unwrap_or(name)] {
+            ports.entry(name).or_insert_with(|| port.into());
+        }
     }
     let listeners = bound
         .iter()
-        .map(|listener| serde_json::json!({ "protocol": listener.protocol.name(), "address": listener.addr.to_string() }))
+        .map(|listener| serde_json::json!({ "protocol": listener.protocol.section(), "address": listener.addr.to_string() }))
         .collect();
     ports.insert("listeners".into(), serde_json::Value::Array(listeners));
     let mut partial = path.as_os_str().to_owned();
@@ -160,16 +166,17 @@ pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::stomp::options::Dialect;
 
     fn listening_on(addresses: &[&str]) -> Options {
         let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
-        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), ..Options::default() }
+        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), web_stomp_port: Some(0), ..Options::default() }
     }
 
     #[test]
     fn port_zero_takes_a_free_port_and_the_second_loopback_the_same() {
         let bound = open_all(&Options { amqp_port: 0, ..Options::default() }).unwrap();
-        for protocol in [Protocol::Amqp, Protocol::Stomp] {
+        for protocol in [Protocol::Amqp, Protocol::Stomp(Dialect::Rabbitmq), Protocol::WebStomp] {
             let mut ports = bound.iter().filter(|bound| bound.protocol == protocol).map(|bound| bound.addr.port());
             let first = ports.next().unwrap();
             assert_ne!(first, 0);
@@ -196,6 +203,31 @@ mod tests {
         drop(taken);
         let asked = Options { stomp_port: Some(bound[0].addr.port()), ..options };
         assert!(matches!(open_all(&asked), Err(StartError::InUse { .. })));
+    }
+
+    #[test]
+    fn each_listener_of_stomp_has_its_dialect() {
+        let activemq = Protocol::Stomp(Dialect::Activemq);
+        let beside = Options { amqp_port: 0, stomp_activemq_port: Some(0), ..Options::default() };
+        let bound = open_all(&beside).unwrap();
+        let mut ports = bound.iter().filter(|bound| bound.protocol == activemq).map(|bound| bound.addr.port());
+        let first = ports.next().unwrap();
+        assert!(ports.all(|port| port == first));
+        let other = bound.iter().find(|bound| bound.protocol == Protocol::Stomp(Dialect::Rabbitmq)).unwrap();
+        assert_ne!(other.addr.port(), first);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json");
+        write_ports_file(&path, &bound).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(json["stomp"], other.addr.port());
+        assert_eq!(json["stomp/activemq"], first);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listed = vec![(any, None), (any, Some(Dialect::Activemq)), (any, Some(Dialect::Rabbitmq))];
+        let options = Options { amqp_listeners: Some(vec![]), stomp_listeners: Some(listed), ..Options::default() };
+        let dialects: Vec<_> = open_all(&options).unwrap().iter().map(|bound| bound.protocol.name()).collect();
+        assert_eq!(dialects, ["stomp", "stomp/activemq", "stomp"]);
+        let all = Options { stomp_dialect: Dialect::Activemq, amqp_port: 0, ..Options::default() };
+        assert!(all.stomp().iter().all(|listener| listener.protocol == activemq));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod proxy_protocol;
 pub mod read_buffer;
 pub mod socket;
 pub mod watch;
+mod web_socket;
+mod web_stomp;
 
 use std::{
     fs,
@@ -36,7 +38,10 @@ use crate::{
     admin::{definitions, node::Node},
     broker::{Broker, definitions::Definitions},
     config::Settings,
-    protocol::{amqp, jms, stomp},
+    protocol::{
+        amqp, jms,
+        stomp::{self, options::Dialect},
+    },
 };
 use connection::Context;
 use listen::{Bound, StartError};
@@ -78,11 +83,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     let context = Arc::new(Context {
         broker: broker.clone(),
         amqp: Arc::new(settings.amqp.clone()),
-        stomp: Arc::new(stomp::Surroundings {
-            options: settings.stomp.clone(),
-            server_name: format!("{}/{}", settings.amqp.product, settings.amqp.product_version),
-            login_failure_delay_ms: settings.server.login_failure_delay_ms,
-        }),
+        stomp: surroundings_of_stomp(settings),
         server: Arc::new(settings.server.clone()),
         handshakes: AtomicUsize::new(0),
     });
@@ -115,6 +116,20 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         Some(failure) => Err(StartError::Other(failure.to_owned())),
         None => Ok(()),
     }
+}
+
+/// What sessions of STOMP know of where they run, by dialect.
+fn surroundings_of_stomp(settings: &Settings) -> [Arc<stomp::Surroundings>; 2] {
+    let clients = Arc::<stomp::Clients>::default();
+    Dialect::ALL.map(|dialect| {
+        Arc::new(stomp::Surroundings {
+            options: settings.stomp.clone(),
+            dialect,
+            clients: clients.clone(),
+            server_name: format!("{}/{}", settings.amqp.product, settings.amqp.product_version),
+            login_failure_delay_ms: settings.server.login_failure_delay_ms,
+        })
+    })
 }
 
 /// Applies the definitions of a file, all of them or none of the process.

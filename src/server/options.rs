@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::store;
+use crate::{protocol::stomp::options::Dialect, store};
 
 /// Settings of the process around the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +24,26 @@ pub struct Options {
     /// one where AMQP has a free one; where others have that port, STOMP is off, and the log says so: the
     /// broker that a team moves away from may have it.
     pub stomp_port: Option<u16>,
-    /// Addresses of STOMP that replace `bind` and `stomp_port`; an empty list switches STOMP off.
-    /// Default: not set.
-    pub stomp_listeners: Option<Vec<SocketAddr>>,
+    /// Addresses of STOMP that replace `bind` and `stomp_port`, each with its dialect where it is not
+    /// `stomp_dialect`; an empty list switches STOMP off. Default: not set.
+    pub stomp_listeners: Option<Vec<StompListener>>,
+    /// Whose STOMP is spoken where a listener says nothing else. Default RabbitMQ's.
+    pub stomp_dialect: Dialect,
+    /// Port on each address of `bind` where ActiveMQ's STOMP is spoken beside the other; zero takes a free one.
+    /// Default: none.
+    pub stomp_activemq_port: Option<u16>,
+    /// Port of STOMP over WebSocket on each address of `bind`; zero takes a free one. By default
+    /// [`WEB_STOMP_PORT`], with exceptions as for `stomp_port`.
+    pub web_stomp_port: Option<u16>,
+    /// Addresses of STOMP over WebSocket that replace `bind` and `web_stomp_port`; an empty list switches it
+    /// off. Default: not set.
+    pub web_stomp_listeners: Option<Vec<SocketAddr>>,
+    /// Path of the requests that ask for it. Default `/ws` as RabbitMQ.
+    pub web_stomp_path: String,
+    /// What frames are sent as. Default text as RabbitMQ.
+    pub web_stomp_frame: WebFrame,
+    /// Largest message of a WebSocket that is taken, in bytes. Default 16 MiB; a frame may have several.
+    pub web_stomp_message_bytes_max: usize,
     /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
     /// one chooses the address that we believe, loopback included.
     pub proxy_protocol_trusted: Vec<Cidr>,
@@ -54,6 +71,9 @@ pub struct Options {
     /// runtimes kill after 10 to 30 s.
     pub shutdown_drain_ms: u64,
 }
+
+/// Where STOMP listens, and its dialect there if it is another than elsewhere.
+pub type StompListener = (SocketAddr, Option<Dialect>);
 
 /// Settings of what the broker keeps on the disk: the log, the index of cold messages, and when a
 /// checkpoint brings one to the other.
@@ -105,6 +125,13 @@ impl Default for Options {
             amqp_listeners: None,
             stomp_port: None,
             stomp_listeners: None,
+            stomp_dialect: Dialect::default(),
+            stomp_activemq_port: None,
+            web_stomp_port: None,
+            web_stomp_listeners: None,
+            web_stomp_path: "/ws".into(),
+            web_stomp_frame: WebFrame::default(),
+            web_stomp_message_bytes_max: 16 << 20,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
             control_socket_mode: 0o660,
@@ -123,19 +150,46 @@ impl Default for Options {
 impl Options {
     /// Where AMQP listens.
     pub fn amqp(&self) -> Vec<Listener> {
-        self.listeners_of(Protocol::Amqp, self.amqp_listeners.as_deref(), self.amqp_port)
+        self.listeners_of(Protocol::Amqp, self.amqp_listeners.clone(), self.amqp_port)
     }
 
     /// Where STOMP listens.
     pub fn stomp(&self) -> Vec<Listener> {
-        let port = match self.stomp_port {
+        let protocol = Protocol::Stomp(self.stomp_dialect);
+        let listed = |listeners: &Vec<StompListener>| listeners.iter().map(|(addr, _)| *addr).collect();
+        let addresses = self.stomp_listeners.as_ref().map(listed);
+        let mut listeners = self.listeners_beside(protocol, addresses, self.stomp_port, STOMP_PORT);
+        for (listener, (_, dialect)) in listeners.iter_mut().zip(self.stomp_listeners.iter().flatten()) {
+            listener.protocol = Protocol::Stomp(dialect.unwrap_or(self.stomp_dialect));
+        }
+        if let Some(port) = self.stomp_activemq_port {
+            listeners.extend(self.listeners_of(Protocol::Stomp(Dialect::Activemq), None, port));
+        }
+        listeners
+    }
+
+    /// Where STOMP over WebSocket listens.
+    pub fn web_stomp(&self) -> Vec<Listener> {
+        let listed = self.web_stomp_listeners.clone();
+        self.listeners_beside(Protocol::WebStomp, listed, self.web_stomp_port, WEB_STOMP_PORT)
+    }
+
+    /// Listeners of a protocol that has to be asked for, or find its port free.
+    fn listeners_beside(
+        &self,
+        protocol: Protocol,
+        listed: Option<Vec<SocketAddr>>,
+        asked: Option<u16>,
+        default: u16,
+    ) -> Vec<Listener> {
+        let port = match asked {
             Some(port) => port,
             // Whoever wants any port wants to run beside others.
             None if self.amqp_port == 0 && self.amqp_listeners.is_none() => 0,
-            None => STOMP_PORT,
+            None => default,
         };
-        let mut listeners = self.listeners_of(Protocol::Stomp, self.stomp_listeners.as_deref(), port);
-        let is_default = self.stomp_port.is_none() && self.stomp_listeners.is_none();
+        let is_default = asked.is_none() && listed.is_none();
+        let mut listeners = self.listeners_of(protocol, listed, port);
         listeners.iter_mut().for_each(|listener| listener.is_default = is_default);
         listeners
     }
@@ -144,14 +198,13 @@ impl Options {
     pub fn listeners(&self) -> Vec<Listener> {
         let mut all = self.amqp();
         all.extend(self.stomp());
+        all.extend(self.web_stomp());
         all
     }
 
-    fn listeners_of(&self, protocol: Protocol, listed: Option<&[SocketAddr]>, port: u16) -> Vec<Listener> {
-        let addresses = match listed {
-            Some(addresses) => addresses.to_vec(),
-            None => self.bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
-        };
+    fn listeners_of(&self, protocol: Protocol, listed: Option<Vec<SocketAddr>>, port: u16) -> Vec<Listener> {
+        let addresses =
+            listed.unwrap_or_else(|| self.bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>());
         let has_v4_twin = |addr: &SocketAddr| {
             let twin = if addr.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
             addresses.contains(&SocketAddr::new(twin.into(), addr.port()))
@@ -184,16 +237,28 @@ impl Options {
 pub enum Protocol {
     /// AMQP 0-9-1.
     Amqp,
-    /// STOMP.
-    Stomp,
+    /// STOMP of that dialect.
+    Stomp(Dialect),
+    /// STOMP over WebSocket.
+    WebStomp,
 }
 
 impl Protocol {
-    /// Its name in the ports file and in listings.
+    /// Its name in listings, as RabbitMQ has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
-            Self::Stomp => "stomp",
+            Self::Stomp(Dialect::Rabbitmq) => "stomp",
+            Self::Stomp(Dialect::Activemq) => "stomp/activemq",
+            Self::WebStomp => "http/web-stomp",
+        }
+    }
+
+    /// The section of its settings, and its name in the ports file.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::WebStomp => "web_stomp",
+            Self::Amqp | Self::Stomp(_) => self.name(),
         }
     }
 
@@ -201,13 +266,38 @@ impl Protocol {
     pub fn title(self) -> &'static str {
         match self {
             Self::Amqp => "AMQP 0-9-1",
-            Self::Stomp => "STOMP",
+            Self::Stomp(Dialect::Rabbitmq) => "STOMP",
+            Self::Stomp(Dialect::Activemq) => "STOMP as of ActiveMQ",
+            Self::WebStomp => "STOMP over WebSockets",
         }
     }
 }
 
 /// The port of STOMP, by default.
 pub const STOMP_PORT: u16 = 61613;
+
+/// The port of STOMP over WebSocket, by default.
+pub const WEB_STOMP_PORT: u16 = 15674;
+
+/// What frames of STOMP are sent as over a WebSocket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebFrame {
+    /// Text, unless they are not UTF-8.
+    #[default]
+    Text,
+    /// Binary.
+    Binary,
+}
+
+impl WebFrame {
+    /// Its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+        }
+    }
+}
 
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

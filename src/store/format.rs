@@ -23,6 +23,11 @@ impl Position {
         self.is_cold().then(|| self.cold_parts().0)
     }
 
+    /// The positions in a cold file.
+    pub fn in_cold_file(file: u32) -> std::ops::Range<u64> {
+        Self::cold(file, 0).0..Self::cold(file, u32::MAX).0.saturating_add(1)
+    }
+
     pub(super) fn cold(file: u32, at: u32) -> Self {
         debug_assert!(file < 1 << 31);
         Self(Self::COLD | u64::from(file) << 32 | u64::from(at))

@@ -15,6 +15,8 @@ use super::format::{self, BATCH_ALIGN, BATCH_HEADER_BYTES, Head, Position, RECOR
 /// Buffers kept for the next batches. More than that only wait when the disk is slow.
 const POOL_BUFFERS_MAX: usize = 4;
 const BUFFER_BYTES_MIN: usize = 64 << 10;
+/// What may wait for more at most, in bytes.
+const LINGER_BYTES_MAX: usize = BUFFER_BYTES_MIN;
 
 /// Batches that the writer has not taken.
 pub(super) struct Gather {
@@ -24,6 +26,10 @@ pub(super) struct Gather {
     batch_bytes_max: usize,
     /// The writer waits to be woken. Only then is waking it worth a system call.
     pub(super) is_writer_asleep: bool,
+    /// The writer waits for more, since nobody waits for what there is.
+    pub(super) is_writer_lingering: bool,
+    /// Somebody waits for some of what has gathered.
+    pub(super) is_urgent: bool,
     /// Nothing more is taken.
     pub(super) is_closed: bool,
 }
@@ -36,6 +42,8 @@ impl Gather {
             pool: Vec::new(),
             batch_bytes_max,
             is_writer_asleep: false,
+            is_writer_lingering: false,
+            is_urgent: false,
             is_closed: false,
         }
     }
@@ -68,12 +76,18 @@ impl Gather {
         self.current.records == 0 && self.sealed.is_empty()
     }
 
+    /// Whether what has gathered may wait for more: nobody waits for it, and it is not much.
+    pub(super) fn is_patient(&self) -> bool {
+        !self.is_urgent && !self.is_closed && self.sealed.is_empty() && self.current.bytes < LINGER_BYTES_MAX
+    }
+
     /// Moves everything that gathered to `batches`.
     pub(super) fn take(&mut self, batches: &mut VecDeque<Batch>) {
         if self.current.records > 0 {
             self.rotate();
         }
         batches.append(&mut self.sealed);
+        self.is_urgent = false;
     }
 
     /// A batch without records, which only carries the watermark.
@@ -255,5 +269,26 @@ mod tests {
         }
         assert_eq!(batch.blocks()[..8], [1; 8]);
         assert!(batch.blocks().as_ptr().align_offset(BLOCK_BYTES) == 0);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_may_wait_unless_it_is_much_or_the_log_ends() {
+        let gather = || Gather::new(Position(0), 1, 1 << 20);
+        let append = |gather: &mut Gather, bytes: usize| _ = gather.append(Head::new(1, 0), &[&vec![0; bytes]], bytes);
+        let mut little = gather();
+        append(&mut little, 100);
+        assert!(little.is_patient());
+        little.is_closed = true;
+        assert!(!little.is_patient());
+        let mut much = gather();
+        append(&mut much, LINGER_BYTES_MAX);
+        assert!(!much.is_patient());
+        let mut wanted = gather();
+        append(&mut wanted, 100);
+        wanted.is_urgent = true;
+        assert!(!wanted.is_patient());
+        wanted.take(&mut VecDeque::new());
+        append(&mut wanted, 100);
+        assert!(wanted.is_patient(), "what was wanted has been taken");
     }
 }

@@ -11,7 +11,7 @@ use super::error::{Corruption, Failure, ReadError, Refused};
 use super::format::{Head, Position, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, Record, StoreId};
 use super::reader::{Block, Found, Reading};
 use super::segments::SegmentInfo;
-use super::shared::Shared;
+use super::shared::{Shared, Urgency};
 
 /// An open log. All threads share it by reference; dropping it writes and syncs what was appended, and
 /// ends its threads.
@@ -105,14 +105,27 @@ impl Log {
     /// reached its `end`. Records are kept in the order in which calls return.
     #[inline]
     pub fn append(&self, head: Head, parts: &[&[u8]]) -> Result<Appended, Refused> {
-        self.shared.append(head, parts, false)
+        self.shared.append(head, parts, Urgency::Ordinary)
     }
 
     /// The same for a record that may use the reserve of a full disk, and that is never refused because
     /// the disk is behind: what frees space, a definition, or what was admitted before.
     #[inline]
     pub fn append_essential(&self, head: Head, parts: &[&[u8]]) -> Result<Appended, Refused> {
-        self.shared.append(head, parts, true)
+        self.shared.append(head, parts, Urgency::Essential)
+    }
+
+    /// The same for a record that nobody is known to wait for. It is written with the next one that is not
+    /// so, after [`Log::hasten`], or else some milliseconds later: a sync for each would hold up those who
+    /// read.
+    #[inline]
+    pub fn append_patient(&self, head: Head, parts: &[&[u8]]) -> Result<Appended, Refused> {
+        self.shared.append(head, parts, Urgency::Patient)
+    }
+
+    /// Somebody waits for what was appended.
+    pub fn hasten(&self) {
+        self.shared.hasten();
     }
 
     /// Identity of the store, made with its directory.

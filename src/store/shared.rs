@@ -19,6 +19,17 @@ use super::log::{Admission, Appended, Figures, Owner, Space};
 use super::options::Options;
 use super::segments::{Segment, Segments, segment_name};
 
+/// What becomes of a record while the disk is behind, and when it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// It is refused; written at once.
+    Ordinary,
+    /// It is taken; written at once.
+    Essential,
+    /// It is taken; written some moments later, with what else comes, unless somebody waits for it.
+    Patient,
+}
+
 /// An open file: the first position in it, and how it is read.
 type FileKey = (Position, Access);
 
@@ -121,7 +132,8 @@ impl Shared {
     }
 
     #[inline]
-    pub(super) fn append(&self, head: Head, parts: &[&[u8]], is_essential: bool) -> Result<Appended, Refused> {
+    pub(super) fn append(&self, head: Head, parts: &[&[u8]], urgency: Urgency) -> Result<Appended, Refused> {
+        let is_essential = urgency != Urgency::Ordinary;
         let body_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
         let bytes_max = self.options.batch_bytes_max - RECORD_OVERHEAD_BYTES;
         if body_bytes > bytes_max {
@@ -141,12 +153,35 @@ impl Shared {
         let position = gather.append(head, parts, body_bytes);
         let end = position.plus(RECORD_HEADER_BYTES + body_bytes);
         self.appended.store(end.0, Ordering::Relaxed);
+        let is_lingering = gather.is_writer_lingering;
+        let must_end = match urgency {
+            Urgency::Patient => is_lingering && !gather.is_patient(),
+            Urgency::Ordinary | Urgency::Essential => {
+                gather.is_urgent = true;
+                is_lingering
+            }
+        };
+        gather.is_writer_lingering &= !must_end;
         let is_asleep = std::mem::replace(&mut gather.is_writer_asleep, false);
         drop(gather);
-        if is_asleep {
+        if is_asleep || must_end {
             self.work.notify_one();
         }
         Ok(Appended { position, end })
+    }
+
+    /// Has what was appended flushed without waiting for more.
+    pub(super) fn hasten(&self) {
+        let mut gather = self.gather.lock();
+        if gather.is_urgent || gather.is_empty() {
+            return;
+        }
+        gather.is_urgent = true;
+        let is_lingering = std::mem::replace(&mut gather.is_writer_lingering, false);
+        drop(gather);
+        if is_lingering {
+            self.work.notify_one();
+        }
     }
 
     #[inline]
@@ -185,6 +220,7 @@ impl Shared {
     }
 
     pub(super) fn wait_flushed(&self, position: Position) -> Result<(), Failure> {
+        self.hasten();
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.waiting.lock();
         let result = loop {

@@ -28,6 +28,9 @@ use super::shared::{Shared, is_full};
 /// How long a writer without a segment waits before it looks again, should nobody tell it.
 const ROOM_RETRY: Duration = Duration::from_millis(100);
 
+/// How long records that nobody waits for may wait for more.
+const LINGER: Duration = Duration::from_millis(5);
+
 pub(super) struct Writer {
     shared: Arc<Shared>,
     active: Active,
@@ -103,6 +106,7 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
+            self.linger();
             match self.step() {
                 Step::Flushed => {}
                 Step::Failed => return,
@@ -122,6 +126,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Lets more come while nobody waits for what there is: what a client settles it does not ask about, and
+    /// hundreds of settles are one write then.
+    fn linger(&self) {
+        let mut gather = self.shared.gather.lock();
+        if gather.is_empty() || !gather.is_patient() {
+            return;
+        }
+        gather.is_writer_lingering = true;
+        self.shared.work.wait_while_for(
+            &mut gather,
+            |gather| gather.is_writer_lingering && gather.is_patient(),
+            LINGER,
+        );
+        gather.is_writer_lingering = false;
     }
 
     /// Sleeps until there is work; `false` when there will be none.

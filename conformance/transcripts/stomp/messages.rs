@@ -314,3 +314,41 @@ fn an_alarm_stops_who_sends_and_not_who_consumes() {
     assert_eq!(world.heard(sender), [receipt("2")]);
     assert_eq!(world.heard(peer).len(), 1);
 }
+
+#[test]
+fn frames_with_equal_heads_are_frames_of_their_own() {
+    for length in ["", "content-length:1\n"] {
+        let (mut world, peer) = subscribed("1.2", "");
+        let send = |body: &str| format!("SEND\ndestination:/queue/a\nx:1\n{length}\n{body}\0");
+        let other = "SEND\ndestination:/queue/a\nx:2\nreceipt:r\n\no\0".to_owned();
+        let elsewhere = "SEND\ndestination:/queue/b\nx:1\n\nb\0".to_owned();
+        let frames = [send("1"), send("2"), other, send("3"), elsewhere, send("4"), send("5")].concat();
+        world.send(peer, frames.as_bytes());
+        let expected = |(tag, (x, body)): (u64, (&str, &str))| message(&format!("{}{x}", head("a", tag, false)), body);
+        let bodies = [("x:1\n", "1"), ("x:1\n", "2"), ("x:2\nreceipt:r\n", "o"), ("x:1\n", "3"), ("x:1\n", "4")];
+        let mut said: Vec<String> = (1..).zip(bodies).map(expected).collect();
+        said.push(expected((6, ("x:1\n", "5"))));
+        let mut heard = world.heard(peer);
+        heard.retain(|frame| *frame != receipt("r"));
+        assert_eq!(heard, said);
+        // The same head in pieces, and before a body that is not as long as it says.
+        let frame = send("6");
+        for piece in frame.as_bytes().chunks(7) {
+            world.send(peer, piece);
+        }
+        assert_eq!(world.heard(peer), [expected((7, ("x:1\n", "6")))]);
+        if !length.is_empty() {
+            world.send(peer, send("too long").as_bytes());
+            assert_eq!(world.heard(peer), [""; 0]);
+            assert!(world.is_over(peer));
+        }
+    }
+}
+
+#[test]
+fn a_head_that_begins_like_the_one_before_is_another() {
+    let (mut world, peer) = subscribed("1.2", "");
+    world.send(peer, b"SEND\ndestination:/queue/a\n\n1\0SEND\ndestination:/queue/a\nx:1\n\n2\0");
+    let expected = [message(&head("a", 1, false), "1"), message(&(head("a", 2, false) + "x:1\n"), "2")];
+    assert_eq!(world.heard(peer), expected);
+}

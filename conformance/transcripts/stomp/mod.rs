@@ -1,5 +1,6 @@
 //! STOMP in RabbitMQ's dialect, frame by frame.
 
+mod activemq;
 mod conversations;
 mod crossing;
 mod destinations;

@@ -148,7 +148,8 @@ impl Exchange {
         let router = Router::new(&declaration.kind, &declaration.arguments)?;
         let text = |key: &str| -> Option<Arc<str>> { declaration.arguments.get(key)?.as_text().map(Arc::from) };
         let integer = |key: &str| declaration.arguments.get(key).and_then(|value| value.as_integer());
-        let delayed = matches!(declaration.kind, Kind::Delayed(_)).then(|| Mutex::new(Holds::new()));
+        let holds = matches!(declaration.kind, Kind::Delayed(_) | Kind::Schedule);
+        let delayed = holds.then(|| Mutex::new(Holds::new()));
         let recent = matches!(declaration.kind, Kind::RecentHistory)
             .then(|| RecentHistory::new(&declaration.arguments).map(Mutex::new))
             .transpose()?;
@@ -184,6 +185,11 @@ impl Exchange {
     /// True for the exchange without a name, which routes to the queue that the key names.
     pub fn is_default(&self) -> bool {
         self.name.is_empty()
+    }
+
+    /// It holds messages back that ask for it by their headers.
+    pub(in crate::broker) fn delays(&self) -> bool {
+        matches!(self.declaration.kind, Kind::Delayed(_))
     }
 
     /// Moves on whenever a cached route through this exchange may have become wrong.

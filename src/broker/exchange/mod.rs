@@ -56,6 +56,8 @@ pub enum Kind {
     RecentHistory,
     /// Like the inner kind, after the delay that the message asks for.
     Delayed(Box<Kind>),
+    /// To nobody: it holds the scheduled messages of its vhost. Clients cannot declare one.
+    Schedule,
 }
 
 /// Why an exchange cannot be declared.
@@ -76,6 +78,8 @@ pub struct BindError(pub String);
 
 /// The argument that names the inner kind of a delayed exchange.
 const DELAYED_TYPE: &str = "x-delayed-type";
+/// What the kind is called that clients cannot declare.
+const SCHEDULE: &str = "x-tern-schedule";
 
 impl Kind {
     /// The kind of that name. `arguments` are those of the exchange.
@@ -96,11 +100,12 @@ impl Kind {
                     _ => return Err(KindError::delayed_type()),
                 };
                 // A delayed exchange inside itself would never come to a kind that routes.
-                if inner == name {
+                if inner == name || inner == SCHEDULE {
                     return Err(KindError::delayed_type());
                 }
                 Self::Delayed(Box::new(Self::parse(&inner, arguments)?))
             }
+            SCHEDULE => Self::Schedule,
             _ => return Err(KindError::Unknown(name.to_owned())),
         })
     }
@@ -118,6 +123,7 @@ impl Kind {
             Self::LocalRandom => "x-local-random",
             Self::RecentHistory => "x-recent-history",
             Self::Delayed(_) => "x-delayed-message",
+            Self::Schedule => SCHEDULE,
         }
     }
 
@@ -188,7 +194,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
     /// A router without bindings. `arguments` are those of the exchange.
     pub fn new(kind: &Kind, arguments: &Table) -> Result<Self, KindError> {
         let shape = match kind {
-            Kind::Direct => Shape::Direct(direct::Direct::default()),
+            Kind::Direct | Kind::Schedule => Shape::Direct(direct::Direct::default()),
             Kind::Fanout => Shape::Fanout(fanout::Fanout::default()),
             Kind::RecentHistory => {
                 recent_history::length(arguments)?;

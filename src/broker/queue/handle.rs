@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Cursor},
-    machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed},
+    machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed, Reason},
     stream::{Filter, OffsetSpec, Stream},
 };
 use crate::broker::{
@@ -50,6 +50,10 @@ pub struct QueueDeclaration {
     pub arguments: Table,
     /// Its arguments, understood.
     pub parsed: QueueArguments,
+    /// The queue that takes persistent messages which this one gives up because they are too old or were refused,
+    /// where neither an argument nor a policy says what becomes of them. It is no argument: whoever declares
+    /// the queue again need not know of it.
+    pub dead_queue: Option<Arc<str>>,
 }
 
 /// Where messages go that a queue gives up.
@@ -59,6 +63,15 @@ pub struct DeadLetterTarget {
     pub exchange: Option<Arc<str>>,
     /// The routing key, instead of the message's own.
     pub key: Option<Arc<[u8]>>,
+    /// Nobody has asked for it: see [`QueueDeclaration::dead_queue`].
+    pub is_default: bool,
+}
+
+impl DeadLetterTarget {
+    /// Whether a message that is given up for that reason goes there.
+    pub fn takes(&self, message: &Message, reason: Reason) -> bool {
+        !self.is_default || message.traits.persistent && reason != Reason::MaxLen
+    }
 }
 
 /// Names of a policy and of an operator policy.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     arguments::QueueArguments,
     behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow},
-    handle::DeadLetterTarget,
+    handle::{DeadLetterTarget, QueueDeclaration},
     machine::Limits,
     retries::RetryDelay,
     selective::GroupMode,
@@ -43,10 +43,17 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
 }
 
 /// Where a queue of these arguments sends what it gives up, under that policy.
-pub fn dead_letter(arguments: &QueueArguments, policy: &QueuePolicy) -> DeadLetterTarget {
+pub fn dead_letter(declaration: &QueueDeclaration, policy: &QueuePolicy) -> DeadLetterTarget {
+    let arguments = &declaration.parsed;
     let exchange = arguments.dead_letter_exchange.as_deref().or(policy.dead_letter_exchange.as_deref());
     let key = arguments.dead_letter_key.as_deref().or(policy.dead_letter_routing_key.as_deref().map(str::as_bytes));
-    DeadLetterTarget { exchange: exchange.map(Arc::from), key: key.map(Arc::from) }
+    if exchange.is_none()
+        && let Some(queue) = &declaration.dead_queue
+    {
+        // The default exchange knows every queue by its name.
+        return DeadLetterTarget { exchange: Some("".into()), key: Some(queue.as_bytes().into()), is_default: true };
+    }
+    DeadLetterTarget { exchange: exchange.map(Arc::from), key: key.map(Arc::from), is_default: false }
 }
 
 /// What comes back through a client counts as failed here, so `returned` alone delays nothing.

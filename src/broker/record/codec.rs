@@ -91,6 +91,7 @@ const DEFINED: u8 = 19;
 const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
+const HELD_SHARED: u8 = 23;
 
 /// What a kind of record is called, for operators; `None` if it is unknown.
 pub fn kind_name(kind: u8) -> Option<&'static str> {
@@ -117,6 +118,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         REMOVED => "removed",
         TRANSACTION => "transaction",
         PURGED => "purged",
+        HELD_SHARED => "held of a body",
         _ => return None,
     })
 }
@@ -204,13 +206,16 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_deadline(seen.deadline, out);
             put_bytes(&seen.key, out);
         }
-        Record::Held { vhost, exchange, hold, due, message } => {
-            begin(HELD);
+        Record::Held { vhost, exchange, hold, due, message, body } => {
+            begin(if body.is_some() { HELD_SHARED } else { HELD });
             put_bytes(vhost.as_bytes(), out);
             put_bytes(exchange.as_bytes(), out);
             put(hold.0, out);
             put_deadline(*due, out);
-            put_message(message, out);
+            match body {
+                Some(body) => put(body.0, out),
+                None => put_message(message, out),
+            }
         }
         Record::Released { vhost, exchange, holds } => {
             begin(RELEASED);
@@ -236,13 +241,16 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put(queue.0, out);
             put(*first, out);
         }
-        Record::QueueDeclared { queue, vhost, name, auto_delete, arguments } => {
+        Record::QueueDeclared { queue, vhost, name, auto_delete, arguments, dead_queue } => {
             begin(QUEUE_DECLARED);
             put(queue.0, out);
             put_bytes(vhost.as_bytes(), out);
             put_bytes(name.as_bytes(), out);
-            out.push(u8::from(*auto_delete));
+            out.push(u8::from(*auto_delete) | u8::from(dead_queue.is_some()) << 1);
             put_table(arguments, out);
+            if let Some(dead_queue) = dead_queue {
+                put_bytes(dead_queue.as_bytes(), out);
+            }
         }
         Record::QueueDeleted { queue } => {
             begin(QUEUE_DELETED);
@@ -353,7 +361,7 @@ impl Decoder {
         at: Position,
         is_inside: bool,
     ) -> Result<Record, DecodeError> {
-        if !(BODY..=PURGED).contains(&kind) {
+        if !(BODY..=HELD_SHARED).contains(&kind) {
             return Err(DecodeError::UnknownKind(kind));
         }
         if version != VERSION {
@@ -383,6 +391,17 @@ impl Decoder {
                     (self.body(body)?, Some(body))
                 };
                 Record::Enqueue { queue, seq, message, body, deadline, at }
+            }
+            HELD | HELD_SHARED => {
+                let (vhost, exchange) = (reader.text()?, reader.text()?);
+                let (hold, due) = (HoldId(reader.number()?), reader.deadline()?);
+                let (message, body) = if kind == HELD {
+                    (reader.message()?, None)
+                } else {
+                    let body = Position(reader.number()?);
+                    (self.body(body)?, Some(body))
+                };
+                Record::Held { vhost, exchange, hold, due, message, body }
             }
             TRANSACTION if is_inside => return Err(Invalid("a transaction inside of a transaction")),
             TRANSACTION => Record::Transaction(reader.list(|reader| self.record(reader, at, true))?),
@@ -799,23 +818,19 @@ impl<'a> Reader<'a> {
                 let (serial, deadline, key) = (self.number()?, self.deadline()?, self.bytes()?.into());
                 Record::Seen { keeper, seen: Seen { serial, key, deadline } }
             }
-            HELD => Record::Held {
-                vhost: self.text()?,
-                exchange: self.text()?,
-                hold: HoldId(self.number()?),
-                due: self.deadline()?,
-                message: self.message()?,
-            },
             RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.hold_keys()? },
             KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },
             STREAM_TRIMMED => Record::StreamTrimmed { queue: QueueId(self.number()?), first: self.number()? },
-            QUEUE_DECLARED => Record::QueueDeclared {
-                queue: QueueId(self.number()?),
-                vhost: self.text()?,
-                name: self.text()?,
-                auto_delete: self.flag()?,
-                arguments: self.table()?,
-            },
+            QUEUE_DECLARED => {
+                let (queue, vhost, name) = (QueueId(self.number()?), self.text()?, self.text()?);
+                let flags = self.byte()?;
+                if flags > 3 {
+                    return Err(Invalid("a flag that is neither set nor not"));
+                }
+                let arguments = self.table()?;
+                let dead_queue = if flags & 2 == 0 { None } else { Some(self.text()?) };
+                Record::QueueDeclared { queue, vhost, name, auto_delete: flags & 1 == 1, arguments, dead_queue }
+            }
             QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
             EXCHANGE_DECLARED => Record::ExchangeDeclared {
                 vhost: self.text()?,

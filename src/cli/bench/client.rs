@@ -64,22 +64,7 @@ impl Client {
     }
 
     fn connect_without_channel(url: &Url, name: &str) -> Result<Self, Failure> {
-        let doing = || format!("connecting to {url}");
-        let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(Failure::io(doing()))?;
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        let mut stream = None;
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(connected) => {
-                    stream = Some(connected);
-                    break;
-                }
-                Err(error) => last = error,
-            }
-        }
-        let stream = stream.ok_or(last).map_err(Failure::io(doing()))?;
-        stream.set_nodelay(true).map_err(Failure::io(doing()))?;
-        stream.set_read_timeout(Some(TICK)).map_err(Failure::io(doing()))?;
+        let stream = open_socket(url)?;
         let mut client = Self { stream, frame_max: wire::FRAME_MAX as usize, input: Vec::new(), output: Vec::new() };
         client.handshake(url, name)?;
         Ok(client)
@@ -338,6 +323,27 @@ impl Client {
     pub(super) fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
     }
+}
+
+/// A socket to the broker, with a receive timeout of a tick.
+pub(super) fn open_socket(url: &Url) -> Result<TcpStream, Failure> {
+    let doing = || format!("connecting to {url}");
+    let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(Failure::io(doing()))?;
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut stream = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(connected) => {
+                stream = Some(connected);
+                break;
+            }
+            Err(error) => last = error,
+        }
+    }
+    let stream = stream.ok_or(last).map_err(Failure::io(doing()))?;
+    stream.set_nodelay(true).map_err(Failure::io(doing()))?;
+    stream.set_read_timeout(Some(TICK)).map_err(Failure::io(doing()))?;
+    Ok(stream)
 }
 
 /// Reads what has arrived; 0 when nothing came within a tick.

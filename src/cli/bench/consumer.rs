@@ -1,11 +1,13 @@
 //! One consumer: a thread, a connection, and a check of every body in place.
 
 use super::{
-    client::{CHANNEL, Client, TICK, check_method, receive, send_now, wait},
+    client::{CHANNEL, TICK, check_method, receive, send_now, wait},
+    connection::Connection,
     failure::Failure,
     payload::{Checked, Payload},
     plan::{Consuming, Plan},
     shared::Shared,
+    stomp,
     wire::{self, Encode, id},
 };
 use bytes::BufMut;
@@ -19,7 +21,7 @@ const READ_BYTES: usize = 256 * 1024;
 pub(super) const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 pub(super) struct Consumer {
-    client: Client,
+    connection: Connection,
     queue: usize,
     /// Nobody else takes from this queue, so that every message must come, in order.
     sole: bool,
@@ -34,8 +36,11 @@ pub(super) struct Consumer {
     /// A body in several frames.
     parts: Vec<u8>,
     missing: u64,
+    /// The last delivery's, or over STOMP how many there were.
     tag: u64,
     acked: u64,
+    /// STOMP: what the last message is acknowledged by.
+    ack_id: Vec<u8>,
 }
 
 /// What a consumer saw.
@@ -85,16 +90,10 @@ impl Consumer {
     /// Connects and subscribes; what arrives waits for `run`.
     pub(super) fn connect(plan: &Plan, index: usize, payload: Payload, shared: &Arc<Shared>) -> Result<Self, Failure> {
         let queue = plan.consumers[index];
-        let mut client = Client::connect(&plan.url, &format!("tern bench consumer {index}"))?;
-        match plan.consuming {
-            Consuming::AutoAck => client.consume(&plan.queues[queue], true)?,
-            Consuming::Manual { prefetch, .. } => {
-                client.prefetch(prefetch)?;
-                client.consume(&plan.queues[queue], false)?;
-            }
-        }
+        let mut connection = Connection::connect(plan, &format!("tern bench consumer {index}"))?;
+        connection.consume(plan, queue)?;
         Ok(Self {
-            client,
+            connection,
             queue,
             sole: plan.consumers.iter().filter(|other| **other == queue).count() == 1,
             consuming: plan.consuming,
@@ -108,19 +107,26 @@ impl Consumer {
             missing: 0,
             tag: 0,
             acked: 0,
+            ack_id: Vec::new(),
         })
     }
 
     /// Consumes until told to finish and nothing more comes.
     pub(super) fn run(mut self) -> Result<Consumed, Failure> {
-        let mut buffer = self.client.take_input();
+        let mut buffer = self.connection.take_input();
         let mut filled = buffer.len();
         buffer.resize(READ_BYTES.max(filled * 2), 0);
         loop {
             if filled > 0 {
-                let used = self.take_frames(&buffer[..filled])?;
+                let used = match self.connection {
+                    Connection::Amqp(_) => self.take_frames(&buffer[..filled])?,
+                    Connection::Stomp(_) => self.take_stomp_frames(&buffer[..filled])?,
+                };
                 if used == 0 && filled == buffer.len() {
-                    return Err(Failure::protocol("a frame larger than agreed"));
+                    match self.connection {
+                        Connection::Amqp(_) => return Err(Failure::protocol("a frame larger than agreed")),
+                        Connection::Stomp(_) => buffer.resize(2 * filled, 0),
+                    }
                 }
                 buffer.copy_within(used..filled, 0);
                 filled -= used;
@@ -137,10 +143,10 @@ impl Consumer {
                 self.ack(true);
             }
             while !self.output.is_empty() {
-                wait(&self.client.stream, true, TICK)?;
+                wait(self.connection.stream(), true, TICK)?;
                 self.send_output()?;
             }
-            self.client.close()?;
+            self.connection.close()?;
         }
         Ok(self.report)
     }
@@ -149,15 +155,15 @@ impl Consumer {
     fn exchange(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         if !self.output.is_empty() {
             self.send_output()?;
-            if !self.output.is_empty() && !wait(&self.client.stream, true, TICK)? {
+            if !self.output.is_empty() && !wait(self.connection.stream(), true, TICK)? {
                 return Ok(0);
             }
         }
-        receive(&self.client.stream, buffer)
+        receive(self.connection.stream(), buffer)
     }
 
     fn send_output(&mut self) -> Result<(), Failure> {
-        let sent = send_now(&self.client.stream, &self.output)?;
+        let sent = send_now(self.connection.stream(), &self.output)?;
         self.output.drain(..sent);
         Ok(())
     }
@@ -213,6 +219,34 @@ impl Consumer {
         Ok(at)
     }
 
+    /// Handles the complete frames of `input` and returns their bytes.
+    fn take_stomp_frames(&mut self, input: &[u8]) -> Result<usize, Failure> {
+        let arrived_ns = match &self.latencies {
+            Some(_) if self.shared.measuring.load(SeqCst) => Some(self.shared.now_ns()),
+            _ => None,
+        };
+        let is_manual = matches!(self.consuming, Consuming::Manual { .. });
+        let mut at = 0;
+        let mut count = 0;
+        while let Some(frame) = stomp::decode(&input[at..])? {
+            at += frame.bytes;
+            stomp::check(&frame)?;
+            if frame.command == b"MESSAGE" {
+                if is_manual {
+                    self.ack_id.clear();
+                    self.ack_id.extend_from_slice(frame.ack);
+                }
+                self.tag += 1;
+                self.take_body(frame.body, arrived_ns);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.shared.count_received(self.queue, count, self.in_flight_max);
+        }
+        Ok(at)
+    }
+
     #[inline]
     fn take_body(&mut self, body: &[u8], arrived_ns: Option<u64>) {
         match self.payload.check(body) {
@@ -237,6 +271,9 @@ impl Consumer {
 
     fn ack(&mut self, multiple: bool) {
         self.acked = self.tag;
+        if let Connection::Stomp(_) = self.connection {
+            return stomp::encode_ack(&mut self.output, &self.ack_id);
+        }
         self.output.method(CHANNEL, id::BASIC_ACK, |out| {
             out.put_u64(self.tag);
             out.push(u8::from(multiple));

@@ -5,7 +5,7 @@ use super::{
     null_log,
     null_process::NullProcess,
     report::{Report, Sample, Series},
-    url::Url,
+    url::{Protocol, Url},
 };
 use serde_json::Value;
 use std::{
@@ -18,9 +18,9 @@ use std::{
 /// What every scenario takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Common {
-    /// The broker: amqp://user:password@host:port/vhost
-    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
-    pub(super) url: Url,
+    /// The broker: amqp://user:password@host:port/vhost, or stomp://... [default: one on this machine]
+    #[arg(long)]
+    pub(super) url: Option<Url>,
     /// The broker's process, for CPU seconds and memory from /proc
     #[arg(long)]
     pub(super) pid: Option<u32>,
@@ -55,6 +55,14 @@ impl Timing {
 
 fn duration(secs: f64) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(secs).map_err(|_| Failure::usage(format!("{secs} is not a number of seconds")))
+}
+
+/// What scenarios take that can speak more than AMQP.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ProtocolOption {
+    /// What publishers and consumers speak [default: what --url says, or AMQP]
+    #[arg(long, value_enum)]
+    pub(super) protocol: Option<Protocol>,
 }
 
 /// What scenarios that hold something idle take.
@@ -112,6 +120,11 @@ pub(super) trait Scenario {
         false
     }
 
+    /// What it is to speak, where that was said; `None` for what the address says.
+    fn protocol(&self) -> Option<Protocol> {
+        Some(Protocol::Amqp)
+    }
+
     /// One complete run, on fresh connections.
     fn run_once(&self, target: &Target) -> Result<Sample, Failure>;
 }
@@ -149,21 +162,34 @@ fn drive<S: Scenario>(scenario: &S, common: &Common, null: Option<WhichNull>, di
     }
 }
 
+/// The broker's address: as given, if that goes with what is to be spoken.
+fn address(wanted: Option<Protocol>, given: Option<&Url>) -> Result<Url, Failure> {
+    match given {
+        None => Ok(Url::local(wanted.unwrap_or(Protocol::Amqp))),
+        Some(url) if wanted.is_none_or(|wanted| wanted == url.protocol) => Ok(url.clone()),
+        Some(url) => Err(Failure::usage(format!("{url} is of another protocol than what is measured"))),
+    }
+}
+
 fn measure<S: Scenario>(
     scenario: &S,
     common: &Common,
     null: Option<WhichNull>,
     dir: Option<&Path>,
 ) -> Result<Report, Failure> {
+    let url = address(scenario.protocol(), common.url.as_ref())?;
+    if null.is_some() && url.protocol != Protocol::Amqp {
+        return Err(Failure::usage("the null broker speaks AMQP alone"));
+    }
     let log_dir = scenario.is_durable().then(|| null_log::directory(dir)).transpose()?;
     let mut report = Report {
         scenario: S::NAME,
         settings: scenario.settings(),
-        url: common.url.to_string(),
+        url: url.to_string(),
         target: Series::default(),
         null: Series::default(),
     };
-    let target = Target { url: common.url.clone(), pid: common.pid };
+    let target = Target { url, pid: common.pid };
     for _ in 0..common.runs {
         // In turn, so that a slow minute of the machine strikes both.
         if null.is_some() {

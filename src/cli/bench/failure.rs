@@ -11,7 +11,10 @@ pub(super) enum Failure {
     /// The broker closed the connection or channel and said why.
     #[error("the broker closed the {what}: {code} {text}")]
     Closed { what: &'static str, code: u16, text: String },
-    /// The broker did something that no AMQP 0-9-1 client expects.
+    /// The broker said ERROR.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+    /// The broker did something that no client expects.
     #[error("{0}")]
     Protocol(String),
     /// The options do not go together.
@@ -29,6 +32,11 @@ impl Failure {
 
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
+    }
+
+    /// The broker has said what is wrong.
+    pub(super) fn is_a_reason(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Refused(_))
     }
 
     /// For `map_err`: names what was being done.

@@ -2,11 +2,12 @@
 //! confirms of its confirm, at a fixed rate.
 
 use super::{
-    driver::{Compared, Scenario, Target, Timing},
+    driver::{Compared, ProtocolOption, Scenario, Target, Timing},
     failure::Failure,
     payload::STAMPED_BYTES_MIN,
     report::Sample,
     throughput::{LoadOptions, merge, per_million, per_publisher, put_load, put_rates, steady},
+    url::Protocol,
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ pub(super) struct Latency {
     timing: Timing,
     #[command(flatten)]
     load: LoadOptions,
+    #[command(flatten)]
+    protocol: ProtocolOption,
     /// Messages a second, over all publishers
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
@@ -48,6 +51,10 @@ impl Scenario for Latency {
 
     fn is_durable(&self) -> bool {
         self.load.messages.durable
+    }
+
+    fn protocol(&self) -> Option<Protocol> {
+        self.protocol.protocol
     }
 
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {

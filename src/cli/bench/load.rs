@@ -9,6 +9,7 @@ use super::{
     process::Usage,
     publisher::{Published, Publisher},
     shared::Shared,
+    url::Protocol,
 };
 use hdrhistogram::Histogram;
 use std::{
@@ -30,7 +31,8 @@ pub(super) struct Load {
     plan: Plan,
     payload: Payload,
     shared: Arc<Shared>,
-    control: Client,
+    /// What declares and removes; over STOMP nobody does.
+    control: Option<Client>,
     publishers: Vec<Thread<Published>>,
     consumers: Vec<Thread<Consumed>>,
     published: Vec<Published>,
@@ -77,8 +79,14 @@ impl Load {
     /// Declares the topology; bodies are those of every load with this seed.
     pub(super) fn declare_with(plan: Plan, seed: u64) -> Result<Self, Failure> {
         let payload = Payload::new(seed, plan.publishing.body_bytes);
-        let mut control = Client::connect(&plan.url, "tern bench control")?;
-        plan.declare(&mut control)?;
+        let control = match plan.url.protocol {
+            Protocol::Stomp => None,
+            Protocol::Amqp => {
+                let mut control = Client::connect(&plan.url, "tern bench control")?;
+                plan.declare(&mut control)?;
+                Some(control)
+            }
+        };
         Ok(Self {
             payload,
             shared: Arc::new(Shared::new(&plan)),
@@ -125,7 +133,9 @@ impl Load {
     /// Goes and leaves what was published where it is. Returns what is wrong with the publishing.
     pub(super) fn leave(mut self) -> Result<Vec<String>, Failure> {
         self.is_finished = true;
-        self.control.close()?;
+        if let Some(control) = &mut self.control {
+            control.close()?;
+        }
         let refused: u64 = self.published.iter().map(|published| published.nacked).sum();
         Ok((refused > 0).then(|| format!("{refused} messages refused by the broker (nack)")).into_iter().collect())
     }
@@ -208,8 +218,10 @@ impl Load {
             }
         }
         self.is_finished = true;
-        self.plan.delete(&mut self.control)?;
-        self.control.close()?;
+        if let Some(control) = &mut self.control {
+            self.plan.delete(control)?;
+            control.close()?;
+        }
         let problems = judge(&self.plan, self.payload.is_traced(), &self.published, &consumed);
         let latencies = merged(consumed.into_iter().filter_map(|consumed| consumed.latencies))?;
         let published = std::mem::take(&mut self.published).into_iter();
@@ -227,7 +239,7 @@ impl Load {
             publishers.filter_map(|thread| join(thread).err()).chain(consumers.filter_map(|thread| join(thread).err()));
         let mut reason = failure;
         for other in others {
-            if matches!(other, Failure::Closed { .. }) && !matches!(reason, Failure::Closed { .. }) {
+            if other.is_a_reason() && !reason.is_a_reason() {
                 reason = other;
             }
         }
@@ -238,9 +250,11 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.failed.store(true, SeqCst);
-        if !self.is_finished {
+        if !self.is_finished
+            && let Some(control) = &mut self.control
+        {
             // After a failure: leave nothing behind, as far as the broker still answers.
-            let _ = self.plan.delete(&mut self.control);
+            let _ = self.plan.delete(control);
         }
     }
 }
@@ -346,6 +360,7 @@ mod tests {
         let publishing = Publishing {
             body_bytes: 16,
             confirm_window: None,
+            receipt_every: 1,
             rate: None,
             in_flight_max: 0,
             limit: None,

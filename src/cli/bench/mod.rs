@@ -1,4 +1,4 @@
-//! `tern bench`: measures any AMQP 0-9-1 broker by its URL.
+//! `tern bench`: measures any AMQP 0-9-1 or STOMP broker by its URL.
 //!
 //! ```text
 //! scenario (throughput, latency, ...) ──▶ plan ──▶ load ──▶ publishers, consumers ──▶ wire
@@ -19,6 +19,7 @@ mod backlog;
 mod churn;
 mod client;
 mod confirms;
+mod connection;
 mod connections;
 mod consumer;
 mod driver;
@@ -39,6 +40,7 @@ mod report;
 mod ring;
 mod shared;
 mod slow;
+mod stomp;
 mod throughput;
 mod topics;
 mod url;

@@ -675,6 +675,7 @@ mod tests {
         Publishing {
             body_bytes,
             confirm_window: None,
+            receipt_every: 1,
             rate: None,
             in_flight_max: 400,
             limit: Some(1000),

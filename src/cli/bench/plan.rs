@@ -48,6 +48,8 @@ pub(super) struct Publishing {
     pub(super) body_bytes: usize,
     /// With confirms, and at most so many outstanding.
     pub(super) confirm_window: Option<u64>,
+    /// STOMP: every so many publishes one asks for a receipt.
+    pub(super) receipt_every: u64,
     /// Messages a second of one publisher.
     pub(super) rate: Option<f64>,
     /// The most that a queue may hold, on its way or ready; 0 for no limit.

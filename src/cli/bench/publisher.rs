@@ -1,14 +1,16 @@
 //! One publisher: a thread, a connection, and a ring of encoded messages.
 
 use super::{
-    client::{Client, TICK, Unasked, check_method, receive, send_now, wait},
+    client::{TICK, Unasked, check_method, receive, send_now, wait},
     confirms::Confirms,
+    connection::Connection,
     consumer::latency_histogram,
     failure::Failure,
     payload::Payload,
     plan::{Plan, Publishing},
     ring::Ring,
     shared::Shared,
+    stomp,
     wire::{self, id},
 };
 use hdrhistogram::Histogram;
@@ -27,7 +29,7 @@ const BATCH_BYTES: usize = 128 * 1024;
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) struct Publisher {
-    client: Client,
+    connection: Connection,
     index: usize,
     publishing: Publishing,
     payload: Payload,
@@ -57,29 +59,41 @@ pub(super) struct Published {
 impl Publisher {
     /// Connects; nothing is published before `run`.
     pub(super) fn connect(plan: &Plan, index: usize, payload: Payload, shared: &Arc<Shared>) -> Result<Self, Failure> {
-        let mut client = Client::connect(&plan.url, &format!("tern bench publisher {index}"))?;
+        let mut connection = Connection::connect(plan, &format!("tern bench publisher {index}"))?;
         let publishing = plan.publishing;
         if publishing.confirm_window.is_some() {
-            client.select_confirms()?;
+            connection.select_confirms()?;
         }
         let lane = &plan.lanes[index];
-        let frame_max = client.frame_max;
-        let ring = |messages| Ring::new(lane, &payload, &plan.properties, frame_max, messages);
+        let receipt_every = publishing.confirm_window.map(|_| publishing.receipt_every);
+        let properties = &plan.properties;
+        let ring = |messages| match &connection {
+            Connection::Amqp(client) => Ring::new(lane, &payload, properties, client.frame_max, messages),
+            Connection::Stomp(client) => {
+                Ring::of_sends(lane, client.queue_prefix, &payload, properties, receipt_every, messages)
+            }
+        };
         let message_bytes = ring(1).message_bytes();
         // At least four batches to a window, so that broker and consumer work while this one fills
         // the next.
         let by_flight = if publishing.in_flight_max == 0 { u64::MAX } else { publishing.in_flight_max / 4 };
         let by_confirms = publishing.confirm_window.map_or(u64::MAX, |window| window / 4);
         let batch = ((BATCH_BYTES / message_bytes) as u64).min(by_flight).min(by_confirms).max(1);
+        if let (Connection::Stomp(_), Some(window)) = (&connection, publishing.confirm_window)
+            && publishing.receipt_every > window.div_ceil(2)
+        {
+            // Those that nothing has been asked for yet must leave room for a batch.
+            return Err(Failure::usage("--receipt-every may not exceed half of --confirms"));
+        }
         Ok(Self {
             ring: ring(batch as usize),
             confirms: publishing.confirm_window.map(|_| Confirms::default()),
             confirm_latencies: (publishing.stamped && publishing.confirm_window.is_some())
                 .then(latency_histogram)
                 .transpose()?,
-            input: client.take_input(),
+            input: connection.take_input(),
             output: Vec::new(),
-            client,
+            connection,
             index,
             publishing,
             payload,
@@ -105,7 +119,7 @@ impl Publisher {
             };
             if count == 0 {
                 // A broker that closed the channel reads on and drops: its reason waits in the input.
-                if last_sent_at.elapsed() > TICK && wait(&self.client.stream, false, Duration::ZERO)? {
+                if last_sent_at.elapsed() > TICK && wait(self.connection.stream(), false, Duration::ZERO)? {
                     self.take_input()?;
                 }
                 if last_sent_at.elapsed() > STALL_TIMEOUT {
@@ -122,7 +136,7 @@ impl Publisher {
         let confirm_latencies = self.confirm_latencies.take();
         let published = Published { sent: self.sent, hash_sum: self.hash_sum, nacked, confirm_latencies };
         if !self.shared.has_failed() {
-            self.client.close()?;
+            self.connection.close()?;
         }
         Ok(published)
     }
@@ -141,7 +155,7 @@ impl Publisher {
                     let pause = next.saturating_sub(start.elapsed()).min(TICK);
                     if self.confirms.is_none() {
                         thread::sleep(pause);
-                    } else if wait(&self.client.stream, false, pause)? {
+                    } else if wait(self.connection.stream(), false, pause)? {
                         self.take_input()?;
                     }
                     return Ok(None);
@@ -162,7 +176,7 @@ impl Publisher {
     fn publish(&mut self, position: usize, count: u64) -> Result<u64, Failure> {
         // Between batches only: an answer must not land inside a half-sent message.
         if !self.output.is_empty() {
-            let sent = self.client.stream.write_all(&self.output);
+            let sent = (&mut self.connection.stream()).write_all(&self.output);
             sent.map_err(Failure::io("writing to the broker"))?;
             self.output.clear();
         }
@@ -184,6 +198,7 @@ impl Publisher {
             let sum = self.ring.number(range.clone(), &self.payload, self.index as u16, self.sent, sent_ns);
             self.hash_sum = self.hash_sum.wrapping_add(sum);
         }
+        self.ring.number_receipts(range.clone(), self.sent);
         self.sent += count;
         if let Some(confirms) = &mut self.confirms {
             confirms.sent(count, sent_ns);
@@ -198,7 +213,7 @@ impl Publisher {
         let mut at = span.start;
         let mut progress_at = Instant::now();
         while at < span.end {
-            let sent = match send_now(&self.client.stream, self.ring.bytes(at..span.end)) {
+            let sent = match send_now(self.connection.stream(), self.ring.bytes(at..span.end)) {
                 Ok(sent) => sent,
                 Err(failure) => return Err(self.reason_for(failure)),
             };
@@ -215,7 +230,7 @@ impl Publisher {
             if progress_at.elapsed() > STALL_TIMEOUT {
                 return Err(Failure::Timeout("the broker to read publishes".to_owned()));
             }
-            if wait(&self.client.stream, true, TICK)? {
+            if wait(self.connection.stream(), true, TICK)? {
                 self.take_input()?;
             }
         }
@@ -225,13 +240,18 @@ impl Publisher {
     /// The broker's own reason for a broken socket, where it left one.
     fn reason_for(&mut self, failure: Failure) -> Failure {
         match self.take_input() {
-            Err(reason @ Failure::Closed { .. }) => reason,
+            Err(reason) if reason.is_a_reason() => reason,
             _ => failure,
         }
     }
 
     fn await_confirms(&mut self) -> Result<(), Failure> {
-        self.await_unconfirmed(0)
+        // Behind the last receipt nothing was asked for.
+        let unasked = match self.connection {
+            Connection::Amqp(_) => 0,
+            Connection::Stomp(_) => self.sent % self.publishing.receipt_every,
+        };
+        self.await_unconfirmed(unasked)
     }
 
     /// Reads until at most `most` publishes are unconfirmed.
@@ -258,33 +278,64 @@ impl Publisher {
     fn take_input(&mut self) -> Result<(), Failure> {
         const READ_BYTES: usize = 16 * 1024;
         let mut piece = [0; READ_BYTES];
-        let read = receive(&self.client.stream, &mut piece)?;
+        let read = receive(self.connection.stream(), &mut piece)?;
         self.input.extend_from_slice(&piece[..read]);
         let latencies = self.confirm_latencies.as_mut().filter(|_| self.shared.measuring.load(SeqCst));
         let mut timed = latencies.map(|latencies| (latencies, self.shared.now_ns()));
-        let mut at = 0;
-        while let Some(frame) = wire::decode(&self.input[at..])? {
-            at += frame.bytes();
-            if frame.kind != wire::METHOD {
-                continue;
+        let record = |sent_ns| {
+            if let Some((latencies, now_ns)) = &mut timed {
+                latencies.saturating_record(now_ns.saturating_sub(sent_ns));
             }
-            let mut arguments = frame.arguments();
-            match (frame.method()?, &mut self.confirms) {
-                (method @ (id::BASIC_ACK | id::BASIC_NACK), Some(confirms)) => {
-                    let (tag, bits) = (arguments.u64()?, arguments.u8()?);
-                    confirms.confirm(tag, bits & 1 == 1, method == id::BASIC_ACK, |sent_ns| {
-                        if let Some((latencies, now_ns)) = &mut timed {
-                            latencies.saturating_record(now_ns.saturating_sub(sent_ns));
-                        }
-                    })?;
-                }
-                (method, _) => {
-                    let unasked = check_method(method, &mut arguments, &mut self.output)?;
-                    debug_assert!(matches!(unasked, Unasked::Ignored | Unasked::Blocked | Unasked::Unblocked));
-                }
-            }
-        }
-        self.input.drain(..at);
+        };
+        let used = match &self.connection {
+            Connection::Amqp(_) => take_methods(&self.input, &mut self.confirms, &mut self.output, record)?,
+            Connection::Stomp(_) => take_receipts(&self.input, &mut self.confirms, record)?,
+        };
+        self.input.drain(..used);
         Ok(())
     }
+}
+
+/// Acts on the complete frames of `input` and returns their bytes; what is due goes to `output`.
+fn take_methods(
+    input: &[u8],
+    confirms: &mut Option<Confirms>,
+    output: &mut Vec<u8>,
+    mut record: impl FnMut(u64),
+) -> Result<usize, Failure> {
+    let mut at = 0;
+    while let Some(frame) = wire::decode(&input[at..])? {
+        at += frame.bytes();
+        if frame.kind != wire::METHOD {
+            continue;
+        }
+        let mut arguments = frame.arguments();
+        match (frame.method()?, &mut *confirms) {
+            (method @ (id::BASIC_ACK | id::BASIC_NACK), Some(confirms)) => {
+                let (tag, bits) = (arguments.u64()?, arguments.u8()?);
+                confirms.confirm(tag, bits & 1 == 1, method == id::BASIC_ACK, &mut record)?;
+            }
+            (method, _) => {
+                let unasked = check_method(method, &mut arguments, output)?;
+                debug_assert!(matches!(unasked, Unasked::Ignored | Unasked::Blocked | Unasked::Unblocked));
+            }
+        }
+    }
+    Ok(at)
+}
+
+/// Acts on the complete frames of `input` and returns their bytes. A receipt stands for all up to its
+/// number.
+fn take_receipts(input: &[u8], confirms: &mut Option<Confirms>, mut record: impl FnMut(u64)) -> Result<usize, Failure> {
+    let mut at = 0;
+    while let Some(frame) = stomp::decode(&input[at..])? {
+        at += frame.bytes;
+        stomp::check(&frame)?;
+        if let (b"RECEIPT", Some(confirms)) = (frame.command, &mut *confirms) {
+            let number = stomp::number(frame.receipt_id);
+            let number = number.ok_or_else(|| Failure::protocol("a receipt that nobody asked for"))?;
+            confirms.confirm(number, true, true, &mut record)?;
+        }
+    }
+    Ok(at)
 }

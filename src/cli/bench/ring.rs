@@ -3,6 +3,7 @@
 use super::{
     payload::Payload,
     plan::Lane,
+    stomp::{self, RECEIPT_DIGITS},
     wire::{self, FRAME_HEAD_BYTES, FRAME_OVERHEAD_BYTES, Properties},
 };
 use std::ops::Range;
@@ -18,6 +19,8 @@ pub(super) struct Ring {
     body_bytes: usize,
     /// The most body that a frame holds.
     piece_bytes: usize,
+    /// STOMP: where the digits of a message's receipt are, for those that ask for one.
+    receipts: Vec<Option<usize>>,
 }
 
 impl Ring {
@@ -50,7 +53,49 @@ impl Ring {
             }
         }
         let body_back = (body.len() + pieces * FRAME_OVERHEAD_BYTES).saturating_sub(FRAME_HEAD_BYTES);
-        Self { bytes, ends, body_back, body_bytes: body.len(), piece_bytes }
+        Self { bytes, ends, body_back, body_bytes: body.len(), piece_bytes, receipts: Vec::new() }
+    }
+
+    /// SENDs to the queues of `lane` in turn, the last of each `receipt_every` with a receipt. Their number
+    /// is a multiple of that and at least `messages_min`.
+    pub(super) fn of_sends(
+        lane: &Lane,
+        queue_prefix: &str,
+        payload: &Payload,
+        properties: &[Properties],
+        receipt_every: Option<u64>,
+        messages_min: usize,
+    ) -> Self {
+        let body = payload.blank();
+        let every = receipt_every.map_or(1, |every| every as usize);
+        let count = messages_min.max(properties.len()).max(lane.keys.len()).next_multiple_of(every);
+        let destinations: Vec<_> = lane.keys.iter().map(|key| format!("{queue_prefix}{key}")).collect();
+        let turns = destinations.iter().cycle().zip(properties.iter().cycle());
+        let mut ring = Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            body_back: body.len() + 1,
+            body_bytes: body.len(),
+            piece_bytes: usize::MAX,
+            receipts: Vec::new(),
+        };
+        for (index, (destination, properties)) in turns.take(count).enumerate() {
+            let has_receipt = receipt_every.is_some() && (index + 1) % every == 0;
+            let digits_at = stomp::encode_send(&mut ring.bytes, destination, *properties, &body, has_receipt);
+            ring.receipts.push(digits_at);
+            ring.ends.push(ring.bytes.len());
+        }
+        ring
+    }
+
+    /// Numbers the receipts of the messages of `range`, of which `sent` went before: each by how many have
+    /// gone with its own.
+    pub(super) fn number_receipts(&mut self, range: Range<usize>, sent: u64) {
+        for (index, number) in range.zip(sent + 1..) {
+            if let Some(&Some(at)) = self.receipts.get(index) {
+                stomp::renew_receipt(&mut self.bytes[at..at + RECEIPT_DIGITS], number);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {

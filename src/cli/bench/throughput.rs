@@ -1,11 +1,12 @@
 //! `tern bench throughput`: as many messages as go through, or a given rate, in a steady state.
 
 use super::{
-    driver::{Compared, Scenario, Target, Timing},
+    driver::{Compared, ProtocolOption, Scenario, Target, Timing},
     failure::Failure,
     load::{Load, Outcome, Window},
     plan::{Binding, Consuming, Plan, Publishing, in_flight_max},
     report::Sample,
+    url::Protocol,
     wire::Properties,
 };
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ pub(super) struct Throughput {
     timing: Timing,
     #[command(flatten)]
     load: LoadOptions,
+    #[command(flatten)]
+    protocol: ProtocolOption,
     /// Publish to an exchange of this type instead of the default one
     #[arg(long, value_enum)]
     exchange: Option<ExchangeKind>,
@@ -73,6 +76,10 @@ pub(super) struct MessageOptions {
     /// Publish with confirms, at most so many outstanding at each publisher [default: none]
     #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) confirms: Option<u64>,
+    /// STOMP: with --confirms, ask for a receipt with one of so many messages, which stands for those
+    /// before it, too [default: a tenth of --confirms]
+    #[arg(long, value_name = "MESSAGES", requires = "confirms", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) receipt_every: Option<u64>,
     /// Persistent messages on durable queues; a null broker syncs them before it confirms
     #[arg(long, visible_alias = "persistent")]
     pub(super) durable: bool,
@@ -123,6 +130,7 @@ impl MessageOptions {
         Publishing {
             body_bytes: self.size,
             confirm_window: self.confirms,
+            receipt_every: self.receipt_every.unwrap_or(self.confirms.unwrap_or(0) / 10).max(1),
             rate: None,
             in_flight_max: self.max_in_flight.unwrap_or_else(|| in_flight_max(self.size)),
             limit: None,
@@ -169,6 +177,7 @@ impl MessageOptions {
                 Some(every) => format!("every {every}, prefetch {}", self.prefetch),
             },
             "confirms": self.confirms,
+            "receipt_every": self.receipt_every,
             "durable": self.durable,
             "queue_type": self.queue_type,
             "priorities": self.priorities,
@@ -217,11 +226,18 @@ impl Scenario for Throughput {
         self.load.messages.durable
     }
 
+    fn protocol(&self) -> Option<Protocol> {
+        self.protocol.protocol
+    }
+
     fn run_once(&self, target: &Target) -> Result<Sample, Failure> {
         let mut publishing = self.load.messages.publishing();
         publishing.rate = self.rate.per_publisher(self.load.publishers)?;
         let mut plan = self.load.plan(target, publishing)?;
         if let Some(kind) = self.exchange {
+            if target.url.protocol != Protocol::Amqp {
+                return Err(Failure::usage("--exchange is for AMQP"));
+            }
             through_exchange(&mut plan, kind);
         }
         let (window, outcome) = steady(plan, target, &self.timing)?;

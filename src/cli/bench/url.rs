@@ -1,10 +1,36 @@
-//! The address of a broker: `amqp://user:password@host:port/vhost`.
+//! The address of a broker: `amqp://user:password@host:port/vhost`, or `stomp://...`.
 
 use std::{fmt, str::FromStr};
+
+/// What a load speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Protocol {
+    /// AMQP 0-9-1
+    Amqp,
+    /// STOMP 1.2
+    Stomp,
+}
+
+impl Protocol {
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Amqp => "amqp",
+            Self::Stomp => "stomp",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Amqp => 5672,
+            Self::Stomp => 61613,
+        }
+    }
+}
 
 /// Where the broker is and as whom to log in. Prints without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
+    pub(super) protocol: Protocol,
     pub(super) user: String,
     pub(super) password: String,
     pub(super) host: String,
@@ -16,7 +42,10 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("amqp://").ok_or_else(|| "an address begins with amqp://".to_owned())?;
+        let after = |protocol: Protocol| Some((protocol, text.strip_prefix(protocol.scheme())?.strip_prefix("://")?));
+        let (protocol, rest) = after(Protocol::Amqp)
+            .or_else(|| after(Protocol::Stomp))
+            .ok_or_else(|| "an address begins with amqp:// or stomp://".to_owned())?;
         let (authority, vhost) = match rest.split_once('/') {
             Some((authority, vhost)) => (authority, unescape(vhost)?),
             None => (rest, "/".to_owned()),
@@ -30,9 +59,10 @@ impl FromStr for Url {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| format!("{port:?} is not a port"))?)
             }
-            _ => (address, 5672),
+            _ => (address, protocol.port()),
         };
         Ok(Self {
+            protocol,
             user: unescape(user)?,
             password: unescape(password)?,
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
@@ -42,9 +72,19 @@ impl FromStr for Url {
     }
 }
 
+impl Url {
+    /// A broker on this machine with its default port and login.
+    pub(super) fn local(protocol: Protocol) -> Self {
+        let guest = || "guest".to_owned();
+        let (host, vhost) = ("127.0.0.1".to_owned(), "/".to_owned());
+        Self { protocol, user: guest(), password: guest(), host, port: protocol.port(), vhost }
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}@{}:{}/{}", self.user, self.host, self.port, self.vhost.replace('/', "%2f"))
+        let vhost = self.vhost.replace('/', "%2f");
+        write!(f, "{}://{}@{}:{}/{vhost}", self.protocol.scheme(), self.user, self.host, self.port)
     }
 }
 
@@ -81,6 +121,8 @@ mod tests {
     fn missing_parts_have_defaults() {
         let url: Url = "amqp://localhost".parse().unwrap();
         assert_eq!((url.user.as_str(), url.port, url.vhost.as_str()), ("guest", 5672, "/"));
+        let stomp: Url = "stomp://localhost".parse().unwrap();
+        assert_eq!((stomp.protocol, stomp.port), (Protocol::Stomp, 61613));
         assert!("http://localhost".parse::<Url>().is_err());
         assert!("amqp://h:x/".parse::<Url>().is_err());
         assert!("amqp://h/%2".parse::<Url>().is_err());

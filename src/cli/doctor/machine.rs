@@ -34,7 +34,7 @@ pub(super) fn examine(settings: &Settings, is_running: bool) -> Vec<Finding> {
     if listeners.is_empty() {
         findings.push(Finding::warn(
             "ports",
-            "nothing listens: amqp.listeners and stomp.listeners are empty",
+            "nothing listens: amqp.listeners, stomp.listeners and web_stomp.listeners are empty",
             "set one of them",
         ));
     }
@@ -87,7 +87,7 @@ fn clock(now_ms: u64, written_ms: Option<u64>) -> Finding {
 fn port(listener: Listener, is_running: bool, bound: io::Result<()>) -> Option<Finding> {
     let check = "ports";
     let Listener { protocol, addr, is_required, is_default } = listener;
-    let name = protocol.name();
+    let name = protocol.section();
     Some(match bound {
         Ok(()) => Finding::ok(check, format!("{addr} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
@@ -112,6 +112,7 @@ fn port(listener: Listener, is_running: bool, bound: io::Result<()>) -> Option<F
 mod tests {
     use super::super::Health;
     use super::*;
+    use crate::protocol::stomp::options::Dialect;
     use crate::server::Protocol;
 
     #[test]
@@ -131,7 +132,8 @@ mod tests {
     fn a_taken_port_is_bad_unless_our_own_broker_has_it() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = holder.local_addr().unwrap();
-        let listener = Listener { protocol: Protocol::Stomp, addr, is_required: true, is_default: false };
+        let listener =
+            Listener { protocol: Protocol::Stomp(Dialect::Rabbitmq), addr, is_required: true, is_default: false };
         let health = |listener, is_running| {
             port(listener, is_running, TcpListener::bind(addr).map(|_| ())).map(|finding| finding.health)
         };

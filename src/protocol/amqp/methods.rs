@@ -395,6 +395,7 @@ impl Session {
                 exclusive: declare.exclusive,
                 auto_delete: declare.auto_delete,
                 arguments,
+                dead_queue: None,
             };
             let queue = vhost.declare_queue(&wanted, Some(self.id), turn)?;
             if name.is_empty() && self.require(&queue.name, Access::Configure, "queue").is_err() {

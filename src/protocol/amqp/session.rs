@@ -320,7 +320,7 @@ impl Session {
                         queue.resume(consumer, &mut turn);
                     }
                 }
-                Event::Proceed => {}
+                Event::Proceed | Event::QueueDeclared { .. } => {}
             }
         }
         self.proceed(&mut turn);

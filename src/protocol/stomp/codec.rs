@@ -10,24 +10,54 @@
 //! is copied when somebody asks for it. Of headers with one name the first counts; the others are
 //! dropped here.
 //!
-//! Escapes and line ends are the same in all versions, as RabbitMQ reads them. A body ends where
-//! `content-length` says, if a SEND has it, and at the first NUL otherwise.
+//! Escapes and line ends are the same in all versions. How strictly they are read is [`Syntax`]. A body ends
+//! where `content-length` says, if a SEND has it, and at the first NUL otherwise.
 
 use std::{borrow::Cow, collections::HashSet};
 
+use memchr::{memchr, memchr2};
 use nom::{
     IResult, Parser,
     bytes::streaming::{tag, take_until},
     sequence::terminated,
 };
 
-/// What a head may cost.
+/// What a head may cost, and how it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of the command with its headers.
     pub head_bytes_max: usize,
     /// Headers, repeated ones included.
     pub headers_count_max: usize,
+    /// Bytes of the command.
+    pub command_bytes_max: usize,
+    /// Bytes of one header.
+    pub line_bytes_max: usize,
+    /// What is taken for a header.
+    pub syntax: Syntax,
+}
+
+/// What is taken for a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Syntax {
+    /// What the specification says, as RabbitMQ reads it: all else ends the connection.
+    #[default]
+    Strict,
+    /// Anything, as ActiveMQ reads it: a line without a colon is a name, a backslash before something that is
+    /// no escape is a backslash, names have no escapes, and blanks around a command do not count.
+    Lenient,
+}
+
+/// Which blanks around values do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trim {
+    /// All count.
+    #[default]
+    Nothing,
+    /// Those in front.
+    Front,
+    /// Those on both sides.
+    Both,
 }
 
 /// Why input is no frame. The connection cannot go on: nobody knows where the next one begins.
@@ -47,6 +77,10 @@ pub enum Error {
     HeadTooLarge,
     /// [`Limits::headers_count_max`]
     TooManyHeaders,
+    /// [`Limits::command_bytes_max`]
+    CommandTooLong,
+    /// [`Limits::line_bytes_max`]
+    HeaderTooLong,
     /// Larger than the reader allows.
     BodyTooLarge,
 }
@@ -62,13 +96,18 @@ impl Error {
             Self::NoNul => "no NUL behind content-length octets",
             Self::HeadTooLarge => "headers are too large",
             Self::TooManyHeaders => "too many headers",
+            Self::CommandTooLong => "command is too long",
+            Self::HeaderTooLong => "header is too long",
             Self::BodyTooLarge => "body is too large",
         }
     }
 
     /// Whether the input is well-formed and only more than anybody needs.
     pub fn is_limit(self) -> bool {
-        matches!(self, Self::HeadTooLarge | Self::TooManyHeaders | Self::BodyTooLarge)
+        matches!(
+            self,
+            Self::HeadTooLarge | Self::TooManyHeaders | Self::CommandTooLong | Self::HeaderTooLong | Self::BodyTooLarge
+        )
     }
 }
 
@@ -87,7 +126,7 @@ pub struct Head<'a> {
     bytes: &'a [u8],
     command_len: usize,
     headers: &'a [Header],
-    trims: bool,
+    trim: Trim,
 }
 
 /// Where a body ends.
@@ -101,7 +140,10 @@ pub enum BodyEnd {
 
 /// Octets that lie between frames: heart-beats and spare NULs. A carriage return alone is left, until
 /// it is known what follows.
-pub fn skip_between(input: &[u8]) -> Result<usize, Error> {
+pub fn skip_between(input: &[u8], syntax: Syntax) -> Result<usize, Error> {
+    if syntax == Syntax::Lenient {
+        return Ok(input.iter().take_while(|octet| **octet <= b' ').count());
+    }
     let mut at = 0;
     while let Some(&octet) = input.get(at) {
         match (octet, input.get(at + 1)) {
@@ -119,7 +161,7 @@ pub fn skip_between(input: &[u8]) -> Result<usize, Error> {
 pub fn find_head_end(input: &[u8], seen: usize) -> Option<usize> {
     // An end may have come in parts, of which two octets had been seen.
     let mut at = seen.saturating_sub(2);
-    while let Some(found) = input[at..].iter().position(|&octet| octet == b'\n') {
+    while let Some(found) = memchr(b'\n', &input[at..]) {
         at += found + 1;
         match input[at..] {
             [b'\n', ..] => return Some(at + 1),
@@ -130,19 +172,40 @@ pub fn find_head_end(input: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
+/// How long the first frame is of octets that [`encode`] and its like have written, or the heart-beat.
+pub fn frame_len(output: &[u8], trailing_lf: bool) -> usize {
+    if output.first() == Some(&b'\n') {
+        return 1;
+    }
+    let Some(head_len) = find_head_end(output, 0) else { return output.len() };
+    let lines = output[..head_len].split(|&octet| octet == b'\n');
+    let length = lines.filter_map(|line| line.strip_prefix(b"content-length:")).find_map(integer).unwrap_or(0);
+    let end_len = if trailing_lf { 2 } else { 1 };
+    output.len().min(head_len + length as usize + end_len)
+}
+
 /// Reads a head that has come whole, into `headers`. Returns the length of its command.
 pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> Result<usize, Error> {
     headers.clear();
     if head.len() > limits.head_bytes_max {
         return Err(Error::HeadTooLarge);
     }
-    let (mut rest, command) = line(head)?;
+    let is_strict = limits.syntax == Syntax::Strict;
+    // Most heads have neither, and then nothing needs a second look.
+    let is_plain = memchr2(b'\r', b'\\', head).is_none();
+    let (mut rest, mut command) = line(head, limits.syntax, is_plain)?;
+    if command.len() > limits.command_bytes_max {
+        return Err(Error::CommandTooLong);
+    }
+    if !is_strict {
+        command = command.trim_ascii_end();
+    }
     let command_len = command.len();
     let mut count = 0;
-    let mut known = HashSet::new();
+    let mut known = None;
     loop {
         let at = head.len() - rest.len();
-        let (after, text) = line(rest)?;
+        let (after, text) = line(rest, limits.syntax, is_plain)?;
         if text.is_empty() {
             return Ok(command_len);
         }
@@ -151,22 +214,38 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
         if count > limits.headers_count_max {
             return Err(Error::TooManyHeaders);
         }
-        let colon = text.iter().position(|&octet| octet == b':').ok_or(Error::NoColon)?;
-        let (name, value) = (&text[..colon], &text[colon + 1..]);
-        let header = Header {
-            name: (at as u32, colon as u32),
-            value: ((at + colon + 1) as u32, value.len() as u32),
-            is_name_escaped: check_escapes(name)?,
-            is_value_escaped: check_escapes(value)?,
+        if text.len() > limits.line_bytes_max {
+            return Err(Error::HeaderTooLong);
+        }
+        let header = match memchr(b':', text) {
+            Some(colon) => {
+                let (name, value) = (&text[..colon], &text[colon + 1..]);
+                let has_escapes = |text: &[u8]| match (is_plain, is_strict) {
+                    (true, _) => Ok(false),
+                    (false, true) => check_escapes(text),
+                    (false, false) => Ok(memchr(b'\\', text).is_some()),
+                };
+                Header {
+                    name: (at as u32, colon as u32),
+                    value: ((at + colon + 1) as u32, value.len() as u32),
+                    is_name_escaped: is_strict && has_escapes(name)?,
+                    is_value_escaped: has_escapes(value)?,
+                }
+            }
+            None if is_strict => return Err(Error::NoColon),
+            None => Header {
+                name: (at as u32, text.len() as u32),
+                value: ((at + text.len()) as u32, 0),
+                is_name_escaped: false,
+                is_value_escaped: false,
+            },
         };
         // Few headers are compared with each other; a flood must not cost the square of its size.
         let is_known = if headers.len() < COMPARED_MAX {
-            headers.iter().any(|other| other.name(head) == header.name(head))
+            headers.iter().any(|other| other.has_name_of(&header, head))
         } else {
-            if known.is_empty() {
-                known.extend(headers.iter().map(|header| header.name(head)));
-            }
-            !known.insert(header.name(head))
+            let names = || headers.iter().map(|header| header.name(head)).collect::<HashSet<_>>();
+            !known.get_or_insert_with(names).insert(header.name(head))
         };
         if !is_known {
             headers.push(header);
@@ -176,13 +255,16 @@ pub fn decode_head(head: &[u8], limits: &Limits, headers: &mut Vec<Header>) -> R
 
 const COMPARED_MAX: usize = 32;
 
-/// A line without its end.
-fn line(input: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+/// A line without its end. In a plain head there are no carriage returns.
+fn line(input: &[u8], syntax: Syntax, is_plain: bool) -> Result<(&[u8], &[u8]), Error> {
     let found: IResult<&[u8], &[u8]> = terminated(take_until("\n"), tag("\n")).parse(input);
     // The head ends with an empty line, so there is always one more.
     let (rest, text) = found.map_err(|_| Error::LineEnd)?;
+    if is_plain {
+        return Ok((rest, text));
+    }
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    if text.contains(&b'\r') {
+    if syntax == Syntax::Strict && memchr(b'\r', text).is_some() {
         return Err(Error::LineEnd);
     }
     Ok((rest, text))
@@ -192,7 +274,7 @@ fn line(input: &[u8]) -> Result<(&[u8], &[u8]), Error> {
 fn check_escapes(text: &[u8]) -> Result<bool, Error> {
     let mut rest = text;
     let mut is_escaped = false;
-    while let Some(at) = rest.iter().position(|&octet| octet == b'\\') {
+    while let Some(at) = memchr(b'\\', rest) {
         is_escaped = true;
         match rest.get(at + 1).copied() {
             Some(b'n' | b'r' | b'c' | b'\\') => rest = &rest[at + 2..],
@@ -204,17 +286,17 @@ fn check_escapes(text: &[u8]) -> Result<bool, Error> {
 
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
-    let mut octets = text.iter();
-    while let Some(&octet) = octets.next() {
-        out.push(match octet {
-            b'\\' => match octets.next() {
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b'c') => b':',
-                _ => b'\\',
-            },
-            other => other,
-        });
+    let mut rest = text;
+    while let Some((&octet, after)) = rest.split_first() {
+        let (octet, used) = match (octet, after.first()) {
+            (b'\\', Some(b'n')) => (b'\n', 2),
+            (b'\\', Some(b'c')) => (b':', 2),
+            (b'\\', Some(b'\\')) => (b'\\', 2),
+            (b'\\', Some(b'r')) => (b'\r', 2),
+            (other, _) => (other, 1),
+        };
+        out.push(octet);
+        rest = &rest[used..];
     }
     out
 }
@@ -222,6 +304,17 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 impl Header {
     fn name<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
         text(head, self.name, self.is_name_escaped)
+    }
+
+    fn raw_name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.name.0 as usize..][..self.name.1 as usize]
+    }
+
+    fn has_name_of(&self, other: &Self, head: &[u8]) -> bool {
+        if self.is_name_escaped || other.is_name_escaped {
+            return self.name(head) == other.name(head);
+        }
+        self.name.1 == other.name.1 && self.raw_name(head) == other.raw_name(head)
     }
 }
 
@@ -231,9 +324,9 @@ fn text(head: &[u8], (at, len): (u32, u32), is_escaped: bool) -> Cow<'_, [u8]> {
 }
 
 impl<'a> Head<'a> {
-    /// What [`decode_head`] has read. `trims` takes blanks off in front of values.
-    pub fn new(bytes: &'a [u8], command_len: usize, headers: &'a [Header], trims: bool) -> Self {
-        Self { bytes, command_len, headers, trims }
+    /// What [`decode_head`] has read.
+    pub fn new(bytes: &'a [u8], command_len: usize, headers: &'a [Header], trim: Trim) -> Self {
+        Self { bytes, command_len, headers, trim }
     }
 
     /// All of it.
@@ -252,7 +345,7 @@ impl<'a> Head<'a> {
             if header.is_name_escaped {
                 *header.name(self.bytes) == *name.as_bytes()
             } else {
-                header.name.1 as usize == name.len() && *header.name(self.bytes) == *name.as_bytes()
+                header.name.1 as usize == name.len() && header.raw_name(self.bytes) == name.as_bytes()
             }
         })?;
         Some(self.value(header))
@@ -265,8 +358,11 @@ impl<'a> Head<'a> {
 
     fn value(&self, header: &Header) -> Cow<'a, [u8]> {
         let (mut at, mut len) = header.value;
-        while self.trims && len > 0 && self.bytes[at as usize] == b' ' {
+        while self.trim != Trim::Nothing && len > 0 && self.bytes[at as usize] == b' ' {
             at += 1;
+            len -= 1;
+        }
+        while self.trim == Trim::Both && len > 0 && self.bytes[(at + len - 1) as usize] <= b' ' {
             len -= 1;
         }
         text(self.bytes, (at, len), header.is_value_escaped)
@@ -301,17 +397,47 @@ pub fn put_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// Appends text with its escapes.
 pub fn put_text(text: &[u8], out: &mut Vec<u8>) {
+    put_escaped(text, Escapes::All, out);
+}
+
+/// Appends a header whose name is written as it is.
+pub fn put_header_escaped(name: &[u8], value: &[u8], escapes: Escapes, out: &mut Vec<u8>) {
+    // Nobody can read back a name that has these, and it could pretend to be another header.
+    if name.iter().any(|octet| matches!(octet, b':' | b'\n' | 0)) {
+        return;
+    }
+    out.extend_from_slice(name);
+    out.push(b':');
+    put_escaped(value, escapes, out);
+    out.push(b'\n');
+}
+
+/// How text is written that a line cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escapes {
+    /// With all escapes of 1.2.
+    All,
+    /// With those of 1.1, as ActiveMQ writes them.
+    NoReturn,
+    /// With none: what would end the line is a blank.
+    Nothing,
+}
+
+/// Appends text with such escapes.
+pub fn put_escaped(text: &[u8], escapes: Escapes, out: &mut Vec<u8>) {
     if !text.iter().any(|octet| matches!(octet, b':' | b'\\' | b'\n' | b'\r')) {
         out.extend_from_slice(text);
         return;
     }
     for &octet in text {
-        match octet {
-            b':' => out.extend_from_slice(b"\\c"),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            other => out.push(other),
+        match (octet, escapes) {
+            (b'\n', Escapes::Nothing) => out.push(b' '),
+            (other, Escapes::Nothing) => out.push(other),
+            (b':', _) => out.extend_from_slice(b"\\c"),
+            (b'\\', _) => out.extend_from_slice(b"\\\\"),
+            (b'\n', _) => out.extend_from_slice(b"\\n"),
+            (b'\r', Escapes::All) => out.extend_from_slice(b"\\r"),
+            (other, _) => out.push(other),
         }
     }
 }
@@ -364,13 +490,19 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { head_bytes_max: 64 << 10, headers_count_max: 2048 };
+    const LIMITS: Limits = Limits {
+        head_bytes_max: 64 << 10,
+        headers_count_max: 2048,
+        command_bytes_max: 64 << 10,
+        line_bytes_max: 64 << 10,
+        syntax: Syntax::Strict,
+    };
 
     fn read(input: &[u8]) -> Result<(String, Vec<(String, String)>), Error> {
         let end = find_head_end(input, 0).expect("a whole head");
         let mut headers = Vec::new();
         let command_len = decode_head(&input[..end], &LIMITS, &mut headers)?;
-        let head = Head::new(&input[..end], command_len, &headers, false);
+        let head = Head::new(&input[..end], command_len, &headers, Trim::Nothing);
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
         Ok((text(head.command()), head.iter().map(|(name, value)| (text(&name), text(&value))).collect()))
     }
@@ -409,9 +541,9 @@ mod tests {
     fn lines_that_are_no_headers_are_refused() {
         assert_eq!(read(b"SEND\nnocolon\n\n"), Err(Error::NoColon));
         assert_eq!(read(b"SEND\na:b\rc\n\n"), Err(Error::LineEnd));
-        assert_eq!(skip_between(b"\n\r\n\0\nSEND"), Ok(5));
-        assert_eq!(skip_between(b"\n\rS"), Err(Error::LineEnd));
-        assert_eq!(skip_between(b"\n\r"), Ok(1));
+        assert_eq!(skip_between(b"\n\r\n\0\nSEND", Syntax::Strict), Ok(5));
+        assert_eq!(skip_between(b"\n\rS", Syntax::Strict), Err(Error::LineEnd));
+        assert_eq!(skip_between(b"\n\r", Syntax::Strict), Ok(1));
     }
 
     #[test]
@@ -438,7 +570,7 @@ mod tests {
         let end = |input: &[u8]| {
             let mut headers = Vec::new();
             let command_len = decode_head(input, &LIMITS, &mut headers).unwrap();
-            Head::new(input, command_len, &headers, false).body_end()
+            Head::new(input, command_len, &headers, Trim::Nothing).body_end()
         };
         assert_eq!(end(b"SEND\ncontent-length: 12 \n\n"), Ok(BodyEnd::Length(12)));
         assert_eq!(end(b"SEND\ncontent-length:-1\n\n"), Err(Error::ContentLength));
@@ -452,8 +584,8 @@ mod tests {
         let input = b"SEND\na:  b \n\n";
         let mut headers = Vec::new();
         let command_len = decode_head(input, &LIMITS, &mut headers).unwrap();
-        assert_eq!(Head::new(input, command_len, &headers, true).get("a").as_deref(), Some(&b"b "[..]));
-        assert_eq!(Head::new(input, command_len, &headers, false).get("a").as_deref(), Some(&b"  b "[..]));
+        assert_eq!(Head::new(input, command_len, &headers, Trim::Front).get("a").as_deref(), Some(&b"b "[..]));
+        assert_eq!(Head::new(input, command_len, &headers, Trim::Nothing).get("a").as_deref(), Some(&b"  b "[..]));
     }
 
     #[test]
@@ -462,6 +594,10 @@ mod tests {
         encode("ERROR", &[("message", b"a:b")], b"text\n", true, &mut out);
         encode("RECEIPT", &[("receipt-id", b"1")], b"", false, &mut out);
         assert_eq!(out, b"ERROR\nmessage:a\\cb\ncontent-length:5\n\ntext\n\0\nRECEIPT\nreceipt-id:1\n\n\0");
+        let error_len = frame_len(&out, true);
+        assert_eq!(&out[error_len..][..7], b"RECEIPT");
+        assert_eq!(frame_len(&out[error_len..], false), out.len() - error_len);
+        assert_eq!(frame_len(b"\nERROR", true), 1);
         out.clear();
         for number in [0, 7, 10, u64::MAX] {
             put_number(number, &mut out);
@@ -479,7 +615,7 @@ mod tests {
         for end in ends {
             loop {
                 let rest = &wire[at..end];
-                let skipped = skip_between(rest)?;
+                let skipped = skip_between(rest, Syntax::Strict)?;
                 if skipped > 0 {
                     at += skipped;
                     seen = 0;
@@ -490,7 +626,7 @@ mod tests {
                     break;
                 };
                 let command_len = decode_head(&rest[..head_len], &LIMITS, &mut headers)?;
-                let head = Head::new(&rest[..head_len], command_len, &headers, false);
+                let head = Head::new(&rest[..head_len], command_len, &headers, Trim::Nothing);
                 let body = &rest[head_len..];
                 let length = match head.body_end()? {
                     BodyEnd::Length(length) => Some(length as usize).filter(|length| *length < body.len()),

@@ -6,8 +6,6 @@
 /// Settings of STOMP sessions, shared by all connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Whose words, destinations and errors are spoken. Default RabbitMQ's.
-    pub dialect: Dialect,
     /// User that a client is who sends no login. Default `guest` as RabbitMQ; without one such a
     /// client is refused.
     pub default_user: Option<String>,
@@ -18,6 +16,11 @@ pub struct Options {
     /// Whether a host that no vhost bears means the default vhost. Default true: most libraries send
     /// the name of the machine, as the specification tells them.
     pub host_fallback: bool,
+    /// Whether clients of ActiveMQ's dialect on this machine are the default user if they send no login, or one
+    /// that nobody has. Default true as ActiveMQ, which asks nobody; clients of other machines always log in.
+    pub login_optional: bool,
+    /// Whether messages sent in ActiveMQ's dialect say who has sent them. Default false as ActiveMQ.
+    pub populate_user_id: bool,
     /// Whether a first frame other than CONNECT logs the default user in. Default false as RabbitMQ.
     pub implicit_connect: bool,
     /// Exchange behind `/topic`. Default `amq.topic`.
@@ -61,31 +64,15 @@ pub struct Options {
     pub outbox_bytes_max: usize,
 }
 
-/// Whose STOMP is spoken: brokers disagree on destinations, errors and more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// RabbitMQ's plugin, 3.10.
-    #[default]
-    Rabbitmq,
-}
-
-impl Dialect {
-    /// Its name in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rabbitmq => "rabbitmq",
-        }
-    }
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {
-            dialect: Dialect::default(),
             default_user: Some("guest".into()),
             default_pass: "guest".into(),
             default_vhost: "/".into(),
             host_fallback: true,
+            login_optional: true,
+            populate_user_id: false,
             implicit_connect: false,
             default_topic_exchange: "amq.topic".into(),
             default_nack_requeue: true,
@@ -104,5 +91,33 @@ impl Default for Options {
             transaction_bytes_max: 256 << 20,
             outbox_bytes_max: 2 << 20,
         }
+    }
+}
+
+/// Whose STOMP is spoken: brokers disagree on destinations, errors and more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// RabbitMQ's plugin, 3.10.
+    #[default]
+    Rabbitmq,
+    /// ActiveMQ, 5.17.
+    Activemq,
+}
+
+impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Rabbitmq, Self::Activemq];
+
+    /// Its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rabbitmq => "rabbitmq",
+            Self::Activemq => "activemq",
+        }
+    }
+
+    /// The one of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.name() == name)
     }
 }

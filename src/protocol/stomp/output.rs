@@ -4,7 +4,17 @@
 //! Invariant: a delivery's tag is assigned in the moment in which it is encoded, so tags are in wire
 //! order.
 
-use super::{codec, destination, properties};
+use std::collections::VecDeque;
+
+use super::{
+    codec::{self, Escapes},
+    dialect::{
+        Dialect,
+        activemq::message::{self as activemq_message, Style},
+        rabbitmq::{destination, properties},
+    },
+    options::Options,
+};
 use crate::{
     broker::{
         connections::ChannelStatus,
@@ -39,11 +49,17 @@ pub struct Deliveries {
     subscriptions: Vec<Option<Subscribed>>,
     /// What listings show.
     pub(super) status: ChannelStatus,
+    dialect: Dialect,
     pub(super) trailing_lf: bool,
     last: Last,
+    /// What messages of ActiveMQ's dialect are written by.
+    style: Style,
+    /// Tags of deliveries that are acknowledged by their message's id, with a hash of that.
+    ids: VecDeque<(u64, u64)>,
 }
 
 /// How a subscription's messages begin.
+#[derive(Default)]
 pub(super) struct Subscribed {
     /// The command, and the header `subscription` where there is one.
     pub(super) head: Vec<u8>,
@@ -51,6 +67,14 @@ pub(super) struct Subscribed {
     pub(super) message_id: Vec<u8>,
     /// Messages say by what they are acknowledged.
     pub(super) has_ack: bool,
+    /// They are acknowledged by their own id.
+    pub(super) is_known_by_id: bool,
+    /// One acknowledgement stands for all of its group before it.
+    pub(super) is_cumulative: bool,
+    /// The same for all sources of one subscription.
+    pub(super) group: u64,
+    /// What all messages have as their destination.
+    pub(super) destination: Option<Vec<u8>>,
 }
 
 /// The message that was encoded last: many are alike but for their bodies.
@@ -79,6 +103,10 @@ impl Last {
     }
 }
 
+fn hash_of(id: &[u8]) -> u64 {
+    std::hash::BuildHasher::hash_one(&foldhash::fast::FixedState::default(), id)
+}
+
 fn replace(old: &mut Vec<u8>, new: &[u8]) {
     if old.capacity() > KEPT_BYTES_MAX {
         *old = Vec::new();
@@ -91,6 +119,49 @@ fn replace(old: &mut Vec<u8>, new: &[u8]) {
 const KEPT_BYTES_MAX: usize = 4096;
 
 impl Deliveries {
+    /// Readies for a connection of that dialect.
+    pub(super) fn begin(&mut self, dialect: Dialect, options: &Options) {
+        self.dialect = dialect;
+        self.style.topic_exchange = options.default_topic_exchange.clone().into_bytes();
+        self.trailing_lf = options.trailing_lf;
+    }
+
+    /// Says what the connection is called, and how text is written to it.
+    pub(super) fn name_session(&mut self, session: &str, escapes: Escapes) {
+        self.style.session = session.as_bytes().to_vec();
+        self.style.escapes = Some(escapes);
+    }
+
+    /// Says what the client calls a queue or a topic of its own.
+    pub(super) fn name_temporary(&mut self, name: &str, text: &[u8]) {
+        self.style.temporary.insert(name.as_bytes().into(), text.into());
+    }
+
+    /// How messages of a source are written.
+    pub(super) fn subscription(&self, source: u32) -> Option<&Subscribed> {
+        self.subscriptions.get(source as usize)?.as_ref()
+    }
+
+    /// The oldest unsettled delivery of the message with that id, of one group or of any.
+    pub(super) fn find_delivery(&self, id: &[u8], group: Option<u64>) -> Option<u64> {
+        let hash = hash_of(id);
+        let is_of = |source| group.is_none_or(|group| self.subscription(source).is_some_and(|one| one.group == group));
+        let known = self.ids.iter().filter(|(_, other)| *other == hash).map(|(tag, _)| *tag);
+        known.into_iter().find(|tag| self.ledger.source_of(*tag).is_some_and(is_of))
+    }
+
+    fn note_id(&mut self, tag: u64, id: &[u8]) {
+        let oldest = self.ledger.oldest().unwrap_or(tag);
+        while self.ids.front().is_some_and(|(tag, _)| *tag < oldest) {
+            self.ids.pop_front();
+        }
+        if self.ids.len() > 64 && self.ids.len() > 2 * self.ledger.len() {
+            let ledger = &self.ledger;
+            self.ids.retain(|(tag, _)| ledger.contains(*tag));
+        }
+        self.ids.push_back((tag, hash_of(id)));
+    }
+
     /// Names the subscription of a source.
     pub(super) fn set_subscription(&mut self, source: u32, subscribed: Option<Subscribed>) {
         let at = source as usize;
@@ -110,6 +181,18 @@ impl Deliveries {
         let message = delivery.message;
         let extra = Extra { delivery_count: delivery.delivery_count, stream_offset: delivery.stream_offset };
         let rewritten = rewritten_properties(message, &extra);
+        if self.dialect == Dialect::Activemq {
+            let properties = rewritten.as_deref().unwrap_or(message.properties());
+            self.last_tag += 1;
+            let tag = self.last_tag;
+            let is_known_by_id = subscribed.is_known_by_id;
+            let id = activemq_message::put(&self.style, subscribed, delivery, properties, tag, chunk);
+            codec::put_end(self.trailing_lf, chunk.bytes_mut());
+            if is_known_by_id {
+                self.note_id(tag, &id);
+            }
+            return Some(tag);
+        }
         self.last.set(message.route_bytes(), rewritten.as_deref().unwrap_or(message.properties()), message);
         self.last_tag += 1;
         let out = chunk.bytes_mut();

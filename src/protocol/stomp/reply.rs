@@ -1,19 +1,13 @@
-//! What a client is told: receipts, and errors in RabbitMQ's words.
-//!
-//! Most errors leave the connection open, as with RabbitMQ and against the specification: clients
-//! have come to rely on it. What closes a channel of AMQP closes the connection, with the name and the
-//! text that an AMQP client gets.
+//! What a client is told: receipts and errors. The words of errors, and what they do to the connection, are the
+//! dialect's.
 
 use std::borrow::Cow;
 
-use super::codec;
+use super::{codec, dialect::Dialect, session::Version};
 use crate::{
     broker::error::Error,
     protocol::amqp::reply::{Code, Failure},
 };
-
-/// The versions that are spoken, as they are told.
-pub(super) const VERSIONS: &str = "1.0,1.1,1.2";
 
 /// An ERROR frame.
 #[derive(Clone, Debug)]
@@ -24,6 +18,10 @@ pub(super) struct Refusal {
     pub(super) detail: String,
     /// The subscription that it is about.
     pub(super) subscription: Option<Vec<u8>>,
+    /// The receipt that the refused frame has asked for.
+    pub(super) receipt: Option<Vec<u8>>,
+    /// It is the broker that refuses, not the protocol.
+    pub(super) is_brokers: bool,
     /// The connection is closed after it.
     pub(super) is_fatal: bool,
     /// It is said already, or will be.
@@ -33,7 +31,15 @@ pub(super) struct Refusal {
 impl Refusal {
     /// Leaves the connection open.
     pub(super) fn new(message: &'static str, detail: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: detail.into(), subscription: None, is_fatal: false, is_said: false }
+        Self {
+            message: message.into(),
+            detail: detail.into(),
+            subscription: None,
+            receipt: None,
+            is_brokers: false,
+            is_fatal: false,
+            is_said: false,
+        }
     }
 
     /// Closes the connection.
@@ -45,20 +51,6 @@ impl Refusal {
     pub(super) fn processing() -> Self {
         Self::new("Processing error", "Processing error")
     }
-
-    pub(super) fn encode(&self, trailing_lf: bool) -> Vec<u8> {
-        let mut headers: Vec<(&str, &[u8])> = vec![
-            ("message", self.message.as_bytes()),
-            ("content-type", b"text/plain"),
-            ("version", VERSIONS.as_bytes()),
-        ];
-        if let Some(id) = &self.subscription {
-            headers.push(("subscription", id));
-        }
-        let mut out = Vec::new();
-        codec::encode("ERROR", &headers, self.detail.as_bytes(), trailing_lf, &mut out);
-        out
-    }
 }
 
 impl From<Failure> for Refusal {
@@ -68,6 +60,8 @@ impl From<Failure> for Refusal {
             message: name.to_lowercase().into(),
             detail: format!("{name} - {}", failure.text),
             subscription: None,
+            receipt: None,
+            is_brokers: true,
             is_fatal: true,
             is_said: false,
         }
@@ -91,23 +85,21 @@ pub(super) fn precondition_failed(text: impl Into<String>) -> Refusal {
 }
 
 /// A RECEIPT frame.
-pub(super) fn receipt(id: &[u8], trailing_lf: bool) -> Vec<u8> {
+pub(super) fn receipt(id: &[u8], version: Version, dialect: Dialect, trailing_lf: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(id.len() + 24);
-    codec::encode("RECEIPT", &[("receipt-id", id)], b"", trailing_lf, &mut out);
+    out.extend_from_slice(b"RECEIPT\nreceipt-id:");
+    codec::put_escaped(id, dialect.escapes(version), &mut out);
+    out.extend_from_slice(b"\n\n");
+    codec::put_end(trailing_lf, &mut out);
     out
 }
 
-/// The ERROR frame for a message that a full queue has refused. It says which: nobody asked else.
-pub(super) fn message_refused(receipt: &[u8], trailing_lf: bool) -> Vec<u8> {
-    let headers: [(&str, &[u8]); 4] = [
-        ("message", b"Message refused"),
-        ("content-type", b"text/plain"),
-        ("version", VERSIONS.as_bytes()),
-        ("receipt-id", receipt),
-    ];
-    let mut out = Vec::new();
-    codec::encode("ERROR", &headers, b"A queue is full and takes no more messages\n", trailing_lf, &mut out);
-    out
+/// Of a message that a full queue has refused.
+pub(super) fn message_refused(receipt: &[u8]) -> Refusal {
+    Refusal {
+        receipt: Some(receipt.to_vec()),
+        ..Refusal::new("Message refused", "A queue is full and takes no more messages\n")
+    }
 }
 
 /// Text in quotes, as Erlang prints a string.

@@ -18,12 +18,13 @@ use std::{
 };
 
 use super::{
-    codec::{self, BodyEnd, Head, Header, Limits},
+    codec::{self, BodyEnd, Head, Header, Limits, Trim},
+    dialect::{self, Dialect, activemq, rabbitmq},
     options::Options,
     output::Shared,
-    publish::Destined,
+    repeated::Repeated,
     reply::{self, Refusal},
-    subscribe::Subscription,
+    subscription::Subscription,
     transaction::Transactions,
 };
 use crate::{
@@ -69,6 +70,10 @@ pub enum Stage {
 pub struct Surroundings {
     /// Settings.
     pub options: Options,
+    /// Whose STOMP is spoken.
+    pub dialect: Dialect,
+    /// Names that clients go by, of all listeners together.
+    pub clients: Arc<activemq::Clients>,
     /// Product and version, as clients are told.
     pub server_name: String,
     /// Milliseconds before a failed login is answered.
@@ -86,6 +91,8 @@ pub struct Session {
     stage: Stage,
     /// When the present stage ends by itself.
     stage_deadline: Time,
+    /// What it is in listings.
+    pub(super) protocol_name: &'static str,
     pub(super) version: Version,
     pub(super) login: Option<Box<Login>>,
     pub(super) vhost: Option<Arc<Vhost>>,
@@ -96,8 +103,9 @@ pub struct Session {
     pub(super) heartbeat_ms: (u64, u64),
     /// By consumer tag.
     pub(super) subscriptions: HashMap<Box<[u8]>, Subscription, foldhash::fast::RandomState>,
-    /// Queues of this connection that take replies, by the name that the client gave.
-    pub(super) reply_queues: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
+    /// What only one of the dialects has.
+    pub(super) rabbitmq: rabbitmq::State,
+    pub(super) activemq: activemq::State,
     /// Queues that were declared for this connection.
     pub(super) declared: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
     /// Queues that go with the connection.
@@ -107,7 +115,7 @@ pub struct Session {
     /// Holds all subscriptions together to the bound on unsettled deliveries.
     pub(super) credit: Arc<SharedCredit>,
     pub(super) transactions: Transactions,
-    pub(super) destined: Destined,
+    pub(super) repeated: Repeated,
     pub(super) routes: RouteCache,
     pub(super) routes_generation: u64,
     pub(super) batch: Batch,
@@ -127,7 +135,7 @@ pub struct Session {
     headers: Vec<Header>,
     /// Octets of an unfinished head, and of its body, that hold no end.
     head_seen: usize,
-    body_seen: usize,
+    pub(super) body_seen: usize,
     last_input: Time,
     /// Input was welcome when that was last looked at. While it is not, the peer cannot be silent.
     was_reading: bool,
@@ -233,7 +241,7 @@ impl Session {
         let options = &surroundings.options;
         let credit = SharedCredit::default();
         credit.set_limit(options.unsettled_max.min(u32::MAX as usize) as u32);
-        shared.output().wire.trailing_lf = options.trailing_lf;
+        shared.output().wire.begin(surroundings.dialect, options);
         let stage_deadline = now.after_ms(options.login_timeout_ms);
         Self {
             broker,
@@ -243,19 +251,21 @@ impl Session {
             local,
             stage: Stage::Login,
             stage_deadline,
+            protocol_name: "STOMP",
             version: Version::default(),
             login: None,
             vhost: None,
             session_id: String::new(),
             heartbeat_ms: (0, 0),
             subscriptions: HashMap::default(),
-            reply_queues: HashMap::default(),
+            rabbitmq: rabbitmq::State::default(),
+            activemq: activemq::State::default(),
             declared: HashSet::default(),
             exclusive_queues: HashMap::default(),
             prefetch: 0,
             credit: Arc::new(credit),
             transactions: Transactions::default(),
-            destined: Destined::default(),
+            repeated: Repeated::default(),
             routes: RouteCache::default(),
             routes_generation: 0,
             batch: Batch::default(),
@@ -283,6 +293,11 @@ impl Session {
         }
     }
 
+    /// Has listings call it something else than STOMP, for what STOMP is carried by.
+    pub fn set_protocol_name(&mut self, name: &'static str) {
+        self.protocol_name = name;
+    }
+
     /// How far the connection has come.
     pub fn stage(&self) -> Stage {
         self.stage
@@ -290,6 +305,10 @@ impl Session {
 
     pub(super) fn options(&self) -> &Options {
         &self.surroundings.options
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.surroundings.dialect
     }
 
     /// Acts on received bytes, which are all of `input`.
@@ -343,9 +362,14 @@ impl Session {
             return self.step_body(partial, input, at, turn);
         }
         let rest = &input[at..];
-        let skipped = codec::skip_between(rest)?;
+        let skipped = codec::skip_between(rest, self.dialect().syntax())?;
         if skipped > 0 {
             return Ok(Step::Used(skipped));
+        }
+        if self.head_seen == 0
+            && let Some(octets) = self.send_again(input, at, turn)
+        {
+            return Ok(Step::Used(octets));
         }
         let Some(end) = codec::find_head_end(rest, self.head_seen) else {
             if rest.len() > self.head_limits().head_bytes_max {
@@ -374,7 +398,7 @@ impl Session {
         let rest = &input[at..];
         let bytes = &rest[..head_len];
         let command_len = codec::decode_head(bytes, &self.head_limits(), headers)?;
-        let head = Head::new(bytes, command_len, headers, self.trims());
+        let head = Head::new(bytes, command_len, headers, self.trim());
         let is_send = head.command() == b"SEND" && self.stage == Stage::Running;
         if is_send && self.broker.has_alarm() {
             self.set_held(true);
@@ -454,7 +478,7 @@ impl Session {
             take(&mut partial, octets);
             self.check_body(partial.parts_bytes as usize, 0, true)?;
             let Partial { head, command_len, headers, parts, .. } = *partial;
-            let head = Head::new(&head, command_len, &headers, self.trims());
+            let head = Head::new(&head, command_len, &headers, self.trim());
             // A SEND never waits.
             self.handle_frame(&head, Body::Parts(parts), turn);
             return Ok(Step::Used(octets + 1));
@@ -478,7 +502,7 @@ impl Session {
             Stage::Login => options.head_bytes_max.min(options.pre_login_frame_max),
             _ => options.head_bytes_max,
         };
-        Limits { head_bytes_max, headers_count_max: options.headers_count_max }
+        self.dialect().limits(head_bytes_max, options)
     }
 
     /// Refuses a body of which so many octets have come or are announced.
@@ -491,84 +515,58 @@ impl Session {
         if body_bytes > max { Err(codec::Error::BodyTooLarge) } else { Ok(()) }
     }
 
-    fn trims(&self) -> bool {
-        self.stage == Stage::Running && self.version == Version::V1_0
-    }
-
-    /// What cannot be read ends the connection. RabbitMQ says nothing about it; what is only too much is
-    /// told.
-    fn malformed(&mut self, error: codec::Error, turn: &mut Turn<'_>) {
-        self.settle_up(turn);
-        if error.is_limit() {
-            self.refuse(Refusal::fatal("Frame too large", format!("{}\n", error.text())), turn);
-        } else {
-            self.ended_by = Some(error.text().to_owned());
-            self.stage = Stage::Over;
+    fn trim(&self) -> Trim {
+        match (self.stage, self.version) {
+            (Stage::Running, Version::V1_0) => self.dialect().trim(),
+            _ => Trim::Nothing,
         }
     }
 
+    /// What cannot be read ends the connection.
+    fn malformed(&mut self, error: codec::Error, turn: &mut Turn<'_>) {
+        self.settle_up(turn);
+        match self.dialect().malformed(error) {
+            Some(refusal) => self.refuse(refusal, turn),
+            None => self.end_in_silence(error.text()),
+        }
+    }
+
+    /// Closes the socket without a word.
+    pub(super) fn end_in_silence(&mut self, reason: &str) {
+        self.ended_by = Some(reason.to_owned());
+        self.stage = Stage::Over;
+    }
+
     fn handle_frame(&mut self, head: &Head<'_>, body: Body<'_>, turn: &mut Turn<'_>) -> Flow {
-        let result = match (self.stage, head.command()) {
-            (Stage::Login, b"CONNECT" | b"STOMP") => self.connect(head, turn),
-            (Stage::Login, _) if self.options().implicit_connect => match self.connect_implicitly(turn) {
-                Ok(()) => return self.handle_frame(head, body, turn),
-                Err(refusal) => Err(refusal),
-            },
-            (Stage::Login, _) => Err(Refusal::new("Illegal command", "You must log in using CONNECT first")),
-            (_, b"CONNECT" | b"STOMP") => {
-                // As RabbitMQ: not a word.
-                self.ended_by = Some("a second CONNECT".to_owned());
-                self.stage = Stage::Over;
-                return Flow::Done;
-            }
-            (_, b"SEND") => self.send(head, body, turn),
-            (_, b"ACK") => self.acknowledge(head, true, turn),
-            (_, b"NACK") => self.acknowledge(head, false, turn),
-            _ => self.handle_rare(head, turn),
-        };
-        match result {
+        match dialect::handle(self, head, body, turn) {
             Ok(flow) => flow,
             Err(refusal) => {
                 self.settle_up(turn);
-                // RabbitMQ answers these although they have failed; clients wait for it.
-                let is_answered = refusal.is_fatal && matches!(head.command(), b"SUBSCRIBE" | b"UNSUBSCRIBE");
-                self.refuse_and_answer(refusal, if is_answered { head.get("receipt") } else { None }, turn);
+                dialect::refuse(self, refusal, head, turn);
                 Flow::Done
             }
         }
     }
 
-    /// Frames that are not of the message path.
-    fn handle_rare(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<Flow, Refusal> {
+    /// Readies for a frame that is not of the message path.
+    pub(super) fn begin_rare(&mut self, turn: &mut Turn<'_>) {
         self.settle_up(turn);
         // The answer waits for what this frame does, not for what nobody asked about.
         turn.take_gate();
-        match head.command() {
-            b"SUBSCRIBE" => return self.subscribe(head, turn),
-            b"UNSUBSCRIBE" => self.unsubscribe(head, turn)?,
-            b"BEGIN" => self.begin(head)?,
-            b"COMMIT" => self.commit(head, turn)?,
-            b"ABORT" => self.abort(head)?,
-            b"DISCONNECT" => {
-                self.drop_everything(turn);
-                self.receipt(head, turn);
-                self.end(turn.now);
-                return Ok(Flow::Done);
-            }
-            command => {
-                let detail = format!("Could not interpret command {}\n", reply::quoted(command));
-                return Err(Refusal::new("Bad command", detail));
-            }
-        }
+    }
+
+    /// The client has said good-bye.
+    pub(super) fn disconnect(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) {
+        self.drop_everything(turn);
         self.receipt(head, turn);
-        Ok(Flow::Done)
+        self.end(turn.now);
     }
 
     /// Answers a frame that has been done, if it asks for it.
     pub(super) fn receipt(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) {
         if let Some(id) = head.get("receipt") {
             let gate = turn.take_gate();
-            self.reply(reply::receipt(&id, self.options().trailing_lf), gate);
+            self.reply(self.encode_receipt(&id), gate);
         }
     }
 
@@ -577,21 +575,29 @@ impl Session {
         self.refuse_and_answer(refusal, None, turn);
     }
 
-    fn refuse_and_answer(&mut self, refusal: Refusal, receipt: Option<Cow<'_, [u8]>>, turn: &mut Turn<'_>) {
+    pub(super) fn refuse_and_answer(&mut self, refusal: Refusal, receipt: Option<Cow<'_, [u8]>>, turn: &mut Turn<'_>) {
         tracing::debug!(connection = self.id.0, message = %refusal.message, detail = %refusal.detail, "refused");
         if refusal.is_fatal {
             self.drop_everything(turn);
         }
         if !refusal.is_said {
-            self.reply(refusal.encode(self.options().trailing_lf), None);
+            self.reply(self.encode_refusal(&refusal), None);
         }
         if let Some(id) = receipt {
-            self.reply(reply::receipt(&id, self.options().trailing_lf), None);
+            self.reply(self.encode_receipt(&id), None);
         }
         if refusal.is_fatal {
             self.ended_by = Some(format!("{}: {}", refusal.message, refusal.detail.trim_end()));
             self.end(turn.now);
         }
+    }
+
+    pub(super) fn encode_receipt(&self, id: &[u8]) -> Vec<u8> {
+        reply::receipt(id, self.version, self.dialect(), self.options().trailing_lf)
+    }
+
+    pub(super) fn encode_refusal(&self, refusal: &Refusal) -> Vec<u8> {
+        self.dialect().encode_refusal(refusal, self.version, self.options().trailing_lf)
     }
 
     /// Reads no more, and closes the socket when all is said.
@@ -684,7 +690,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         for event in events {
             match event {
-                Event::ConsumerCancelled { source, .. } => self.consumer_cancelled(source),
+                Event::ConsumerCancelled { source, .. } => dialect::cancelled(self, source, &mut turn),
                 Event::Close(reason) => match self.stage {
                     Stage::Running => {
                         let failure = Failure::connection(Code::ConnectionForced, reason);
@@ -701,6 +707,7 @@ impl Session {
                         queue.resume(consumer, &mut turn);
                     }
                 }
+                Event::QueueDeclared { queue, watch } => dialect::activemq::declared(self, &queue, watch, &mut turn),
                 Event::Proceed => {}
             }
         }
@@ -797,6 +804,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         self.settle_up(&mut turn);
         self.drop_everything(&mut turn);
+        dialect::closed(self);
         if let Some(vhost) = self.vhost.take() {
             vhost.connection_closed();
             self.broker.connections.remove(self.id);

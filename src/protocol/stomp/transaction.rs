@@ -5,12 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{
-    codec::Head,
-    reply::{self, Refusal},
-    session::Session,
-    settle::Verdict,
-};
+use super::{reply::Refusal, session::Session, settle::Verdict};
 use crate::broker::{
     consumer::Settle,
     message::Message,
@@ -53,10 +48,9 @@ impl Transactions {
 }
 
 impl Session {
-    pub(super) fn begin(&mut self, head: &Head<'_>) -> Result<(), Refusal> {
-        let name = name_of(head, "BEGIN")?;
-        // Beginning again forgets what there was.
-        self.transactions.take(&name);
+    /// Opens a transaction. One of that name that is open is forgotten.
+    pub(super) fn begin_transaction(&mut self, name: &[u8]) -> Result<(), Refusal> {
+        self.transactions.take(name);
         let max = self.options().transactions_max;
         if self.transactions.open.len() >= max {
             let detail = format!("A connection has at most {max} open transactions.\n");
@@ -67,16 +61,16 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn abort(&mut self, head: &Head<'_>) -> Result<(), Refusal> {
-        let name = name_of(head, "ABORT")?;
-        self.transactions.take(&name).ok_or_else(|| unknown(&name))?;
+    /// Forgets a transaction; false if there is none of that name.
+    pub(super) fn abort_transaction(&mut self, name: &[u8]) -> bool {
+        let was_open = self.transactions.take(name).is_some();
         self.note_transactions();
-        Ok(())
+        was_open
     }
 
-    pub(super) fn commit(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        let name = name_of(head, "COMMIT")?;
-        let transaction = self.transactions.take(&name).ok_or_else(|| unknown(&name))?;
+    /// Has a transaction take effect; false if there is none of that name.
+    pub(super) fn commit_transaction(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Result<bool, Refusal> {
+        let Some(transaction) = self.transactions.take(name) else { return Ok(false) };
         self.note_transactions();
         debug_assert!(self.batch.is_empty() && self.settles.is_empty(), "all before COMMIT has taken effect");
         for action in transaction.actions {
@@ -95,7 +89,7 @@ impl Session {
                 // Nobody of this connection is to be served any more.
                 self.drop_everything(turn);
                 settles.iter().for_each(|(queue, ..)| queue.serve(turn));
-                return Err(Refusal { is_fatal: true, ..refusal });
+                return Err(Refusal { is_fatal: true, is_brokers: false, ..refusal });
             }
         }
         let settles = self.settles.take();
@@ -107,27 +101,34 @@ impl Session {
             // The answer to COMMIT says no less.
             self.answer_batch(&refused, turn);
         }
-        Ok(())
+        Ok(true)
     }
 
+    /// Keeps a message for COMMIT; false if there is no transaction of that name.
     pub(super) fn send_at_commit(
         &mut self,
         name: &[u8],
         message: Message,
         receipt: Option<Vec<u8>>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let bytes = message.held_bytes() + receipt.as_ref().map_or(0, |receipt| receipt.len() as u64);
         self.extend(name, Action::Send(message, receipt), bytes)
     }
 
-    pub(super) fn settle_at_commit(&mut self, name: &[u8], verdict: Verdict) -> Result<(), Refusal> {
+    /// Keeps an acknowledgement for COMMIT; false if there is no transaction of that name.
+    pub(super) fn settle_at_commit(&mut self, name: &[u8], verdict: Verdict) -> Result<bool, Refusal> {
         self.extend(name, Action::Settle(verdict), 0)
     }
 
-    fn extend(&mut self, name: &[u8], action: Action, bytes: u64) -> Result<(), Refusal> {
+    /// Whether a transaction of that name is open.
+    pub(super) fn has_transaction(&self, name: &[u8]) -> bool {
+        self.transactions.open.contains_key(name)
+    }
+
+    fn extend(&mut self, name: &[u8], action: Action, bytes: u64) -> Result<bool, Refusal> {
         let (frames_max, bytes_max) = (self.options().transaction_frames_max, self.options().transaction_bytes_max);
         let transactions = &mut self.transactions;
-        let transaction = transactions.open.get_mut(name).ok_or_else(|| unknown(name))?;
+        let Some(transaction) = transactions.open.get_mut(name) else { return Ok(false) };
         if transactions.frames >= frames_max || transactions.bytes + bytes > bytes_max {
             let detail =
                 format!("Transactions of a connection hold at most {frames_max} frames and {bytes_max} bytes.\n");
@@ -138,20 +139,10 @@ impl Session {
         transactions.frames += 1;
         transactions.bytes += bytes;
         self.note_transactions();
-        Ok(())
+        Ok(true)
     }
 
     fn note_transactions(&self) {
         self.shared.output().wire.status.uncommitted = self.transactions.frames as u64;
     }
-}
-
-fn name_of(head: &Head<'_>, command: &str) -> Result<Vec<u8>, Refusal> {
-    head.get("transaction").map(|name| name.into_owned()).ok_or_else(|| {
-        Refusal::new("Missing transaction", format!("\"{command}\" must include a 'transaction' header\n"))
-    })
-}
-
-fn unknown(name: &[u8]) -> Refusal {
-    Refusal::new("Bad transaction", format!("Invalid transaction identifier: {}\n", reply::quoted(name)))
 }

@@ -1,5 +1,5 @@
 //! Pages that are read before their queues ask for them, so that the disk is at work while consumers
-//! are: behind a page that was read, the next one of its gap is the one to come.
+//! are: behind a page that was read, the next ones of its gap are those to come.
 //!
 //! What is read ahead is looked up in the index before it is asked for. It serves a request only while
 //! the index is what it was then: that is the same as a later look.
@@ -11,6 +11,8 @@ use crate::broker::{
 
 /// Pages read ahead at one time, of all queues: what bounds their memory.
 const PAGES_MAX: usize = 4;
+/// Pages ahead of one gap: while one is taken to pieces, the disk reads another.
+const DEPTH_MAX: usize = 2;
 
 /// Where a page begins and where its gap ends: queue, level, first seq, seq behind the last.
 type Place = (QueueId, u8, u64, u64);
@@ -44,6 +46,15 @@ pub(super) enum Answer {
     Read(PageRequest),
 }
 
+/// What becomes of a page that was read ahead.
+pub(super) enum Finished {
+    /// It is kept; this one is to be read ahead next.
+    Kept(Option<PageRequest>),
+    /// This request has waited for it. Without a page it could not be read, and is to be read now that
+    /// somebody wants it.
+    Wanted(PageRequest, Option<Page>),
+}
+
 fn place(request: &PageRequest) -> Option<Place> {
     match request.wanted {
         Wanted::Front { level, from, to, .. } => Some((request.id, level, from, to)),
@@ -74,27 +85,42 @@ impl Ahead {
         }
     }
 
-    /// What to read ahead now that `page` of `request` has been read, by whoever gets this.
+    /// What to read ahead, by whoever gets this, now that `page` of `request` has been read.
     pub(super) fn begin(&mut self, request: &PageRequest, page: &Page, edition: Edition) -> Option<PageRequest> {
-        let (Wanted::Front { level, to, messages_max, bytes_max, .. }, Some(from), true) =
-            (page.wanted, page.next, page.result.is_ok())
-        else {
+        if page.result.is_err() {
             return None;
+        }
+        self.begin_from(request, page.next?, edition)
+    }
+
+    /// The same behind what was read ahead at that place.
+    fn begin_from(&mut self, request: &PageRequest, mut from: u64, edition: Edition) -> Option<PageRequest> {
+        let Wanted::Front { level, to, messages_max, bytes_max, .. } = request.wanted else { return None };
+        let next = loop {
+            if from >= to {
+                return None;
+            }
+            let wanted = Wanted::Front { level, from, to, messages_max, bytes_max };
+            let next = PageRequest { wanted, ..request.clone() };
+            let place = place(&next)?;
+            match self.pages.iter().find(|begun| begun.place == place) {
+                None => break next,
+                Some(begun) if begun.edition != edition => return None,
+                // Whoever reads it comes back.
+                Some(begun) => from = begun.page.as_ref().filter(|page| page.result.is_ok())?.next?,
+            }
         };
-        if from >= to {
+        let is_near = |begun: &&Begun| (begun.place.0, begun.place.1) == (request.id, level);
+        let depth = self.pages.iter().filter(is_near).count();
+        if depth >= DEPTH_MAX {
             return None;
         }
         if self.pages.len() >= PAGES_MAX {
-            let idle = self.pages.iter().position(|begun| begun.page.is_some())?;
+            // Somebody's first page is worth more than another's second.
+            let idle = self.pages.iter().position(|begun| begun.page.is_some()).filter(|_| depth == 0)?;
             self.pages.remove(idle);
         }
-        let wanted = Wanted::Front { level, from, to, messages_max, bytes_max };
-        let next = PageRequest { wanted, ..request.clone() };
-        let place = place(&next)?;
-        if self.pages.iter().any(|begun| begun.place == place) {
-            return None;
-        }
-        self.pages.push(Begun { place, edition, page: None, request: None });
+        self.pages.push(Begun { place: place(&next)?, edition, page: None, request: None });
         Some(next)
     }
 
@@ -104,18 +130,19 @@ impl Ahead {
         self.pages.retain(|begun| Some(begun.place) != place || begun.page.is_some());
     }
 
-    /// What was to be read has been read. Returns the request that waits for it, and its page or, if that
-    /// could not be read, none: it is to be read now that somebody wants it.
-    pub(super) fn finish(&mut self, ahead: &PageRequest, page: Page) -> Option<(PageRequest, Option<Page>)> {
-        let place = place(ahead)?;
-        let found = self.pages.iter().position(|begun| begun.place == place && begun.page.is_none())?;
-        let Some(request) = self.pages[found].request.take() else {
-            self.pages[found].page = Some(page);
-            return None;
+    /// What was to be read has been read.
+    pub(super) fn finish(&mut self, ahead: &PageRequest, page: Page) -> Finished {
+        let is_it = |begun: &Begun| Some(begun.place) == place(ahead) && begun.page.is_none();
+        let Some(found) = self.pages.iter().position(is_it) else { return Finished::Kept(None) };
+        let begun = &mut self.pages[found];
+        let Some(request) = begun.request.take() else {
+            let (next, edition) = (page.next.filter(|_| page.result.is_ok()), begun.edition);
+            begun.page = Some(page);
+            return Finished::Kept(next.and_then(|from| self.begin_from(ahead, from, edition)));
         };
         self.pages.remove(found);
         let page = page.result.is_ok().then_some(page).map(|page| Page { generation: request.generation, ..page });
-        Some((request, page))
+        Finished::Wanted(request, page)
     }
 }
 
@@ -138,6 +165,10 @@ mod tests {
         Page { generation, wanted, result: Ok(Vec::new()), next, next_deadline: Time::NEVER }
     }
 
+    fn is_kept(ahead: &mut Ahead, next: &PageRequest, page: Page) -> bool {
+        matches!(ahead.finish(next, page), Finished::Kept(None))
+    }
+
     fn begun(ahead: &mut Ahead) -> PageRequest {
         let first = request(1, 3);
         ahead.begin(&first, &page(&first, Some(11)), NOW).unwrap()
@@ -147,7 +178,7 @@ mod tests {
     fn a_page_that_was_read_ahead_answers_the_request_for_it_once() {
         let mut ahead = Ahead::default();
         let next = begun(&mut ahead);
-        assert!(ahead.finish(&next, page(&next, None)).is_none());
+        assert!(is_kept(&mut ahead, &next, page(&next, None)));
         let Answer::Page(_, page) = ahead.answer(request(11, 4), NOW) else { panic!("it is there") };
         assert_eq!((page.generation, page.wanted), (4, request(11, 4).wanted));
         assert!(matches!(ahead.answer(request(11, 4), NOW), Answer::Read(_)));
@@ -158,7 +189,7 @@ mod tests {
         let mut ahead = Ahead::default();
         let next = begun(&mut ahead);
         assert!(matches!(ahead.answer(request(11, 4), NOW), Answer::Later));
-        let (request, page) = ahead.finish(&next, page(&next, None)).unwrap();
+        let Finished::Wanted(request, page) = ahead.finish(&next, page(&next, None)) else { panic!("it is wanted") };
         assert_eq!((request.generation, page.unwrap().generation), (4, 4));
     }
 
@@ -170,9 +201,9 @@ mod tests {
             let failed = Page { result: Err("no such thing".into()), ..page(&next, None) };
             if is_early {
                 assert!(matches!(ahead.answer(request(11, 4), NOW), Answer::Later));
-                assert!(matches!(ahead.finish(&next, failed), Some((_, None))));
+                assert!(matches!(ahead.finish(&next, failed), Finished::Wanted(_, None)));
             } else {
-                assert!(ahead.finish(&next, failed).is_none());
+                assert!(is_kept(&mut ahead, &next, failed));
                 assert!(matches!(ahead.answer(request(11, 4), NOW), Answer::Read(_)));
             }
         }
@@ -184,9 +215,22 @@ mod tests {
             let mut ahead = Ahead::default();
             let next = begun(&mut ahead);
             assert!(matches!(ahead.answer(asked, edition), Answer::Read(_)));
-            assert!(ahead.finish(&next, page(&next, None)).is_none());
+            assert!(is_kept(&mut ahead, &next, page(&next, None)));
             assert!(ahead.pages.is_empty(), "nothing is kept of it");
         }
+    }
+
+    #[test]
+    fn two_pages_of_a_gap_are_read_ahead_and_no_third() {
+        let mut ahead = Ahead::default();
+        let next = begun(&mut ahead);
+        let Finished::Kept(Some(second)) = ahead.finish(&next, page(&next, Some(21))) else { panic!("one more") };
+        assert_eq!(second.wanted, request(21, 0).wanted);
+        assert!(is_kept(&mut ahead, &second, page(&second, Some(31))));
+        // The first is taken: the third is begun, behind the second.
+        let Answer::Page(taken, first) = ahead.answer(request(11, 4), NOW) else { panic!("it is there") };
+        assert_eq!(ahead.begin(&taken, &first, NOW).unwrap().wanted, request(31, 0).wanted);
+        assert_eq!(ahead.begin(&taken, &first, NOW).map(|next| next.wanted), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::{
         self,
         message::Message,
         queue::{Queue, machine::Got},
+        schedule::{Repeats, SCHEDULES, Schedule},
+        time::Time,
         topology::DeclareQueue,
         turn::Turn,
         value::{Table, Value},
@@ -34,6 +36,10 @@ use crate::{
     },
 };
 
+/// Where scheduled messages go.
+const SCHEDULED: &str = "scheduled";
+/// Later than any clock of those who run this.
+const AHEAD: Time = Time(1 << 43);
 /// No directory of this machine.
 const DIR: &str = "/crash";
 
@@ -61,6 +67,10 @@ enum Act {
     Take(&'static str),
     Purge(&'static str),
     AddVhost(String),
+    /// A message is to be published so many times.
+    Schedule(&'static str, u32),
+    /// All that are scheduled are due, once.
+    Due,
 }
 
 /// All that acts can change: bodies in the order in which they come.
@@ -68,23 +78,41 @@ enum Act {
 struct State {
     queues: BTreeMap<String, Vec<String>>,
     vhosts: Vec<String>,
+    /// How often they are still to be published.
+    scheduled: Vec<(String, u32)>,
 }
 
 impl State {
+    fn enqueue(&mut self, name: &str, body: &str) {
+        let queue = self.queues.get_mut(name).expect("it was declared");
+        let before = queue.partition_point(|other| priority(other) >= priority(body));
+        queue.insert(before, body.to_owned());
+    }
+
+    /// What can be seen of it without waiting.
+    fn visible(&self) -> Self {
+        Self { scheduled: Vec::new(), ..self.clone() }
+    }
+
     fn apply(&mut self, act: &Act) {
         match act {
             Act::Declare(name) => _ = self.queues.entry((*name).into()).or_default(),
             Act::Delete(name) => _ = self.queues.remove(*name),
-            Act::Publish(name, body) => {
-                let queue = self.queues.get_mut(*name).expect("it was declared");
-                let before = queue.partition_point(|other| priority(other) >= priority(body));
-                queue.insert(before, body.clone());
-            }
+            Act::Publish(name, body) => self.enqueue(name, body),
             Act::Take(name) => _ = self.queues.get_mut(*name).expect("it was declared").remove(0),
             Act::Purge(name) => self.queues.get_mut(*name).expect("it was declared").clear(),
             Act::AddVhost(name) => {
                 self.vhosts.push(name.clone());
                 self.vhosts.sort();
+            }
+            Act::Schedule(body, times) => self.scheduled.push(((*body).to_owned(), *times)),
+            Act::Due => {
+                for (body, left) in std::mem::take(&mut self.scheduled) {
+                    self.enqueue(SCHEDULED, &body);
+                    if left > 1 {
+                        self.scheduled.push((body, left - 1));
+                    }
+                }
             }
         }
     }
@@ -102,6 +130,8 @@ struct Life {
     state: State,
     /// Acts that a flush has answered for.
     flushed: usize,
+    /// When scheduled messages are due: far ahead, so that nothing but an act publishes any.
+    ahead: Time,
 }
 
 /// The disk is gone.
@@ -121,6 +151,7 @@ impl Life {
                     acts: Vec::new(),
                     state: State::default(),
                     flushed: 0,
+                    ahead: AHEAD,
                 };
                 life.state.vhosts = life.vhosts();
                 Some(life)
@@ -166,10 +197,35 @@ impl Life {
             }
             Act::Purge(name) => _ = self.queue(name).purge(&mut self.turn()),
             Act::AddVhost(name) => _ = self.opened().broker.add_vhost(name, Metadata::default()),
+            Act::Schedule(body, times) => {
+                let mut message = Message::build("", SCHEDULED.as_bytes(), b"", (0, 0), body.as_bytes());
+                message.traits.persistent = true;
+                message.traits.priority = priority(body);
+                let repeats = Repeats::Times(times - 1);
+                let schedule = Schedule { delay_ms: 1, period_ms: 1, repeats, cron: None };
+                let mut turn = Turn::new(&self.opened().broker, self.ahead);
+                vhost.schedule(&message, &schedule, &mut turn).unwrap();
+            }
+            // It may have come to the disk all the same.
+            Act::Due => _ = self.publish_due(),
         }
         self.state.apply(&act);
         self.acts.push(act);
         self.check_up()
+    }
+
+    fn publish_due(&mut self) -> Result<(), Crashed> {
+        self.ahead = self.ahead.after_ms(1_000);
+        let keeper = self.opened().broker.vhost("/").unwrap().exchange(SCHEDULES);
+        loop {
+            self.opened().broker.tick(self.ahead);
+            self.check_up()?;
+            let delayed = keeper.as_ref().and_then(|keeper| keeper.delayed.as_ref()).map(|delayed| delayed.lock());
+            if delayed.is_none_or(|delayed| !delayed.is_reading() && delayed.next_due() > self.ahead) {
+                return self.check_up();
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn get(&self, name: &str, no_ack: bool) -> Result<Option<Got>, Crashed> {
@@ -236,6 +292,18 @@ impl Life {
         state
     }
 
+    /// How often each is still published that is scheduled.
+    fn observe_scheduled(&mut self) -> BTreeMap<String, u32> {
+        (0..10).for_each(|_| self.publish_due().unwrap());
+        let mut counts = BTreeMap::new();
+        if self.opened().broker.vhost("/").unwrap().queue(SCHEDULED).is_some() {
+            while let Some(got) = self.get(SCHEDULED, true).unwrap() {
+                *counts.entry(String::from_utf8(got.message.body_to_vec()).unwrap()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// Everything that there is to crash in.
     fn live(&mut self) -> Result<(), Crashed> {
         const SLOW: [&str; 3] = ["slow-0", "slow-1", "slow-2"];
@@ -251,12 +319,18 @@ impl Life {
         self.act(Act::Publish("slow-0", "l".repeat(20_000)))?;
         self.act(Act::Publish("busy", "b".repeat(700)))?;
         self.act(Act::AddVhost("one".into()))?;
+        self.act(Act::Declare(SCHEDULED))?;
+        self.act(Act::Schedule("six", 6))?;
+        self.act(Act::Schedule("two!", 2))?;
         self.checkpoint()?;
+        self.act(Act::Due)?;
         self.flow(60)?;
         // What is sparse now is moved, and what was moved is named, and the rest given up.
         self.checkpoint()?;
         self.act(Act::Take("slow-1"))?;
         self.checkpoint()?;
+        self.act(Act::Due)?;
+        self.act(Act::Take(SCHEDULED))?;
         self.act(Act::Purge("slow-2"))?;
         self.act(Act::Publish("slow-2", "after the purge".into()))?;
         self.flush()?;
@@ -269,12 +343,14 @@ impl Life {
         self.flushed = self.acts.len();
         let again = Self::open(&self.disk).ok_or(Crashed)?;
         self.opened = Some({ again }.opened.take().expect("it is open"));
+        self.act(Act::Due)?;
         self.act(Act::Declare("slow-1"))?;
         self.act(Act::Publish("slow-1", "of the second queue of that name".into()))?;
         self.act(Act::AddVhost("two".into()))?;
         self.flow(20)?;
         self.checkpoint()?;
         self.act(Act::Take("slow-0"))?;
+        self.act(Act::Due)?;
         self.flush()
     }
 }
@@ -323,7 +399,7 @@ fn live_until(at: u64) -> bool {
         if at.is_multiple_of(4) { disk.copy(Plan::default()) } else { disk.power_cut(&mut random, Plan::default()) };
     let life = Life::open(&left).unwrap_or_else(|| panic!("crash at {at}: the disk is there"));
     let first = life.observe();
-    let mut state = begin;
+    let mut state = begin.clone();
     let mut possible = Vec::new();
     for (count, act) in acts.iter().map(Some).chain([None]).enumerate() {
         if count >= flushed {
@@ -331,19 +407,24 @@ fn live_until(at: u64) -> bool {
         }
         act.iter().for_each(|act| state.apply(act));
     }
+    possible.retain(|state| state.visible() == first);
     assert!(
-        possible.contains(&first),
-        "crash at {at}, {flushed} of {} acts flushed (then {:?}): {:?}, possible were {:?}",
+        !possible.is_empty(),
+        "crash at {at}, {flushed} of {} acts flushed (then {:?}): {:?}, at first it was {:?}",
         acts.len(),
         acts.get(flushed..).unwrap_or_default().first(),
         brief(&first),
-        possible.iter().map(brief).collect::<Vec<_>>()
+        brief(&begin),
     );
     // What it has shown is on the disk.
     let again = left.power_cut(&mut random, Plan::default());
     drop(life);
-    let life = Life::open(&again).unwrap_or_else(|| panic!("crash at {at}: the disk is there"));
+    let mut life = Life::open(&again).unwrap_or_else(|| panic!("crash at {at}: the disk is there"));
     assert_eq!(brief(&life.observe()), brief(&first), "crash at {at}: the second start differs from the first");
+    life.ahead = AHEAD.after_ms(1 << 30);
+    let scheduled = life.observe_scheduled();
+    let is_so = |state: &State| state.scheduled.iter().cloned().collect::<BTreeMap<_, _>>() == scheduled;
+    assert!(possible.iter().any(is_so), "crash at {at}: {scheduled:?} are published afterwards");
     true
 }
 
@@ -366,6 +447,7 @@ fn a_life_without_a_crash_moves_messages_and_merges() {
     life.state.apply(&Act::Declare("busy"));
     life.live().unwrap();
     assert_eq!(brief(&life.observe()), brief(&life.state));
+    assert_eq!(life.observe_scheduled(), BTreeMap::from([("six".to_owned(), 2)]));
     let log = &life.opened().log;
     assert!(!log.cold_files().is_empty(), "messages were moved");
     assert!(log.segments()[0].number > 1, "segments were given up");

@@ -76,11 +76,7 @@ impl LogJournal {
     }
 
     fn append_pieces(&self, head: Head, pieces: &[&[u8]]) -> Appended {
-        match self.log.append_essential(head, pieces) {
-            Ok(appended) => placed(appended),
-            // It fits, and nobody is refused for what was admitted: the log has failed.
-            Err(_) => FAILED,
-        }
+        appended(self.log.append_essential(head, pieces))
     }
 
     /// Writes a record of which `bytes` begin with kind and version, and that may have a message in it.
@@ -108,6 +104,11 @@ impl LogJournal {
     }
 }
 
+fn appended(result: Result<store::Appended, store::Refused>) -> Appended {
+    // It fits, and nobody is refused for what was admitted: else the log has failed.
+    result.map_or(FAILED, placed)
+}
+
 const FAILED: Appended = Appended { at: Position::NONE, end: Position(u64::MAX) };
 
 fn placed(appended: store::Appended) -> Appended {
@@ -132,7 +133,13 @@ impl Journal for LogJournal {
         let _pin = is_of_snapshot.then(|| self.pins.pin(|| self.end()));
         let appended = with_scratch(|scratch| {
             encode(record, scratch);
-            self.append_whole(scratch, record.message())
+            match record {
+                // Who waits for it says so.
+                Record::Settle { .. } if scratch.len() <= self.log.body_bytes_max() => {
+                    appended(self.log.append_patient(Head::new(scratch[0], scratch[1]), &[&scratch[2..]]))
+                }
+                _ => self.append_whole(scratch, record.message()),
+            }
         });
         if is_of_snapshot {
             self.defined_at.fetch_max(appended.end.0, Ordering::AcqRel);
@@ -165,6 +172,10 @@ impl Journal for LogJournal {
 
     fn end(&self) -> Position {
         Position(self.log.end().0)
+    }
+
+    fn hasten(&self) {
+        self.log.hasten();
     }
 
     fn pins(&self) -> &Arc<Pins> {

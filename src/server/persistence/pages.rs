@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ahead::{Ahead, Answer, Edition},
+    ahead::{Ahead, Answer, Edition, Finished},
     entries, holds, messages,
     spill::{Files, Spill},
 };
@@ -37,8 +37,8 @@ use crate::{
     },
 };
 
-/// Threads that read: one reads while the other hands over.
-const THREADS: usize = 2;
+/// Threads that read: two read while another hands over.
+const THREADS: usize = 3;
 
 /// See the module's text.
 pub(super) struct Pages {
@@ -174,9 +174,14 @@ impl Pages {
         }
         let request = if is_ahead {
             let page = self.read(&request, log, Reading::Once, block);
-            match self.requests.lock().ahead.finish(&request, page)? {
-                (request, Some(page)) => return Some((request, page)),
-                (request, None) => request,
+            let mut requests = self.requests.lock();
+            match requests.ahead.finish(&request, page) {
+                Finished::Wanted(request, Some(page)) => return Some((request, page)),
+                Finished::Wanted(request, None) => request,
+                Finished::Kept(next) => {
+                    self.read_ahead(&mut requests, next);
+                    return None;
+                }
             }
         } else {
             let edition = self.edition();
@@ -205,7 +210,12 @@ impl Pages {
     fn begin_ahead(&self, request: &PageRequest, page: &Page) {
         let edition = self.edition();
         let mut requests = self.requests.lock();
-        if let Some(request) = requests.ahead.begin(request, page, edition) {
+        let next = requests.ahead.begin(request, page, edition);
+        self.read_ahead(&mut requests, next);
+    }
+
+    fn read_ahead(&self, requests: &mut Requests, next: Option<PageRequest>) {
+        if let Some(request) = next {
             requests.waiting.push_back(Job::Page { request, is_ahead: true });
             self.asked.notify_one();
         }

@@ -23,7 +23,10 @@
 //! exchange holds back are moved like those of a queue.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 use super::{
     entries,
@@ -39,7 +42,7 @@ use crate::{
         record::{Position, QueueId},
     },
     store::{
-        self, Block, ColdWriter, Head, Log, ReadError, Reading, Record, SegmentInfo,
+        self, Block, ColdWriter, Found, Head, Log, ReadError, Reading, Record, SegmentInfo,
         index::{self, Changes, Index, Rank, Snapshot},
     },
 };
@@ -104,6 +107,19 @@ struct Usage {
     /// The first and the last that an owner has in a file: by seq, or by when it is due.
     spans: HashMap<(File, u64), (u64, u64)>,
     entries_count: u64,
+    /// What was added last: what an owner has in its order lies in few files, one after the other.
+    run: Option<Run>,
+}
+
+/// What one owner has alive in a file.
+struct Run {
+    file: File,
+    /// Positions in that file.
+    places: Range<u64>,
+    owner: u64,
+    live_bytes: u64,
+    /// The first and the last.
+    span: (u64, u64),
 }
 
 /// A record and its header, and what the properties of a message take, about.
@@ -127,8 +143,11 @@ const OWN_FILE_BYTES: u64 = 1 << 20;
 const COMMON: u64 = u64::MAX;
 /// Small cold files of one queue, or of several, that are put together.
 const SMALL_FILES_MAX: usize = 4;
-/// Places that are read at once.
-const READ_MAX: usize = 512;
+/// Threads that read what is copied. A disk serves several small reads in the time of one.
+const READERS: usize = 8;
+/// Messages that one of them reads before what was read is written, and bytes of bodies that all do.
+const READ_MAX: usize = 64;
+const READ_BYTES_MAX: u64 = 16 << 20;
 
 impl Reclaimer {
     /// A reclaimer of that log.
@@ -193,6 +212,7 @@ impl Reclaimer {
     /// To be called after every checkpoint, with the number of messages that the index has and the bytes
     /// of their bodies. `chain_bytes_max` is zero while no record has parts; those that have hold bodies of
     /// `long_body_min` bytes or more. May take a while.
+    #[expect(clippy::disallowed_methods, reason = "tells operators how long it took; decides nothing")]
     pub(super) fn reclaim(&mut self, indexed: (u64, u64), chain_bytes_max: u64, long_body_min: u64) {
         let Some(checkpoint) = self.index.checkpoint() else { return };
         // Of queues that have gone meanwhile: nobody names those copies.
@@ -210,6 +230,7 @@ impl Reclaimer {
             return;
         }
         self.is_emptied = false;
+        let begun = Instant::now();
         match self.walk(checkpoint.covered, chain_bytes_max, long_body_min) {
             Ok(mut usage) => {
                 usage.compare(&mut self.first_live);
@@ -218,6 +239,9 @@ impl Reclaimer {
                 if !sparse.is_empty() {
                     self.relocate(&usage, &sparse);
                 }
+                let (dead, sparse) = (self.dead.len(), sparse.len());
+                let moved = self.moves.values().map(Vec::len).sum::<usize>();
+                tracing::debug!(elapsed = ?begun.elapsed(), dead, sparse, moved, "looked for what the log need not keep");
                 self.is_wanted = !self.dead.is_empty() || !self.moves.is_empty() || !self.hold_moves.is_empty();
                 if !self.is_wanted {
                     self.rest = (usage.entries_count / ENTRIES_PER_REST).min(REST_MAX);
@@ -311,6 +335,7 @@ impl Reclaimer {
             }
         }
         self.parts.retain(|place, _| long.contains(place));
+        usage.end_run();
         Ok(usage)
     }
 
@@ -336,7 +361,7 @@ impl Reclaimer {
             *span = (span.0.min(first), span.1.max(last));
         }
         let snapshot = self.index.snapshot();
-        let mut common = Copy::new(&self.log, COMMON, self.options);
+        let mut common = Vec::new();
         let mut copied = 0;
         let mut owners = owners.into_iter().peekable();
         let mut result = Ok(());
@@ -372,23 +397,32 @@ impl Reclaimer {
             }
             copied += found.as_ref().map_or(0, Vec::len);
             result = found.map_err(|error: index::Error| error.to_string()).and_then(|found| {
-                let named = |found: Vec<ColdEntry>| found.into_iter().map(|entry| (queue, entry)).collect();
                 let bytes: u64 = found.iter().map(|entry| entry.body_bytes + MESSAGE_OVERHEAD_BYTES).sum();
+                let named = found.into_iter().map(|entry| (queue, entry));
                 if bytes < OWN_FILE_BYTES {
-                    return common.all(named(found), |(_, entry)| entry.place);
+                    common.extend(named);
+                    return Ok(());
                 }
-                let mut own = Copy::new(&self.log, queue.0, self.options);
-                let copied = own.all(named(found), |(_, entry)| entry.place).and_then(|()| own.finish());
-                tell(own, &mut self.moves);
-                copied
+                self.relocate_to(queue.0, named.collect())
             });
         }
-        let result = result.and_then(|()| common.finish());
-        tell(common, &mut self.moves);
+        // In the order of the log: each segment is gone through once, and not once for each queue.
+        common.sort_unstable_by_key(|(_, entry)| entry.place);
+        let result = result.and_then(|()| self.relocate_to(COMMON, common));
         if let Err(error) = result {
             // The next walk tries again; until then the disk keeps what it has.
             tracing::warn!(error, "messages of sparse segments cannot be moved");
         }
+    }
+
+    /// Copies messages of queues to cold files of that owner.
+    fn relocate_to(&mut self, owner: u64, found: Vec<(QueueId, ColdEntry)>) -> Result<(), String> {
+        let mut copy = Copy::new(&self.log, owner, self.options);
+        let copied = copy.all(&found, |(_, entry)| (entry.place, entry.body_bytes)).and_then(|()| copy.finish());
+        for ((queue, entry), place) in copy.done {
+            self.moves.entry(queue).or_default().push(Relocated { entry, place });
+        }
+        copied
     }
 
     /// Copies up to `max` messages that an exchange holds back; returns how many were found.
@@ -407,7 +441,7 @@ impl Reclaimer {
         };
         let count = found.len();
         let mut copy = Copy::new(&self.log, owner, self.options);
-        let result = copy.all(found, |entry| entry.place).and_then(|()| copy.finish());
+        let result = copy.all(&found, |entry| (entry.place, entry.body_bytes)).and_then(|()| copy.finish());
         let moved: Vec<_> = copy.done.into_iter().map(|(entry, place)| HoldEntry { place, ..entry }).collect();
         if !moved.is_empty() {
             self.hold_moves.insert(exchange, moved);
@@ -490,26 +524,48 @@ impl Usage {
             (File::Cold(cold.number), FileUsage { file_bytes, first, is_covered: true, ..FileUsage::default() })
         });
         let files = of_log.chain(cold).collect();
-        Self { segments, files, spans: HashMap::new(), entries_count: 0 }
+        Self { segments, files, spans: HashMap::new(), entries_count: 0, run: None }
     }
 
     fn file_of(&self, place: Position) -> Option<File> {
+        self.file_around(place).map(|(file, _)| file)
+    }
+
+    /// The file of a place, with the positions that are in it.
+    fn file_around(&self, place: Position) -> Option<(File, Range<u64>)> {
         let place = store::Position(place.0);
         if let Some(number) = place.cold_file() {
-            return Some(File::Cold(number));
+            return Some((File::Cold(number), store::Position::in_cold_file(number)));
         }
         let after = self.segments.partition_point(|segment| segment.first <= place);
         let segment = self.segments.get(after.checked_sub(1)?)?;
-        Some(File::Segment(segment.number))
+        let next = self.segments.get(after).map_or(u64::MAX, |next| next.first.0);
+        Some((File::Segment(segment.number), segment.first.0..next))
     }
 
     /// Something of an owner is alive there.
     fn add(&mut self, place: Position, bytes: u64, owner: u64, seq: u64) {
-        let Some(file) = self.file_of(place) else { return };
+        if let Some(run) = self.run.as_mut().filter(|run| run.owner == owner && run.places.contains(&place.0)) {
+            run.live_bytes += bytes;
+            run.span = (run.span.0.min(seq), run.span.1.max(seq));
+            return;
+        }
+        self.end_run();
+        self.run = self.file_around(place).map(|(file, places)| Run {
+            file,
+            places,
+            owner,
+            live_bytes: bytes,
+            span: (seq, seq),
+        });
+    }
+
+    fn end_run(&mut self) {
+        let Some(Run { file, owner, live_bytes, span: (first, last), .. }) = self.run.take() else { return };
         if let Some(usage) = self.files.get_mut(&file) {
-            usage.live_bytes += bytes;
-            let span = self.spans.entry((file, owner)).or_insert((seq, seq));
-            *span = (span.0.min(seq), span.1.max(seq));
+            usage.live_bytes += live_bytes;
+            let span = self.spans.entry((file, owner)).or_insert((first, last));
+            *span = (span.0.min(first), span.1.max(last));
         }
     }
 
@@ -581,13 +637,6 @@ impl Usage {
     }
 }
 
-/// Messages of queues that were moved, with their new places.
-fn tell(copy: Copy<(QueueId, ColdEntry)>, moves: &mut HashMap<QueueId, Vec<Relocated>>) {
-    for ((queue, entry), place) in copy.done {
-        moves.entry(queue).or_default().push(Relocated { entry, place });
-    }
-}
-
 /// Copies messages to cold files of one owner; a `T` names each.
 struct Copy<T> {
     log: Arc<Log>,
@@ -604,25 +653,29 @@ impl<T: Clone> Copy<T> {
         Self { log: log.clone(), owner, options, file: None, done: Vec::new() }
     }
 
-    fn all(&mut self, found: Vec<T>, place: impl Fn(&T) -> Position) -> Result<(), String> {
-        let (log, mut block) = (self.log.clone(), Block::default());
-        for some in found.chunks(READ_MAX) {
-            let places: Vec<_> = some.iter().map(|entry| store::Position(place(entry).0)).collect();
-            let mut result = Ok(());
-            log.read_many(&places, Reading::Once, &mut block, |at, found| {
-                if result.is_ok() {
-                    result = match found {
-                        Ok(found) => self.one(&some[at], found.record),
-                        // Whoever wants the message is told; what cannot be read stays where it is.
-                        Err(error @ ReadError::Corrupt(_)) => {
-                            tracing::error!(%error, owner = self.owner, "a message cannot be moved");
-                            Ok(())
-                        }
-                        Err(error) => Err(error.to_string()),
-                    };
-                }
+    /// Copies what is at those places, with bodies of so many bytes.
+    fn all(&mut self, found: &[T], place: impl Fn(&T) -> (Position, u64)) -> Result<(), String> {
+        let places: Vec<_> = found.iter().map(&place).collect();
+        let mut done = 0;
+        while done < found.len() {
+            let mut bytes = 0;
+            let fits = places[done..].iter().take(READERS * READ_MAX).take_while(|(_, body_bytes)| {
+                bytes += body_bytes;
+                bytes <= READ_BYTES_MAX
             });
-            result?;
+            let end = done + fits.count().max(1);
+            let wanted: Vec<_> = places[done..end].iter().map(|(place, _)| store::Position(place.0)).collect();
+            for (entry, read) in found[done..end].iter().zip(read_all(&self.log, &wanted)) {
+                match read {
+                    Ok((position, head, body)) => self.one(entry, Record { position, head, body: &body })?,
+                    // Whoever wants the message is told; what cannot be read stays where it is.
+                    Err(error @ ReadError::Corrupt(_)) => {
+                        tracing::error!(%error, owner = self.owner, "a message cannot be moved");
+                    }
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            done = end;
         }
         Ok(())
     }
@@ -687,6 +740,26 @@ impl<T: Clone> Copy<T> {
         }
         Ok(())
     }
+}
+
+type Read = Result<(store::Position, Head, Vec<u8>), ReadError>;
+
+/// The records at those places, in their order, read by several threads if they are many.
+fn read_all(log: &Log, places: &[store::Position]) -> Vec<Read> {
+    let read = |places: &[store::Position]| {
+        let (mut found, mut block) = (Vec::with_capacity(places.len()), Block::default());
+        log.read_many(places, Reading::Once, &mut block, |_, read| {
+            found.push(read.map(|Found { record, .. }| (record.position, record.head, record.body.to_vec())));
+        });
+        found
+    };
+    if places.len() <= READ_MAX {
+        return read(places);
+    }
+    thread::scope(|scope| {
+        let readers: Vec<_> = places.chunks(READ_MAX).map(|places| scope.spawn(move || read(places))).collect();
+        readers.into_iter().flat_map(|reader| reader.join().expect("a reader does not panic")).collect()
+    })
 }
 
 /// What a record takes beside its body.

@@ -24,6 +24,7 @@ use crate::{
     store::{self, Sync, index},
 };
 
+mod schedules;
 mod spill;
 
 const SEGMENT_BYTES: u64 = 64 << 10;

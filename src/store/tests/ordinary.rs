@@ -301,3 +301,39 @@ fn the_real_disk_and_the_threads_keep_records() {
     assert_eq!(records, 6000);
     assert_eq!(recovered.torn(), None);
 }
+
+/// Passes on how far the log was flushed.
+struct Flushes(std::sync::mpsc::Sender<Position>);
+
+impl Owner for Flushes {
+    fn flushed(&self, to: Position) {
+        let _ = self.0.send(to);
+    }
+
+    fn failed(&self, failure: &Failure) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn a_record_that_nobody_waits_for_is_flushed_by_itself_with_the_next_or_when_somebody_does() {
+    let disk = MemoryDisk::new(Plan::default());
+    let (flushes, flushed) = std::sync::mpsc::channel();
+    let (recovered, _) = replay(&disk, small(), Position(0)).unwrap();
+    let log = recovered.start(1, Arc::new(Flushes(flushes))).unwrap();
+    let patient = || log.append_patient(Head::new(1, 0), &[b"settled"]).unwrap().end;
+    let reaches = |end: Position| while flushed.recv().expect("the log is open") < end {};
+    reaches(patient());
+    let before = patient();
+    let after = log.append(Head::new(2, 0), &[b"published"]).unwrap().end;
+    assert!(before < after);
+    reaches(after);
+    let waited = patient();
+    log.wait_flushed(waited).unwrap();
+    let hastened = patient();
+    log.hasten();
+    reaches(hastened);
+    let last = patient();
+    log.close();
+    assert!(log.flushed() >= last);
+}

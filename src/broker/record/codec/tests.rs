@@ -154,9 +154,16 @@ fn record() -> impl Strategy<Value = Record> {
             Record::Released { vhost, exchange, holds }
         }),
         (queue(), number()).prop_map(|(queue, first)| Record::StreamTrimmed { queue, first }),
-        (queue(), name(), name(), any::<bool>(), table()).prop_map(|(queue, vhost, name, auto_delete, arguments)| {
-            Record::QueueDeclared { queue, vhost, name, auto_delete, arguments }
-        }),
+        (queue(), name(), name(), any::<bool>(), table(), prop::option::of(name())).prop_map(
+            |(queue, vhost, name, auto_delete, arguments, dead_queue)| Record::QueueDeclared {
+                queue,
+                vhost,
+                name,
+                auto_delete,
+                arguments,
+                dead_queue
+            }
+        ),
         queue().prop_map(|queue| Record::QueueDeleted { queue }),
         (name(), name(), text(), any::<bool>(), any::<bool>(), table()).prop_map(
             |(vhost, name, kind, auto_delete, internal, arguments)| Record::ExchangeDeclared {
@@ -199,6 +206,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             hold: HoldId(4),
             due: Time(7),
             message,
+            body: None,
         }),
         1 => (body(), name())
             .prop_map(|(message, vhost)| Record::Kept { exchange: vhost.clone(), vhost, message }),
@@ -287,6 +295,25 @@ fn a_body_is_kept_until_as_many_have_named_it_as_were_to() {
 }
 
 #[test]
+fn a_message_that_is_held_again_may_be_named_by_its_place() {
+    let mut decoder = Decoder::default();
+    let id = Position(8);
+    decoder.decode(&bytes_of(&Record::Body { targets: 1, message: message(b"body") }), id).unwrap();
+    let (hold, due) = (HoldId(4), Time(7));
+    let message = message(b"is not written again");
+    let held = Record::Held { vhost: "/".into(), exchange: "x".into(), hold, due, message, body: Some(id) };
+    let transaction = bytes_of(&Record::Transaction(vec![held]));
+    let Record::Transaction(records) = decoder.decode(&transaction, Position(9)).unwrap() else {
+        panic!("another record")
+    };
+    let [Record::Held { message, body, hold: HoldId(4), due: Time(7), .. }] = &records[..] else {
+        panic!("another record")
+    };
+    assert_eq!((message.body_to_vec(), *body), (b"body".to_vec(), Some(id)));
+    assert_eq!(decoder.bodies_count(), 0);
+}
+
+#[test]
 fn a_body_that_was_closed_is_named_no_more() {
     let mut decoder = Decoder::default();
     let body = Position(8);
@@ -300,8 +327,8 @@ fn records_of_a_newer_broker_are_refused_by_name() {
     let mut bytes = bytes_of(&Record::Handed { queue: QueueId(1), up_to: 2 });
     bytes[1] = 2;
     assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownVersion { kind: HANDED, version: 2 });
-    bytes[0] = PURGED + 1;
-    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(PURGED + 1));
+    bytes[0] = HELD_SHARED + 1;
+    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(HELD_SHARED + 1));
 }
 
 #[test]

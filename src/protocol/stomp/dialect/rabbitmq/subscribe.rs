@@ -7,53 +7,31 @@ use md5::{Digest as _, Md5};
 use base64::Engine as _;
 
 use super::{
-    codec::{self, Head},
+    super::super::{
+        codec::{self, Head},
+        output::Subscribed,
+        reply::{self, Refusal},
+        session::{Flow, Session, Version},
+        subscription::{AckMode, Subscription, Wanted},
+    },
     destination::Destination,
-    output::{CHANNEL, Subscribed},
     properties::boolean,
-    reply::{self, Refusal},
-    session::{Flow, Session, Version},
 };
 use crate::{
     broker::{
         access::Access,
-        consumer::{ConsumerId, ConsumerOptions},
         exchange::{Kind, Target},
         queue::Queue,
         topology::{DeclareQueue, random_name},
         turn::Turn,
         value::{Table, Value},
     },
-    protocol::{
-        amqp::{
-            methods::not_for_stream,
-            publish::DEFAULT_EXCHANGE,
-            reply::{Code, Failure},
-        },
-        shared::outlet_key,
+    protocol::amqp::{
+        methods::not_for_stream,
+        publish::DEFAULT_EXCHANGE,
+        reply::{Code, Failure},
     },
 };
-
-/// A subscription of this connection.
-pub(super) struct Subscription {
-    pub(super) consumer: ConsumerId,
-    pub(super) queue: Arc<Queue>,
-    /// Its source in the ledger.
-    pub(super) source: u32,
-    /// One acknowledgement stands for all before it.
-    pub(super) is_cumulative: bool,
-    /// How the client named it, for errors.
-    description: Vec<u8>,
-    /// The topic that it is about.
-    topic: Option<Vec<u8>>,
-}
-
-/// How messages of a subscription are acknowledged.
-#[derive(Clone, Copy)]
-struct AckMode {
-    is_auto: bool,
-    is_cumulative: bool,
-}
 
 /// A consumer tag that a client has chosen: by its id, or else by its destination.
 struct Tag {
@@ -239,6 +217,7 @@ impl Session {
             exclusive: exclusive.unwrap_or(!is_durable),
             auto_delete: auto_delete.unwrap_or(!is_durable),
             arguments,
+            dead_queue: None,
         };
         let queue = self.vhost()?.declare_queue(&wanted, Some(self.id), turn)?;
         if queue.declaration.owner.is_some() {
@@ -304,90 +283,34 @@ impl Session {
             _ => None,
         };
         let id = tag.bytes.strip_prefix(b"T_").map(<[u8]>::to_vec);
-        let wanted = Wanted { queue, tag, mode, id, topic, priority, arguments };
+        let subscribed = self.subscribed(&tag.bytes, id.as_deref(), mode);
+        let Tag { bytes: tag, description } = tag;
+        let prefetch = self.prefetch;
+        let wanted = Wanted { queue, tag, description, mode, topic, prefetch, priority, arguments, subscribed };
         self.start_consumer(wanted, Some(head), turn)
     }
 
-    /// Starts a consumer; the receipt of `head` goes out before its first message.
-    fn start_consumer(&mut self, wanted: Wanted, head: Option<&Head<'_>>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        let Wanted { queue, tag, mode, id, topic, priority, arguments } = wanted;
-        let bound = self.options().unsettled_max.min(u32::MAX as usize) as u32;
-        let consumer = self.broker.next_consumer_id();
-        let source = {
-            let mut begin = b"MESSAGE\n".to_vec();
-            if let Some(id) = &id {
-                codec::put_header(b"subscription", id, &mut begin);
-            }
-            let mut message_id = Vec::new();
-            // A colon needs no escape in a value, and RabbitMQ writes none here.
-            for part in tag.bytes.split_inclusive(|&octet| octet == b':') {
-                let (text, colon) = part.split_at(part.len() - usize::from(part.ends_with(b":")));
-                codec::put_text(text, &mut message_id);
-                message_id.extend_from_slice(colon);
-            }
-            message_id.extend_from_slice(format!("@@{}@@", self.session_id).as_bytes());
-            let has_ack = !mode.is_auto && self.version == Version::V1_2;
-            let mut output = self.shared.output();
-            let source = output.wire.ledger.open_source(queue.clone(), Some(consumer));
-            let subscribed = Subscribed { head: begin, message_id, has_ack };
-            output.wire.set_subscription(source, Some(subscribed));
-            source
-        };
-        let options = ConsumerOptions {
-            tag: String::from_utf8_lossy(&tag.bytes).into(),
-            no_ack: mode.is_auto,
-            exclusive: false,
-            priority,
-            prefetch: if self.prefetch == 0 { bound } else { self.prefetch.min(bound) },
-            declared_prefetch: self.prefetch,
-            shared_credit: (!mode.is_auto).then(|| self.credit.clone()),
-            selector: None,
-            arguments,
-            outlet: self.shared.clone(),
-            key: outlet_key(CHANNEL, source),
-            connection: self.id,
-            channel: CHANNEL,
-        };
-        if let Err(error) = queue.check_consumer(&options) {
-            self.forget_source(source);
-            return Err(error.into());
+    /// How messages of a subscription begin that says so of itself.
+    fn subscribed(&self, tag: &[u8], id: Option<&[u8]>, mode: AckMode) -> Subscribed {
+        let mut head = b"MESSAGE\n".to_vec();
+        if let Some(id) = id {
+            codec::put_header(b"subscription", id, &mut head);
         }
-        let subscription = Subscription {
-            consumer,
-            queue: queue.clone(),
-            source,
-            is_cumulative: mode.is_cumulative,
-            description: tag.description,
-            topic,
-        };
-        self.subscriptions.insert(tag.bytes.clone().into(), subscription);
-        if let Some(head) = head {
-            self.receipt(head, turn);
+        let mut message_id = Vec::new();
+        // A colon needs no escape in a value, and RabbitMQ writes none here.
+        for part in tag.split_inclusive(|&octet| octet == b':') {
+            let (text, colon) = part.split_at(part.len() - usize::from(part.ends_with(b":")));
+            codec::put_text(text, &mut message_id);
+            message_id.extend_from_slice(colon);
         }
-        if let Err(error) = queue.consume(consumer, options, turn) {
-            self.subscriptions.remove(&*tag.bytes);
-            self.forget_source(source);
-            return Err(error.into());
-        }
-        if !mode.is_auto {
-            self.watch_deliveries(&queue, turn.now);
-        }
-        let mut output = self.shared.output();
-        output.wire.status.consumers = self.subscriptions.len() as u64;
-        output.wire.status.prefetch = self.prefetch;
-        Ok(())
-    }
-
-    fn forget_source(&self, source: u32) {
-        let mut output = self.shared.output();
-        output.wire.set_subscription(source, None);
-        output.wire.ledger.close_source(source);
-        output.wire.status.consumers = self.subscriptions.len() as u64;
+        message_id.extend_from_slice(format!("@@{}@@", self.session_id).as_bytes());
+        let has_ack = !mode.is_auto && self.version == Version::V1_2;
+        Subscribed { head, message_id, has_ack, ..Subscribed::default() }
     }
 
     /// The queue that takes replies to a name of the client's own.
     pub(super) fn reply_queue(&mut self, name: &[u8], turn: &mut Turn<'_>) -> Result<Arc<str>, Refusal> {
-        if let Some(queue) = self.reply_queues.get(name) {
+        if let Some(queue) = self.rabbitmq.reply_queues.get(name) {
             return Ok(queue.clone());
         }
         let id = [TEMP_QUEUE, name].concat();
@@ -399,12 +322,21 @@ impl Session {
         self.exclusive_queues.insert(queue.id, queue.clone());
         self.require(&queue.name, Access::Configure, "queue")?;
         self.require(&queue.name, Access::Read, "queue")?;
-        let tag = Tag { bytes: [b"T_", &id[..]].concat(), description: id.clone() };
+        let tag = [b"T_", &id[..]].concat();
         let mode = AckMode { is_auto: true, is_cumulative: false };
-        let wanted =
-            Wanted { queue: queue.clone(), tag, mode, id: Some(id), topic: None, priority: 0, arguments: Table::new() };
+        let wanted = Wanted {
+            queue: queue.clone(),
+            subscribed: self.subscribed(&tag, Some(&id), mode),
+            tag,
+            description: id,
+            mode,
+            topic: None,
+            prefetch: self.prefetch,
+            priority: 0,
+            arguments: Table::new(),
+        };
         self.start_consumer(wanted, None, turn)?;
-        self.reply_queues.insert(name.into(), queue.name.clone());
+        self.rabbitmq.reply_queues.insert(name.into(), queue.name.clone());
         Ok(queue.name.clone())
     }
 
@@ -435,18 +367,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a consumer out of its queue; what it holds stays unsettled.
-    fn end_subscription(&mut self, subscription: Subscription, turn: &mut Turn<'_>) {
-        let is_over = subscription.queue.cancel(subscription.consumer, turn);
-        self.forget_source(subscription.source);
-        if is_over && let Some(vhost) = &self.vhost {
-            vhost.remove_queue(&subscription.queue, turn);
-            self.exclusive_queues.remove(&subscription.queue.id);
-        }
-    }
-
     /// The queue has cancelled a consumer, which the client is told.
-    pub(super) fn consumer_cancelled(&mut self, source: u32) {
+    pub(in crate::protocol::stomp) fn consumer_cancelled(&mut self, source: u32) {
         let is_it = |one: &Subscription| one.source == source && one.queue.is_deleted();
         let found = self.subscriptions.iter().find(|(_, one)| is_it(one));
         let Some(tag) = found.map(|(tag, _)| tag.clone()) else { return };
@@ -462,20 +384,8 @@ impl Session {
                 ),
             )
         };
-        self.reply(refusal.encode(self.options().trailing_lf), None);
+        self.reply(self.encode_refusal(&refusal), None);
     }
-}
-
-/// A consumer that is to be started.
-struct Wanted {
-    queue: Arc<Queue>,
-    tag: Tag,
-    mode: AckMode,
-    /// What messages say as their subscription.
-    id: Option<Vec<u8>>,
-    topic: Option<Vec<u8>>,
-    priority: i32,
-    arguments: Table,
 }
 
 /// Whoever wants a queue that stays has to name the subscription.

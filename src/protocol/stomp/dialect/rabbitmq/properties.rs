@@ -8,9 +8,11 @@
 use std::borrow::Cow;
 
 use super::{
-    codec::{self, Head},
+    super::super::{
+        codec::{self, Head},
+        reply::Refusal,
+    },
     destination,
-    reply::Refusal,
 };
 use crate::{broker::value::Headers, protocol::amqp::properties::Fields};
 
@@ -142,7 +144,7 @@ fn too_long(name: &[u8]) -> Refusal {
 }
 
 /// What Python and everybody else take for a truth value.
-pub(super) fn boolean(text: &[u8]) -> Option<bool> {
+pub(in crate::protocol::stomp) fn boolean(text: &[u8]) -> Option<bool> {
     match text {
         b"true" | b"True" => Some(true),
         b"false" | b"False" => Some(false),
@@ -151,7 +153,7 @@ pub(super) fn boolean(text: &[u8]) -> Option<bool> {
 }
 
 /// Appends the headers that tell of properties. Malformed ones tell nothing.
-pub(super) fn put_headers(properties: &[u8], out: &mut Vec<u8>) {
+pub(in crate::protocol::stomp) fn put_headers(properties: &[u8], out: &mut Vec<u8>) {
     let Some(fields) = Fields::read(properties) else { return };
     let (at, len) = fields.headers;
     for (name, value) in Headers::new(&properties[at..at + len]).iter() {
@@ -211,14 +213,20 @@ mod tests {
     use crate::{
         broker::value::{Table, Value},
         protocol::amqp::properties::Properties,
-        protocol::stomp::codec::Limits,
+        protocol::stomp::codec::{Limits, Syntax, Trim},
     };
 
     fn properties_of(head: &str) -> Properties {
-        let limits = Limits { head_bytes_max: 1 << 20, headers_count_max: 1000 };
+        let limits = Limits {
+            head_bytes_max: 1 << 20,
+            headers_count_max: 1000,
+            command_bytes_max: 1000,
+            line_bytes_max: 1 << 20,
+            syntax: Syntax::Strict,
+        };
         let mut headers = Vec::new();
         let command_len = codec::decode_head(head.as_bytes(), &limits, &mut headers).unwrap();
-        let head = Head::new(head.as_bytes(), command_len, &headers, false);
+        let head = Head::new(head.as_bytes(), command_len, &headers, Trim::Nothing);
         let said = Said::read(&head).unwrap();
         let mut out = Vec::new();
         said.fields().unwrap().encode(&said.headers, &mut out);

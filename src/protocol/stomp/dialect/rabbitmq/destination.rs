@@ -10,7 +10,7 @@
 //!
 //! `%2F` in a part of a destination is a slash.
 
-use super::reply::Refusal;
+use super::super::super::reply::Refusal;
 
 /// A destination that was understood. Names are octets, as they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Destination {
 
 /// Appends the destination of a message that was published to `exchange` with `key`, without escapes
 /// of the frame.
-pub(super) fn put_destination(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
+pub(in crate::protocol::stomp) fn put_destination(exchange: &[u8], key: &[u8], out: &mut Vec<u8>) {
     match (exchange, key) {
         (b"", key) => {
             out.extend_from_slice(b"/queue/");

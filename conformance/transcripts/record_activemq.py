@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Records what ActiveMQ answers to the frames of stomp/activemq/conversations.json.
+
+    STOMP_HOST=127.0.0.1 STOMP_PORT=61613 conformance/transcripts/record_activemq.py
+
+A conversation is a list of steps: octets to send, on a connection if there are several, or a number of
+milliseconds to wait, and what was heard after them on that connection. `QUEUE` becomes a name that no other
+conversation has, `$ACK`, `$MESSAGE_ID` and `$REPLY_TO` the last such headers that were heard. Heard frames
+have their headers in order, and placeholders for what differs from run to run; the trace of a Java program
+in an ERROR is left out. The steps are kept, what was heard is written anew.
+
+The node is Debian's activemq 5.17.2 with one STOMP connector, without persistence, with its scheduler on
+and `expireMessagesPeriod` of 200 for all queues.
+"""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import sys
+import time
+
+PATH = pathlib.Path(sys.argv[1]) if sys.argv[1:] else pathlib.Path(__file__).parent / "stomp/activemq/conversations.json"
+HOST, PORT = os.environ["STOMP_HOST"], int(os.environ["STOMP_PORT"])
+QUIET_SECS = 0.35
+PLACEHOLDERS = [
+    (r"ID(:|\\c)[\w.-]+-\d+-\d+-\d+(:|\\c)\d+((:|\\c)-?\d+)*", "ID"),
+    (r"timestamp:1[789]\d{11}", "timestamp:TIME"),
+    (r"tcp(:|\\c)//[\d.:\\c]+", "tcp://PEER"),
+]
+
+
+def hear(stream):
+    """(octets until it is quiet, whether the connection was closed)"""
+    said = b""
+    while True:
+        try:
+            octets = stream.recv(65536)
+        except TimeoutError:
+            return said, False
+        except ConnectionResetError:
+            return said, True
+        if not octets:
+            return said, True
+        said += octets
+
+
+def frames(said):
+    """Frames with their headers in order. Bodies have no NUL here."""
+    found = []
+    for frame in said.decode().split("\0"):
+        head, _, body = frame.lstrip("\n").partition("\n\n")
+        if head:
+            command, *headers = head.split("\n")
+            body = "" if command == "ERROR" else body
+            found.append("\n".join([command, *sorted(headers)]) + "\n\n" + body)
+    return found
+
+
+def converse(steps, name):
+    streams, said, recorded = {}, b"", []
+    for step in steps:
+        number = step.get("on", 1)
+        if number not in streams:
+            streams[number] = socket.create_connection((HOST, PORT))
+            streams[number].settimeout(QUIET_SECS)
+        stream = streams[number]
+        octets = b"\n"
+        if "wait" in step:
+            time.sleep(step["wait"] / 1000)
+        else:
+            octets = step["send"].encode().replace(b"QUEUE", name.encode())
+            for word, header in ((b"$ACK", b"ack"), (b"$MESSAGE_ID", b"message-id"), (b"$REPLY_TO", b"reply-to")):
+                if word in octets:
+                    octets = octets.replace(word, (re.findall(rb"\n%s:([^\n]*)\n" % header, said) or [b""])[-1])
+        try:
+            stream.sendall(octets)
+        except OSError:
+            pass
+        heard, closed = hear(stream)
+        said += heard
+        text = [frame.replace(name, "QUEUE") for frame in frames(heard)]
+        for pattern, word in PLACEHOLDERS:
+            text = [re.sub(pattern, word, frame) for frame in text]
+        recorded.append({**{k: v for k, v in step.items() if k in ("on", "send", "wait")}, "heard": text})
+        if closed:
+            recorded[-1]["closed"] = True
+    for stream in streams.values():
+        stream.close()
+    return recorded
+
+
+def main():
+    conversations = json.loads(PATH.read_text())
+    for number, conversation in enumerate(conversations):
+        conversation["steps"] = converse(conversation["steps"], f"stomp.q{number}x")
+    PATH.write_text(json.dumps(conversations, indent=1, ensure_ascii=False) + "\n")
+
+
+main()

@@ -26,7 +26,6 @@ use crate::{
             publish::{DEFAULT_EXCHANGE, property_of},
             reply::{Code, Failure},
         },
-        jms,
     },
 };
 
@@ -127,7 +126,6 @@ impl Session {
 
 /// A message to that route, which is exchange and key, each with its length in front.
 pub(super) fn build(route: &[u8], fields: &Fields<'_>, headers: &[u8], traits: Traits, body: Body<'_>) -> Message {
-    let traits = Traits { has_group: jms::has_group(Headers::new(headers)), ..traits };
     let body_bytes = match &body {
         Body::Inline(_, _, len) if *len <= COPIED_BODY_MAX => *len,
         _ => 0,

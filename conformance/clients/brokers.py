@@ -92,13 +92,13 @@ class Broker:
 class Tern(Broker):
     kind = "tern"
 
-    def __init__(self, directory, definitions=None, executable=None):
+    def __init__(self, directory, definitions=None, executable=None, settings=None):
         super().__init__()
         self.directory = pathlib.Path(directory)
         executable = executable or os.environ.get("TERN") or ROOT / "target/release/tern"
         data = self.directory / "data"
         ports = self.directory / "ports.json"
-        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0"}
+        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0", **(settings or {})}
         if definitions:
             env["TERN_DEFINITIONS_FILE"] = str(definitions)
         self.log = self.directory / "log"
@@ -215,11 +215,11 @@ KINDS = {"tern": Tern, "rabbitmq": RabbitMQ}
 
 
 @contextlib.contextmanager
-def running(kind, definitions=None):
+def running(kind, definitions=None, **options):
     """A fresh broker in a fresh directory for the length of the block."""
     directory = tempfile.mkdtemp(prefix=f"conformance-{kind}-")
     try:
-        broker = KINDS[kind](directory, definitions=definitions)
+        broker = KINDS[kind](directory, definitions=definitions, **options)
         try:
             yield broker
         finally:

@@ -1,7 +1,7 @@
 """Points stompest's integration cases at the broker under test: they know it by literals.
 
 Read before the cases, which import the literals by name; one case has the port in its text. Reads
-STOMP_HOST and STOMP_PORT.
+STOMP_HOST and STOMP_PORT, and in STOMP_DIALECT whose conventions the cases follow.
 """
 
 import functools
@@ -12,8 +12,11 @@ import stompest.tests as literals
 
 literals.HOST = os.environ["STOMP_HOST"]
 literals.PORT = int(os.environ["STOMP_PORT"])
-literals.BROKER = "rabbitmq"
-literals.LOGIN, literals.PASSCODE, literals.VIRTUALHOST = "guest", "guest", "/"
+literals.BROKER = os.environ.get("STOMP_DIALECT", "rabbitmq")
+literals.LOGIN, literals.PASSCODE, literals.VIRTUALHOST = {
+    "activemq": ("", "", ""),
+    "rabbitmq": ("guest", "guest", "/"),
+}[literals.BROKER]
 
 make = stompest.config.StompConfig.__init__
 

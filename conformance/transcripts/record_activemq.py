@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Records what ActiveMQ answers to the frames of stomp/activemq/conversations.json.
 
-    STOMP_HOST=127.0.0.1 STOMP_PORT=61613 conformance/transcripts/record_activemq.py
+    STOMP_HOST=127.0.0.1 STOMP_PORT=61613 conformance/transcripts/record_activemq.py [FILE]
 
-A conversation is a list of steps: octets to send, on a connection if there are several, or a number of
-milliseconds to wait, and what was heard after them on that connection. `QUEUE` becomes a name that no other
-conversation has, `$ACK`, `$MESSAGE_ID` and `$REPLY_TO` the last such headers that were heard. Heard frames
-have their headers in order, and placeholders for what differs from run to run; the trace of a Java program
-in an ERROR is left out. The steps are kept, what was heard is written anew.
+Of another FILE if one is named. A conversation is a list of steps: octets to send, on a connection if there
+are several, or a number of milliseconds to wait, and what was heard after them on that connection; or the end
+of a connection without a word. `QUEUE` becomes a name that no other conversation has, `$ACK`, `$MESSAGE_ID`
+and `$REPLY_TO` the last such headers that were heard. Heard frames have their headers in order, and
+placeholders for what differs from run to run; the trace of a Java program in an ERROR is left out. The steps
+are kept, what was heard is written anew.
 
 The node is Debian's activemq 5.17.2 with one STOMP connector, without persistence, with its scheduler on
 and `expireMessagesPeriod` of 200 for all queues.
@@ -66,6 +67,12 @@ def converse(steps, name):
             streams[number] = socket.create_connection((HOST, PORT))
             streams[number].settimeout(QUIET_SECS)
         stream = streams[number]
+        if "end" in step:
+            stream.close()
+            del streams[number]
+            time.sleep(QUIET_SECS)
+            recorded.append(dict(step))
+            continue
         octets = b"\n"
         if "wait" in step:
             time.sleep(step["wait"] / 1000)

@@ -358,7 +358,8 @@ impl<'a> Head<'a> {
 
     fn value(&self, header: &Header) -> Cow<'a, [u8]> {
         let (mut at, mut len) = header.value;
-        while self.trim != Trim::Nothing && len > 0 && self.bytes[at as usize] == b' ' {
+        let is_blank = |octet: u8| octet == b' ' || self.trim == Trim::Both && octet <= b' ';
+        while self.trim != Trim::Nothing && len > 0 && is_blank(self.bytes[at as usize]) {
             at += 1;
             len -= 1;
         }

@@ -47,9 +47,13 @@ impl Speaker<'_> {
             _ => self.tag_of_message(message_id.as_deref().unwrap_or_default(), subscription.as_deref()),
         };
         let Some(tag) = tag else {
+            if self.is_shown(id.as_deref(), subscription.as_deref()) {
+                self.settle_up(turn);
+                self.receipt(head, turn);
+                return Ok(Flow::Done);
+            }
             let command = if is_ack { "ACK" } else { "NACK" };
-            let id = if is_newest { None } else { message_id.as_deref() };
-            let id = id.map_or("null".into(), String::from_utf8_lossy);
+            let id = message_id.as_deref().map_or("null".into(), String::from_utf8_lossy);
             return Err(refusal(format!("Unexpected {command} received for message-id [{id}]")));
         };
         let mut tags = Tags::new();
@@ -83,6 +87,16 @@ impl Speaker<'_> {
         let number = id.strip_prefix(self.session_id.as_bytes())?.strip_prefix(b":")?;
         let tag = std::str::from_utf8(number).ok()?.parse().ok()?;
         self.shared.output().wire.ledger.contains(tag).then_some(tag)
+    }
+
+    /// Whether a browser was shown it, which some clients acknowledge as all else.
+    fn is_shown(&self, id: Option<&[u8]>, subscription: Option<&[u8]>) -> bool {
+        if self.version == Version::V1_2 {
+            let number = id.and_then(|id| id.strip_prefix(self.session_id.as_bytes()));
+            return number == Some(b":0");
+        }
+        let number = subscription.and_then(|id| self.activemq.by_id.get(id));
+        number.and_then(|number| self.activemq.subscriptions.get(number)).is_some_and(|one| one.is_browser())
     }
 
     /// The oldest delivery of a message that is not settled, of one subscription or of any.

@@ -180,8 +180,10 @@ fn negotiate(accepted: &[u8]) -> Result<Version, Refusal> {
 fn heartbeats(wanted: &[u8]) -> Result<(u64, u64), Refusal> {
     let text = String::from_utf8_lossy(wanted);
     let text = text.trim();
+    // A comma at the end ends the last number, as Java splits text.
+    let numbers = text.trim_end_matches(',');
     let number = |part: &str| codec::integer(part.as_bytes()).map(|ms| u64::try_from(ms).unwrap_or(0));
-    let parts = text.split_once(',').and_then(|(sends, hears)| Some((number(hears)?, number(sends)?)));
+    let parts = numbers.split_once(',').and_then(|(sends, hears)| Some((number(hears)?, number(sends)?)));
     parts.ok_or_else(|| fatal(format!("Invalid heart-beat header:{text}")))
 }
 
@@ -205,7 +207,8 @@ mod tests {
         assert_eq!(heartbeats(b"100,250").ok(), Some((250, 100)));
         assert_eq!(heartbeats(b" 0,0 ").ok(), Some((0, 0)));
         assert_eq!(heartbeats(b"-1,5").ok(), Some((5, 0)));
-        for wanted in ["1", "1,2,3", "a,b", ""] {
+        assert_eq!(heartbeats(b"5000,0,").ok(), Some((0, 5000)));
+        for wanted in ["1", "1,2,3", "a,b", "", ","] {
             assert!(heartbeats(wanted.as_bytes()).is_err(), "{wanted}");
         }
     }

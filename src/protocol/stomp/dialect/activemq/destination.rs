@@ -67,7 +67,7 @@ impl Destination {
     fn with_prefix(text: &[u8]) -> Option<Self> {
         let rest = |prefixes: [&str; 2]| {
             let rest = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix.as_bytes()));
-            rest.map(without_options)
+            rest.map(|name| without_options(name.trim_ascii()))
         };
         let whole = |prefix: &str| {
             let name = text.strip_prefix(prefix.as_bytes())?;
@@ -115,17 +115,22 @@ fn without_options(name: &[u8]) -> Vec<u8> {
     name.split(|&octet| octet == b'?').next().unwrap_or_default().to_vec()
 }
 
-/// How a composite destination is told to whom gets a part of it.
-pub(super) fn put_composite(parts: &[Destination], out: &mut Vec<u8>) {
-    for (index, part) in parts.iter().enumerate() {
-        let is_queue = part.is_queue();
-        out.extend_from_slice(match (index, is_queue) {
-            (0, true) => b"/queue/",
-            (0, false) => b"/topic/",
-            (_, true) => b",queue://",
-            (_, false) => b",topic://",
+/// How a composite destination is told to whom gets a part of it. `names` are those of the parts, real ones for
+/// temporary destinations.
+pub(super) fn put_composite<'n>(parts: &[Destination], names: impl Iterator<Item = &'n [u8]>, out: &mut Vec<u8>) {
+    for (index, (part, name)) in parts.iter().zip(names).enumerate() {
+        let is_temporary = !matches!(part, Destination::Queue(_) | Destination::Topic(_));
+        out.extend_from_slice(match (index, is_temporary, part.is_queue()) {
+            (0, false, true) => b"/queue/",
+            (0, false, false) => b"/topic/",
+            (0, true, true) => b"/remote-temp-queue/",
+            (0, true, false) => b"/remote-temp-topic/",
+            (_, false, true) => b",queue://",
+            (_, false, false) => b",topic://",
+            (_, true, true) => b",temp-queue://",
+            (_, true, false) => b",temp-topic://",
         });
-        out.extend_from_slice(part.name());
+        out.extend_from_slice(name);
     }
 }
 
@@ -187,6 +192,7 @@ mod tests {
             ("/queue/a.b", Destination::Queue(name("a.b"))),
             ("a", Destination::Queue(name("a"))),
             (" /queue/a ", Destination::Queue(name("a"))),
+            ("/queue/ a", Destination::Queue(name("a"))),
             ("/foo/bar", Destination::Queue(name("/foo/bar"))),
             ("/queue/a/b", Destination::Queue(name("a/b"))),
             ("/queue/a?consumer.prefetchSize=1", Destination::Queue(name("a"))),
@@ -211,8 +217,9 @@ mod tests {
         assert_eq!(parse("/queue/a,b,/topic/c"), [queue("a"), queue("b"), topic("c")]);
         assert_eq!(parse("/topic/a, b,queue://c"), [topic("a"), topic("b"), queue("c")]);
         let mut out = Vec::new();
-        put_composite(&parse("/queue/a,/topic/b,c"), &mut out);
-        assert_eq!(out, b"/queue/a,topic://b,queue://c");
+        let parts = parse("/queue/a,/topic/b,c,/temp-queue/t");
+        put_composite(&parts, ["a", "b", "c", "ID:1"].iter().map(|name| name.as_bytes()), &mut out);
+        assert_eq!(out, b"/queue/a,topic://b,queue://c,temp-queue://ID:1");
         let many = vec!["q"; PARTS_MAX + 1].join(",");
         assert!(Destination::parse(many.as_bytes()).is_err());
     }

@@ -192,7 +192,7 @@ fn reply_to(style: &Style, to: &[u8]) -> Vec<u8> {
     if to.starts_with(b"ID:") {
         return [b"/remote-temp-queue/", to].concat();
     }
-    if to.starts_with(b"/") { to.to_vec() } else { [b"/queue/", to].concat() }
+    if to.is_empty() || to.starts_with(b"/") { to.to_vec() } else { [b"/queue/", to].concat() }
 }
 
 /// What the queue of the dead knows of a message: where it died, and of what.

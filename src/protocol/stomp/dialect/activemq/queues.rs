@@ -82,6 +82,12 @@ impl Speaker<'_> {
         Ok(name)
     }
 
+    /// What a destination is called by others.
+    pub(super) fn real_name<'d>(&'d self, destination: &'d Destination) -> &'d [u8] {
+        let name = destination.name();
+        self.activemq.temporary.get(name).map_or(name, |real| real.as_bytes())
+    }
+
     /// The queue that somebody else has made for answers.
     pub(super) fn check_remote(&self, name: &[u8]) -> Result<(), Refusal> {
         let name = String::from_utf8_lossy(name);

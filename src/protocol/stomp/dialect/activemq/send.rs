@@ -99,8 +99,12 @@ impl Speaker<'_> {
         if said.schedule.is_some() {
             put_text(b"scheduledJobId", message_id.as_bytes(), &mut headers);
         }
-        let destined = std::mem::take(&mut self.activemq.destined);
         let rest = (head, transaction, said.schedule);
+        // Nobody gets what has expired already, and the queue of the dead is for what is persistent.
+        if ttl == Some(0) && !said.is_persistent {
+            return self.send_to(&Destined::default(), (&fields, traits), headers, body, rest, turn);
+        }
+        let destined = std::mem::take(&mut self.activemq.destined);
         let sent = self.send_to(&destined, (&fields, traits), headers, body, rest, turn);
         self.activemq.destined = destined;
         sent
@@ -202,12 +206,16 @@ impl Speaker<'_> {
                 let mut route = Vec::with_capacity(2 + exchange.len() + key.len());
                 put_route(exchange, &key, &mut route);
                 let queue = part.is_queue().then(|| String::from_utf8_lossy(&key).into_owned());
-                destined.routes.push((route, queue));
+                // A destination that is said twice is one.
+                if destined.routes.iter().all(|(other, _)| *other != route) {
+                    destined.routes.push((route, queue));
+                }
             }
         }
         if parts.len() > 1 {
+            let names: Vec<&[u8]> = parts.iter().map(|part| self.real_name(part)).collect();
             let mut composite = Vec::new();
-            put_composite(&parts, &mut composite);
+            put_composite(&parts, names.into_iter(), &mut composite);
             destined.composite = Some(composite);
         }
         self.activemq.destined = destined;
@@ -261,13 +269,17 @@ impl Speaker<'_> {
                 b"content-type" if value.len() < 256 => said.content_type = Some(value.into_owned()),
                 b"content-encoding" if value.len() < 256 => said.content_encoding = Some(value.into_owned()),
                 b"app-id" if value.len() < 256 => said.app_id = Some(value.into_owned()),
-                b"correlation-id" if value.len() < 256 => said.correlation_id = Some(value.into_owned()),
-                b"type" if value.len() < 256 => said.message_type = Some(value.into_owned()),
-                b"reply-to" => said.reply_to = Some(self.reply_to(&value, turn)?),
+                b"correlation-id" | b"JMSCorrelationID" if value.len() < 256 => {
+                    said.correlation_id = Some(value.into_owned());
+                }
+                b"type" | b"JMSType" if value.len() < 256 => said.message_type = Some(value.into_owned()),
+                b"reply-to" | b"JMSReplyTo" => said.reply_to = Some(self.reply_to(&value, turn)?),
                 b"persistent" => said.is_persistent = &*value == b"true",
-                b"priority" => said.priority = Some(number(&value)?.clamp(0, 9) as u8),
-                b"timestamp" => said.timestamp_ms = u64::try_from(number(&value)?).unwrap_or(0),
-                b"expires" => said.expires_ms = u64::try_from(number(&value)?).unwrap_or(0),
+                b"JMSDeliveryMode" => said.is_persistent = matches!(&*value, b"2" | b"PERSISTENT"),
+                b"JMSRedelivered" => {}
+                b"priority" | b"JMSPriority" => said.priority = Some(number(&value)?.clamp(0, 9) as u8),
+                b"timestamp" | b"JMSTimestamp" => said.timestamp_ms = u64::try_from(number(&value)?).unwrap_or(0),
+                b"expires" | b"JMSExpiration" => said.expires_ms = u64::try_from(number(&value)?).unwrap_or(0),
                 b"content-length" => is_bytes = true,
                 b"AMQ_SCHEDULED_DELAY" => plan.delay_ms = Some(plain_number(&value)?),
                 b"AMQ_SCHEDULED_PERIOD" => plan.period_ms = Some(plain_number(&value)?),

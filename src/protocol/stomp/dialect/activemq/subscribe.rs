@@ -60,6 +60,14 @@ struct Wish {
     priority: i32,
     selector: Option<Arc<Selector>>,
     is_sole: bool,
+    is_browser: bool,
+}
+
+impl Subscribed {
+    /// Whether it looks at messages and takes none.
+    pub(super) fn is_browser(&self) -> bool {
+        self.wish.is_browser
+    }
 }
 
 /// How queues of durable subscriptions are named: this, the client, a colon, and the subscription.
@@ -115,6 +123,7 @@ impl Speaker<'_> {
             priority: number_of(head, "activemq.priority").map_or(0, |number| number.clamp(-127, 127) as i32),
             selector,
             is_sole: is_true(head, "activemq.exclusive"),
+            is_browser,
         };
         if self.subscriptions.len() + parts.len() > self.options().subscriptions_max {
             let max = self.options().subscriptions_max;

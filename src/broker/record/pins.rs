@@ -24,7 +24,10 @@ impl Pins {
     pub fn pin(self: &Arc<Self>, end: impl FnOnce() -> Position) -> Pin {
         // Asked under the lock: a boundary that is chosen meanwhile is before or after all of it.
         let mut pins = self.0.lock();
-        let at = end();
+        // Its records and those of the groups that are open lie between each other: they are one group, or
+        // the end of the older ones would leave a boundary in front of this one, and so in the midst of them.
+        let end = end();
+        let at = pins.first_key_value().map_or(end, |(&first, _)| first.min(end));
         *pins.entry(at).or_default() += 1;
         Pin { pins: self.clone(), at }
     }
@@ -63,8 +66,14 @@ mod tests {
         drop(first);
         assert_eq!(pins.boundary(|| Position(30)), Position(10));
         drop(same);
-        assert_eq!(pins.boundary(|| Position(30)), Position(20));
+        assert_eq!(pins.boundary(|| Position(30)), Position(10), "what began meanwhile is between what has ended");
+        let third = pins.pin(|| Position(30));
         drop(second);
+        assert_eq!(pins.boundary(|| Position(40)), Position(10));
+        drop(third);
+        let next = pins.pin(|| Position(40));
+        assert_eq!(pins.boundary(|| Position(50)), Position(40));
+        drop(next);
         assert_eq!(pins.boundary(|| Position(30)), Position(30));
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         consumer::{Held, Settle},
         message::Message,
         queue::{Queue, machine::Got},
+        record::{Position, Record},
         topology::DeclareQueue,
         turn::Turn,
         value::{Table, Value},
@@ -468,4 +469,38 @@ fn the_meter_tells_what_was_written_and_what_it_takes() {
     assert_eq!((settled.cold_count, settled.segments_count), (1, rig.opened().log.segments().len()));
     let again = rig.reopen().opened().meter().read();
     assert!(again.log_bytes < 8 << 10 && again.relocated_bytes == 0, "{again:?}");
+}
+
+#[test]
+fn no_checkpoint_begins_between_the_parts_of_a_long_record() {
+    let rig = Rig::new();
+    let (log, journal) = (&rig.opened().log, rig.opened().broker.journal().unwrap());
+    let message = Message::build("", b"q", b"", (0, 0), &[7; 20 << 10]);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (chains, boundaries) = std::thread::scope(|scope| {
+        let boundaries = scope.spawn(|| {
+            let mut boundaries = Vec::new();
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                boundaries.push(journal.pins().boundary(|| journal.end()));
+                std::thread::yield_now();
+            }
+            boundaries
+        });
+        let write = || {
+            let record = Record::Body { targets: 0, message: message.clone() };
+            (0..200).map(|_| journal.append(&record).at).collect::<Vec<_>>()
+        };
+        let writers: Vec<_> = (0..3).map(|_| scope.spawn(write)).collect();
+        let chains: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (chains, boundaries.join().unwrap())
+    });
+    log.flush().unwrap();
+    let mut buffer = Vec::new();
+    for at in chains {
+        let chain = log.read(store::Position(at.0), &mut buffer).unwrap();
+        let first = super::journal::chain_of(chain.body).unwrap().2.next().unwrap();
+        let divides = |boundary: &&Position| first.0 < boundary.0 && boundary.0 <= at.0;
+        assert_eq!(boundaries.iter().find(divides), None, "between {} and {}", first.0, at.0);
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
     queues,
     record::Record,
     rng::Rng,
+    stomp,
 };
 
 /// What the workloads leave in the log.
@@ -42,7 +43,7 @@ pub(crate) struct Load {
 const NOTICE_MAX: Duration = Duration::from_secs(5);
 
 /// Publishes of one channel until it goes slowly, so that a fast machine has no more to drain than a slow one.
-const SPRINT: usize = 400;
+pub(crate) const SPRINT: usize = 400;
 
 /// The same of long messages.
 const BULK_SPRINT: usize = 200;
@@ -52,7 +53,12 @@ const MARKER_0: u32 = 16;
 
 impl Load {
     /// Starts all workloads; their order of events is chance, their choices are the seed's.
-    pub(crate) async fn start(port: u16, record: &Arc<Record>, style: Style, rng: &mut Rng) -> Result<Self> {
+    pub(crate) async fn start(
+        (port, stomp_port): (u16, u16),
+        record: &Arc<Record>,
+        style: Style,
+        rng: &mut Rng,
+    ) -> Result<Self> {
         let mut load = Self { clients: JoinSet::new(), is_crashed: Arc::default(), complaints: Arc::default() };
         let fan = Route::by(queues::FAN_EXCHANGE, &queues::FAN);
         let flow = Route { is_bulk: style == Style::Sparse, ..Route::to(queues::DIRECT_0) };
@@ -89,6 +95,13 @@ impl Load {
         }
         load.client(wipe(connection.clone(), record.clone(), queues::PURGED, Wiping::Purge, rng.fork()));
         load.client(wipe(connection, record.clone(), queues::DELETED, Wiping::Delete, rng.fork()));
+        stomp::subscribe_durably(stomp_port, record).await?;
+        for (publisher, target) in [(13, stomp::WORK), (14, stomp::TOPIC)] {
+            load.client(stomp::produce(stomp_port, record.clone(), publisher, target, rng.fork()));
+        }
+        for (publisher, target) in [(Some(15), stomp::WORK), (None, stomp::WORK), (None, stomp::TOPIC)] {
+            load.client(stomp::subscribe(stomp_port, record.clone(), target, publisher, rng.fork()));
+        }
         Ok(load)
     }
 

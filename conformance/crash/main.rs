@@ -25,6 +25,7 @@ mod record;
 mod rng;
 #[cfg(test)]
 mod sabotage;
+mod stomp;
 
 use campaign::Plan;
 

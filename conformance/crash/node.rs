@@ -21,6 +21,7 @@ pub(crate) struct Node {
     disk: Disk,
     settings: Vec<String>,
     pub(crate) port: u16,
+    pub(crate) stomp_port: u16,
     child: Option<Child>,
 }
 
@@ -37,7 +38,7 @@ const STARTED: &str = "Server startup complete";
 impl Node {
     /// Of a directory that may hold data already.
     pub(crate) fn new(disk: Disk, settings: Vec<String>, rng: &mut Rng) -> Self {
-        Self { disk, settings, port: free_port(rng), child: None }
+        Self { disk, settings, port: free_port(rng), stomp_port: free_port(rng), child: None }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -137,7 +138,9 @@ impl Node {
         // A settings file of the directory that the tests run in is not meant.
         command.current_dir(self.disk.home());
         let port = self.port.to_string();
-        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", "0"]);
+        let stomp_port = self.stomp_port.to_string();
+        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", &stomp_port]);
+        command.args(["--set", "web_stomp.listeners=none"]);
         command.arg("--data").arg(self.data_dir());
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -37,13 +37,17 @@ pub(crate) const MARKS: QueueId = QueueId(19);
 pub(crate) const PRIORITY: QueueId = QueueId(20);
 /// Transient messages beside persistent ones.
 pub(crate) const MIXED: QueueId = QueueId(21);
+/// Filled and read over STOMP.
+pub(crate) const STOMP_WORK: QueueId = QueueId(22);
+/// Of a durable subscription over STOMP.
+pub(crate) const STOMP_TOPIC: QueueId = QueueId(23);
 
 pub(crate) const FAN_EXCHANGE: &str = "fan";
 pub(crate) const BOTH_EXCHANGE: &str = "both";
 /// Fanout exchanges and what is bound to them.
 pub(crate) const EXCHANGES: &[(&str, &[QueueId])] = &[(FAN_EXCHANGE, &FAN), (BOTH_EXCHANGE, &TX)];
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 24] = [
     "direct.0",
     "direct.1",
     "fan.0",
@@ -66,6 +70,8 @@ const NAMES: [&str; 22] = [
     "marks",
     "priority",
     "mixed",
+    "stomp.work",
+    "stomp.topic",
 ];
 
 /// Less than publishers use.

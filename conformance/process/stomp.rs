@@ -232,3 +232,56 @@ fn promised_bodies_that_never_come_cost_little() {
     until("a witness is served", || witness.ask("BEGIN\ntransaction:t\nreceipt:1\n\n") == receipt(1));
     assert!(broker.resident_bytes() < before + (32 << 20), "{before} -> {}", broker.resident_bytes());
 }
+
+#[test]
+fn floods_after_login_end_at_their_bounds() {
+    let settings =
+        ["broker.max_message_bytes=1048576", "stomp.transaction_bytes_max=8388608", "stomp.subscriptions_max=1000"];
+    let broker = Broker::with(&settings);
+    let before = broker.resident_bytes();
+    let subscriptions: String = (0..1200).map(|id| format!("SUBSCRIBE\nid:{id}\ndestination:/queue/q\n\n\0")).collect();
+    let transactions: String = (0..2000).map(|id| format!("BEGIN\ntransaction:{id}\n\n\0")).collect();
+    let send = format!("SEND\ndestination:/queue/q\ntransaction:t\n\n{}\0", "x".repeat(100_000));
+    let floods = [
+        ("A".repeat(32 << 20), "Frame too large"),
+        (format!("SEND\ndestination:/queue/q\n{}\n", "a:b\n".repeat(1 << 20)), "Frame too large"),
+        (format!("SEND\ndestination:/queue/q\n\n{}", "x".repeat(32 << 20)), "Frame too large"),
+        (format!("SEND\ndestination:/queue/q\ncontent-length:{}\n\nx", u64::MAX / 2), "Frame too large"),
+        (subscriptions, "Too many subscriptions"),
+        (transactions, "Too many transactions"),
+        (format!("BEGIN\ntransaction:t\n\n\0{}", send.repeat(200)), "Transaction too large"),
+    ];
+    for (flood, message) in floods {
+        let mut client = Client::open(&broker);
+        let mut writing = client.stream.try_clone().unwrap();
+        // It may be closed while it is being written to.
+        let writer = std::thread::spawn(move || _ = writing.write_all(flood.as_bytes()));
+        let said = client.hear();
+        // The reset that follows an unread flood may take the last words with it.
+        let expected = format!("ERROR\nmessage:{message}\n");
+        assert!(said.as_ref().is_none_or(|said| said.starts_with(&expected)), "{message}: {said:?}");
+        while client.hear().is_some() {}
+        writer.join().unwrap();
+    }
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < 96 << 20, "{grown} bytes more");
+    until("nobody is left", || broker.ctl(&["-q", "list_connections", "pid", "--no-table-headers"]).is_empty());
+    assert_eq!(broker.ctl(&["-q", "list_queues", "name", "consumers", "--no-table-headers"]), "q\t0\n");
+}
+
+#[test]
+fn receipts_that_nobody_reads_stop_the_reading() {
+    let broker = Broker::with(&["stomp.outbox_bytes_max=65536"]);
+    let mut client = Client::open(&broker);
+    let before = broker.resident_bytes();
+    let frames = format!("BEGIN\ntransaction:t\nreceipt:{}\n\n\0", "r".repeat(1000)).repeat(1000);
+    client.stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+    let mut written = 0_u64;
+    while let Ok(count) = client.stream.write(frames.as_bytes()) {
+        written += count as u64;
+        assert!(written < 1 << 30, "a gigabyte of requests is read without an answer being taken");
+    }
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more for {written} bytes of requests");
+    assert_eq!(Client::open(&broker).ask("BEGIN\ntransaction:t\nreceipt:1\n\n"), receipt(1));
+}

@@ -147,7 +147,8 @@ pub fn write_ports_file(path: &Path, bound: &[Bound]) -> Result<(), StartError> 
     for listener in bound {
         let port = listener.addr.port();
         let name = listener.protocol.section();
-        for name in [name, name.split('/').next().unwrap_or(name)] {
+        let general = if matches!(listener.protocol, Protocol::Stomp(_)) { "stomp" } else { name };
+        for name in [name, general] {
             ports.entry(name).or_insert_with(|| port.into());
         }
     }
@@ -199,7 +200,7 @@ mod tests {
         let taken = TcpListener::bind(("127.0.0.1", STOMP_PORT));
         let options = Options { amqp_listeners: Some(vec!["127.0.0.1:0".parse().unwrap()]), ..Options::default() };
         let bound = open_all(&options).unwrap();
-        assert!(bound.iter().all(|bound| bound.protocol == Protocol::Amqp), "{bound:?}");
+        assert!(!bound.iter().any(|bound| matches!(bound.protocol, Protocol::Stomp(_))), "{bound:?}");
         drop(taken);
         let asked = Options { stomp_port: Some(bound[0].addr.port()), ..options };
         assert!(matches!(open_all(&asked), Err(StartError::InUse { .. })));
@@ -223,7 +224,9 @@ mod tests {
         assert_eq!(json["stomp/activemq"], first);
         let any = "127.0.0.1:0".parse().unwrap();
         let listed = vec![(any, None), (any, Some(Dialect::Activemq)), (any, Some(Dialect::Rabbitmq))];
-        let options = Options { amqp_listeners: Some(vec![]), stomp_listeners: Some(listed), ..Options::default() };
+        let stomp_listeners = Some(listed);
+        let (amqp_listeners, web_stomp_listeners) = (Some(vec![]), Some(vec![]));
+        let options = Options { amqp_listeners, stomp_listeners, web_stomp_listeners, ..Options::default() };
         let dialects: Vec<_> = open_all(&options).unwrap().iter().map(|bound| bound.protocol.name()).collect();
         assert_eq!(dialects, ["stomp", "stomp/activemq", "stomp"]);
         let all = Options { stomp_dialect: Dialect::Activemq, amqp_port: 0, ..Options::default() };

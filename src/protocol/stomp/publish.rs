@@ -20,10 +20,12 @@ use crate::{
         trace::Party,
         turn::Turn,
     },
-    protocol::amqp::{
-        properties::Fields,
-        publish::{DEFAULT_EXCHANGE, property_of},
-        reply::{Code, Failure},
+    protocol::{
+        amqp::{
+            properties::Fields,
+            publish::{DEFAULT_EXCHANGE, property_of},
+            reply::{Code, Failure},
+        },
     },
 };
 

@@ -183,6 +183,21 @@ fn the_queue_of_an_amqp_client_takes_answers() {
 }
 
 #[test]
+fn nobody_reads_the_exclusive_queue_of_another_connection() {
+    let mut world = world();
+    let amqp = world.open(1);
+    let peer = world.open_stomp("1.2");
+    for name in ["mine", "Consumer.A.VirtualTopic.T"] {
+        world.call(amqp, 1, "queue.declare", &format!("queue={name} exclusive"));
+        world.publish(amqp, 1, name, "", b"secret");
+        for browser in ["true", "false"] {
+            let subscribe = format!("SUBSCRIBE\nid:0\ndestination:/queue/{name}\nbrowser:{browser}\n\n");
+            assert!(error(&world.ask(peer, &subscribe)).starts_with("RESOURCE_LOCKED"));
+        }
+    }
+}
+
+#[test]
 fn a_topic_of_a_connection_can_be_answered_to() {
     let mut world = world();
     let asker = world.open_stomp("1.2");

@@ -118,6 +118,7 @@ impl Machine {
         let BrowsePlace { mut level, mut from } =
             from.unwrap_or(BrowsePlace { level: self.ready.priority_max(), from: 0 });
         level = level.min(self.ready.priority_max());
+        let start = (level, from);
         let (mut messages, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
         loop {
             if looked_at >= max || bytes >= BROWSED_BYTES_MAX {
@@ -137,7 +138,8 @@ impl Machine {
                     None if self.cold.as_deref().is_none_or(|cold| cold.is_damaged) => {
                         return Look::Page(BrowsedPage { messages, next: None });
                     }
-                    None if messages.is_empty() => return Look::Cold(level, seq),
+                    // Whoever got on says so, and does not look through the page before again.
+                    None if (level, seq) == start => return Look::Cold(level, seq),
                     None => {
                         let next = Some(BrowsePlace { level, from: seq });
                         return Look::Page(BrowsedPage { messages, next });

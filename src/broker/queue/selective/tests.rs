@@ -442,6 +442,42 @@ fn ten_thousand_groups_and_a_slow_owner_cost_no_more_than_their_messages() {
     assert_eq!(bench.held[0].1.seq, 20_001);
 }
 
+#[test]
+fn ten_thousand_groups_are_shared_out_and_each_is_delivered_in_order() {
+    let mut bench = Bench::plain();
+    (1..=10).for_each(|id| bench.consume(id, None, 20));
+    bench.machine.select_groups(|| Arc::new(Bytes));
+    const GROUPS: u64 = 10_000;
+    for number in 0..5 * GROUPS {
+        let [.., high, low] = (number * 7_919 % GROUPS).to_be_bytes();
+        let mut message = Message::build("", b"q", &[0, high, low, 0], (0, 0), b"body");
+        message.traits.has_group = true;
+        bench.machine.push(message, bench.now, &mut bench.effects);
+    }
+    let mut of_groups: HashMap<u64, (u64, u64)> = HashMap::new();
+    let mut count = 0;
+    loop {
+        let seen = bench.dispatch();
+        for (id, all) in &seen {
+            for (seq, opens) in all {
+                count += 1;
+                let group = (seq - 1) * 7_919 % GROUPS;
+                let (owner, last) = of_groups.entry(group).or_insert((*id, 0));
+                assert_eq!((*owner, *opens), (*id, *last == 0), "group {group}");
+                assert!(*last < *seq, "group {group}");
+                *last = *seq;
+            }
+        }
+        if seen.is_empty() {
+            break;
+        }
+        let held: Vec<Held> = bench.held.drain(..).map(|(_, held)| held).collect();
+        bench.machine.accept(&held, &mut bench.effects);
+    }
+    assert_eq!(count, 5 * GROUPS);
+    assert!(of_groups.values().map(|(owner, _)| owner).collect::<BTreeSet<_>>().len() == 10);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Publish(Vec<Said>),

@@ -150,6 +150,8 @@ pub(super) fn handle(
     if is(b"DISCONNECT") {
         if is_connected {
             session.begin_rare(turn);
+            // Whoever has the answer may come back by the same name.
+            session.forget_client();
             session.disconnect(head, turn);
         }
         return Ok(Flow::Done);

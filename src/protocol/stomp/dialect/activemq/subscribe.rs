@@ -146,7 +146,10 @@ impl Speaker<'_> {
                     watched = true;
                 }
                 Destination::Queue(name) => {
-                    let queue = self.ensure_queue(queues::text(name)?, turn)?;
+                    let name_text = queues::text(name)?;
+                    self.ensure_queue(name_text, turn)?;
+                    // Not one that another connection has for itself.
+                    let queue = self.vhost()?.find_queue(name_text, Some(self.id))?;
                     if let Some(topic) = virtual_topic(name) {
                         self.bind_topic(&queue, topic, turn)?;
                     }
@@ -377,7 +380,8 @@ impl Speaker<'_> {
         let mut keys: Vec<Vec<u8>> = parts.iter().map(|part| binding_key(part.name())).collect();
         keys.sort();
         keys.dedup();
-        if let Some(queue) = vhost.queue(&queue_name) {
+        if vhost.queue(&queue_name).is_some() {
+            let queue = vhost.find_queue(&queue_name, Some(self.id))?;
             if queue.status().consumers > 0 {
                 let client = String::from_utf8_lossy(&self.client_id()).into_owned();
                 let name = String::from_utf8_lossy(name);

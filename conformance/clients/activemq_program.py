@@ -87,7 +87,9 @@ def client(version="1.2", client_id=None, **options):
 
 @contextlib.contextmanager
 def amqp():
-    parameters = pika.ConnectionParameters(HOST, PORT, credentials=pika.PlainCredentials(USER, PASSWORD))
+    parameters = pika.ConnectionParameters(
+        HOST, PORT, credentials=pika.PlainCredentials(USER, PASSWORD)
+    )
     connection = pika.BlockingConnection(parameters)
     try:
         yield connection.channel()
@@ -183,7 +185,9 @@ for each in VERSIONS:
             equal(both[1].bodies(2), ["1", "2"])
             both[0].unsubscribe("1")
             if version != "1.0":
-                both[0].unsubscribe("1", headers={"activemq.subscriptionName": "mine", "receipt": "forgotten"})
+                both[0].unsubscribe(
+                    "1", headers={"activemq.subscriptionName": "mine", "receipt": "forgotten"}
+                )
                 equal(both[1].receipt(), "forgotten")
 
     @check(f"{each}: transactions of several destinations")
@@ -219,7 +223,9 @@ for each in ("1.1", "1.2"):
             acknowledge(connection, version, frames.message(), nack=True)
             frames.nothing()
         told = dead(body).headers
-        equal((told["original-destination"], told["persistent"], told["foo"]), (target, "true", "bar"))
+        equal(
+            (told["original-destination"], told["persistent"], told["foo"]), (target, "true", "bar")
+        )
 
     @check(f"{each}: NACK of another message is its end")
     def _(version=each):
@@ -237,7 +243,10 @@ for each in ("1.1", "1.2"):
 def _():
     client_id = name("client")
     with client(client_id=client_id):
-        with contextlib.suppress(stomp.exception.ConnectFailedException), client(client_id=client_id):
+        with (
+            contextlib.suppress(stomp.exception.ConnectFailedException),
+            client(client_id=client_id),
+        ):
             raise AssertionError("it was accepted")
     with client(client_id=client_id) as (_, frames):
         equal(frames.connected["session"], client_id)
@@ -294,7 +303,10 @@ def _():
         connection.send(target, "text")
         connection.send(target, "bytes", headers={"content-length": 5})
         connection.send(target, "forced", headers={"content-length": 6, "amq-msg-type": "text"})
-        lengths = [(frame.body, frame.headers.get("content-length")) for frame in (frames.message() for _ in range(3))]
+        lengths = [
+            (frame.body, frame.headers.get("content-length"))
+            for frame in (frames.message() for _ in range(3))
+        ]
         equal(lengths, [("text", None), ("bytes", "5"), ("forced", "6")])
 
 
@@ -316,7 +328,11 @@ def _():
 
 @check("composite destinations, to send and to subscribe")
 def _():
-    one, other, topic = "/queue/" + name("one"), "/queue/" + name("other"), "/topic/" + name("topic")
+    one, other, topic = (
+        "/queue/" + name("one"),
+        "/queue/" + name("other"),
+        "/topic/" + name("topic"),
+    )
     with client() as both:
         connection, frames = both
         subscribe(both, f"{one},{other}", "q")
@@ -324,7 +340,9 @@ def _():
         connection.send(f"{one},{other},{topic}", "x")
         told = [frames.message().headers for _ in range(3)]
         equal(sorted(each["destination"] for each in told), sorted([one, other, topic]))
-        wanted = ",".join([one, other.replace("/queue/", "queue://"), topic.replace("/topic/", "topic://")])
+        wanted = ",".join(
+            [one, other.replace("/queue/", "queue://"), topic.replace("/topic/", "topic://")]
+        )
         equal({each["original-destination"] for each in told}, {wanted})
         frames.nothing()
 
@@ -371,9 +389,15 @@ def _():
     with client() as server, client() as asker:
         subscribe(server, target)
         subscribe(asker, "/temp-queue/answers")
-        asker[0].send(target, "question", headers={"reply-to": "/temp-queue/answers", "correlation-id": "7"})
+        asker[0].send(
+            target, "question", headers={"reply-to": "/temp-queue/answers", "correlation-id": "7"}
+        )
         question = server[1].message()
-        equal(question.headers["reply-to"].startswith("/remote-temp-queue/ID:"), True, question.headers["reply-to"])
+        equal(
+            question.headers["reply-to"].startswith("/remote-temp-queue/ID:"),
+            True,
+            question.headers["reply-to"],
+        )
         server[0].send(question.headers["reply-to"], "answer", headers={"correlation-id": "7"})
         answer = asker[1].message()
         told = (answer.body, answer.headers["correlation-id"], answer.headers["destination"])
@@ -490,7 +514,11 @@ def _():
     with client() as both:
         subscribe(both, target)
         started = time.monotonic()
-        headers = {"AMQ_SCHEDULED_DELAY": "600", "AMQ_SCHEDULED_PERIOD": "200", "AMQ_SCHEDULED_REPEAT": "2"}
+        headers = {
+            "AMQ_SCHEDULED_DELAY": "600",
+            "AMQ_SCHEDULED_PERIOD": "200",
+            "AMQ_SCHEDULED_REPEAT": "2",
+        }
         both[0].send(target, "x", headers={**headers, "foo": "bar"})
         first = both[1].message()
         equal(0.5 < time.monotonic() - started < 5, True, "it waited")
@@ -506,7 +534,9 @@ def _():
         time.sleep(2)
         equal((connection.is_connected(), frames.lost.qsize()), (True, 0))
     with socket.create_connection((STOMP_HOST, STOMP_PORT)) as raw:
-        raw.sendall(b"CONNECT\naccept-version:1.2\nhost:x\nlogin:guest\npasscode:guest\nheart-beat:500,0\n\n\0")
+        raw.sendall(
+            b"CONNECT\naccept-version:1.2\nhost:x\nlogin:guest\npasscode:guest\nheart-beat:500,0\n\n\0"
+        )
         raw.settimeout(WAIT_SECS)
         equal(raw.recv(4096).startswith(b"CONNECTED"), True)
         started = time.monotonic()
@@ -519,7 +549,10 @@ def _():
     with client() as (connection, frames):
         connection.send_frame("SEND", {"receipt": "r"}, "x")
         error = frames.errors.get(timeout=WAIT_SECS).headers
-        equal((error["message"], error["receipt-id"]), ("SEND received without a Destination specified!", "r"))
+        equal(
+            (error["message"], error["receipt-id"]),
+            ("SEND received without a Destination specified!", "r"),
+        )
         connection.unsubscribe("none")
         equal(frames.error(), "No subscription matched.")
         connection.commit("none")
@@ -539,7 +572,11 @@ def _():
         equal(frames.message().body == body, True, "the body is the same")
         for number in range(1000):
             connection.send(many, str(number), headers={"persistent": "true"}, receipt=str(number))
-        equal([frames.receipt() for _ in range(1000)], [str(number) for number in range(1000)], "receipts")
+        equal(
+            [frames.receipt() for _ in range(1000)],
+            [str(number) for number in range(1000)],
+            "receipts",
+        )
         subscribe(both, many, "2", ack="client", activemq_prefetchSize="100")
         for number in range(1000):
             frame = frames.message()
@@ -565,7 +602,12 @@ def _():
         equal(channel.queue_declare(target, durable=True).method.message_count, 1)
         _, properties, body = channel.basic_get(target, auto_ack=True)
         equal(body, b"hello")
-        told = (properties.delivery_mode, properties.priority, properties.correlation_id, properties.type)
+        told = (
+            properties.delivery_mode,
+            properties.priority,
+            properties.correlation_id,
+            properties.type,
+        )
         equal(told, (2, 7, "c", "order"))
         equal((properties.reply_to, properties.content_type), ("answers", "text/plain"))
         equal(properties.headers["foo"], "bar")
@@ -590,7 +632,9 @@ def _():
         channel.basic_publish("", target, b"hello", properties)
         frame = frames.message()
         told = frame.headers
-        equal((frame.body, told["n"], told["text"], told["persistent"]), ("hello", "7", "yes", "true"))
+        equal(
+            (frame.body, told["n"], told["text"], told["persistent"]), ("hello", "7", "yes", "true")
+        )
         equal((told["priority"], told["correlation-id"], told["type"]), ("3", "c", "order"))
         equal((told["message-id"], told["destination"]), ("m", "/queue/" + target))
         connection.send(told["reply-to"], "answer", headers={"correlation-id": "c"}, receipt="r")
@@ -673,7 +717,9 @@ for each in (StompSpec.VERSION_1_0, StompSpec.VERSION_1_1, StompSpec.VERSION_1_2
         sender = Stomp(config)
         sender.connect(versions=[version])
         for number in (b"1", b"2"):
-            sender.send(topic, number, {"n": number.decode(), "persistent": "true"}, receipt=number.decode())
+            sender.send(
+                topic, number, {"n": number.decode(), "persistent": "true"}, receipt=number.decode()
+            )
             equal(sender.receiveFrame().headers["receipt-id"], number.decode())
         sender.disconnect()
         # As a process that is killed after it has read: what it did not acknowledge comes again.

@@ -124,6 +124,8 @@ fn a_request_is_answered_by_what_it_asks_for() {
         assert!(switched.contains(&format!("\r\nsec-websocket-protocol: {chosen}.stomp\r\n")), "{switched}");
     }
     assert!(answer(&broker, &upgrade("/ws", "Sec-WebSocket-Protocol: mqtt\r\n")).starts_with("http/1.1 101 "));
+    assert!(answer(&broker, &upgrade("/ws", "Origin: http://localhost:8080\r\n")).starts_with("http/1.1 101 "));
+    assert!(answer(&broker, &upgrade("/ws", "Origin: https://app.example.com\r\n")).starts_with("http/1.1 403 "));
     assert!(answer(&broker, &upgrade("/stomp", "")).starts_with("http/1.1 404 "));
     for request in ["GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", "POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"]
     {

@@ -568,6 +568,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         String::clone
     ),
     row!(
+        "web_stomp.origins",
+        Rule::List("origins such as https://app.example.com, or *"),
+        "Pages that may connect; without a list those of this machine over loopback, and any over the network.",
+        server.web_stomp_origins = Parsed::list,
+        |items| list(items)
+    ),
+    row!(
         "web_stomp.ws_frame",
         Rule::OneOf(&["text", "binary"]),
         "What STOMP's frames are sent as over a WebSocket; clients may send either.",

@@ -40,6 +40,9 @@ pub struct Options {
     pub web_stomp_listeners: Option<Vec<SocketAddr>>,
     /// Path of the requests that ask for it. Default `/ws` as RabbitMQ.
     pub web_stomp_path: String,
+    /// Origins of pages that may connect; `*` is any. Default none listed: over loopback pages of this machine,
+    /// over the network any, as with RabbitMQ. What is no page says no origin and may always.
+    pub web_stomp_origins: Vec<String>,
     /// What frames are sent as. Default text as RabbitMQ.
     pub web_stomp_frame: WebFrame,
     /// Largest message of a WebSocket that is taken, in bytes. Default 16 MiB; a frame may have several.
@@ -130,6 +133,7 @@ impl Default for Options {
             web_stomp_port: None,
             web_stomp_listeners: None,
             web_stomp_path: "/ws".into(),
+            web_stomp_origins: Vec::new(),
             web_stomp_frame: WebFrame::default(),
             web_stomp_message_bytes_max: 16 << 20,
             proxy_protocol_trusted: Vec::new(),

@@ -72,7 +72,8 @@ pub(super) async fn serve(
     let allowance = Arc::new(AtomicUsize::new(2 * surroundings.options.pre_login_frame_max));
     let stream = Metered { stream, left, allowance: allowance.clone() };
     let deadline = Duration::from_millis(context.amqp.handshake_timeout_ms);
-    let stream = match tokio::time::timeout(deadline, upgrade(&context.server, stream)).await {
+    let is_loopback = local.ip().to_canonical().is_loopback();
+    let stream = match tokio::time::timeout(deadline, upgrade(&context.server, is_loopback, stream)).await {
         Ok(Ok(Some(stream))) => stream,
         Ok(Ok(None)) => return tracing::debug!(%peer, "a request for something else than STOMP over WebSocket"),
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no request for STOMP over WebSocket"),
@@ -99,10 +100,14 @@ pub(super) async fn serve(
 }
 
 /// Answers requests until one asks for a WebSocket; `None`: the peer went before.
-async fn upgrade(options: &Options, stream: Metered) -> io::Result<Option<WebSocketStream<Metered>>> {
+async fn upgrade(
+    options: &Options,
+    is_loopback: bool,
+    stream: Metered,
+) -> io::Result<Option<WebSocketStream<Metered>>> {
     let asked = Mutex::new(None);
     let answer = |mut request: Request<Incoming>| {
-        let response = answer(&request, &options.web_stomp_path);
+        let response = answer(&request, options, is_loopback);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             *asked.lock() = Some(hyper::upgrade::on(&mut request));
         }
@@ -125,8 +130,8 @@ async fn upgrade(options: &Options, stream: Metered) -> io::Result<Option<WebSoc
 }
 
 /// What a request comes to: 101 for one that asks for a WebSocket at the right place.
-fn answer(request: &Request<Incoming>, path: &str) -> Response<String> {
-    let asked = request.uri().path();
+fn answer(request: &Request<Incoming>, options: &Options, is_loopback: bool) -> Response<String> {
+    let (asked, path) = (request.uri().path(), options.web_stomp_path.as_str());
     if asked.strip_suffix('/').unwrap_or(asked) != path.strip_suffix('/').unwrap_or(path) {
         return respond(StatusCode::NOT_FOUND, &[(header::CONNECTION, "close")]);
     }
@@ -147,6 +152,10 @@ fn answer(request: &Request<Incoming>, path: &str) -> Response<String> {
             ],
         );
     };
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    if origin.is_some_and(|origin| !is_welcome(origin, &options.web_stomp_origins, is_loopback)) {
+        return respond(StatusCode::FORBIDDEN, &[(header::CONNECTION, "close")]);
+    }
     let accept = derive_accept_key(key.as_bytes());
     let mut said = vec![
         (header::CONNECTION, "Upgrade"),
@@ -157,6 +166,20 @@ fn answer(request: &Request<Incoming>, path: &str) -> Response<String> {
     let best = SUBPROTOCOLS.iter().find(|name| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name));
     said.extend(best.map(|name| (header::SEC_WEBSOCKET_PROTOCOL, *name)));
     respond(StatusCode::SWITCHING_PROTOCOLS, &said)
+}
+
+/// Whether pages from `origin` may connect. A browser tells it of every page, and would let any page on the
+/// network try the well-known login of a broker on the machine of whoever looks at it.
+fn is_welcome(origin: &str, listed: &[String], is_loopback: bool) -> bool {
+    if listed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    if !is_loopback {
+        return listed.is_empty();
+    }
+    let uri: Option<hyper::Uri> = origin.parse().ok();
+    let host = uri.as_ref().and_then(hyper::Uri::host);
+    host.is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| host.eq_ignore_ascii_case(own)))
 }
 
 fn respond(status: StatusCode, headers: &[(header::HeaderName, &str)]) -> Response<String> {
@@ -244,5 +267,32 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_elsewhere_connect_over_loopback_only_when_they_are_listed() {
+        let listed = ["https://app.example.com".to_owned()];
+        for (origin, is_welcome_by_default) in [
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1", true),
+            ("http://[::1]:3000", true),
+            ("https://app.example.com", false),
+            ("https://localhost.example.com", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_welcome(origin, &[], true), is_welcome_by_default, "{origin}");
+            assert!(is_welcome(origin, &[], false), "{origin}");
+            assert!(is_welcome(origin, &["*".to_owned()], true), "{origin}");
+        }
+        assert!(is_welcome("https://APP.example.com", &listed, true));
+        assert!(is_welcome("https://app.example.com", &listed, false));
+        assert!(!is_welcome("https://other.example.com", &listed, false));
+        assert!(is_welcome("http://localhost", &listed, true));
     }
 }

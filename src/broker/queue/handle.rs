@@ -652,6 +652,23 @@ impl Queue {
         is_over
     }
 
+    /// Lets a consumer hold so many more unsettled deliveries than it may, or so many less again. One without
+    /// a bound has none.
+    pub fn lend(self: &Arc<Self>, id: ConsumerId, credit: i32, turn: &mut Turn<'_>) {
+        let mut effects = self.effects(turn);
+        let mut machine = self.machine.lock();
+        let Some(slot) = machine.consumers.slot_of(id) else { return };
+        if let Some(consumer) = machine.consumers.get_mut(slot)
+            && consumer.options.prefetch != 0
+        {
+            consumer.options.prefetch = consumer.options.prefetch.saturating_add_signed(credit).max(1);
+        }
+        machine.consumers.unblock(slot);
+        self.run(&mut machine, turn, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+    }
+
     /// The consumer's outlet has room again, or its credit has grown.
     pub fn resume(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) {
         let mut effects = self.effects(turn);

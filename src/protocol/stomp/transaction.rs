@@ -3,13 +3,17 @@
 //! What they say is looked at when they come, as far as that is possible; which deliveries an
 //! acknowledgement stands for is decided by COMMIT, as with RabbitMQ.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{reply::Refusal, session::Session, settle::Verdict};
 use crate::broker::{
-    consumer::Settle,
+    consumer::{ConsumerId, Settle},
     message::Message,
     publish::{self, Batch},
+    queue::Queue,
     schedule::Schedule,
     turn::Turn,
 };
@@ -22,12 +26,22 @@ pub(super) struct Transactions {
     frames: usize,
     /// Bytes of their messages.
     bytes: u64,
+    /// Deliveries that they acknowledge and for which more credit was lent.
+    lent: HashSet<u64, foldhash::fast::RandomState>,
 }
 
 #[derive(Default)]
 struct Transaction {
     actions: Vec<Action>,
     bytes: u64,
+    lent: Vec<Lent>,
+}
+
+/// Credit of a consumer for a delivery, until the transaction is over that acknowledges it.
+struct Lent {
+    tag: u64,
+    queue: Arc<Queue>,
+    consumer: ConsumerId,
 }
 
 enum Action {
@@ -64,10 +78,36 @@ impl Session {
     }
 
     /// Forgets a transaction; false if there is none of that name.
-    pub(super) fn abort_transaction(&mut self, name: &[u8]) -> bool {
-        let was_open = self.transactions.take(name).is_some();
+    pub(super) fn abort_transaction(&mut self, name: &[u8], turn: &mut Turn<'_>) -> bool {
+        let Some(transaction) = self.transactions.take(name) else { return false };
         self.note_transactions();
-        was_open
+        self.end_loans(transaction.lent, turn);
+        true
+    }
+
+    /// Has a consumer get a further message for a delivery that a transaction acknowledges: a client that holds
+    /// no more than it is told could else never come to its COMMIT.
+    pub(super) fn lend(&mut self, name: &[u8], tag: u64, turn: &mut Turn<'_>) {
+        let source = {
+            let output = self.shared.output();
+            let ledger = &output.wire.ledger;
+            let source = ledger.source_of(tag).and_then(|source| ledger.source(source));
+            source.and_then(|source| Some((source.queue.clone(), source.consumer?)))
+        };
+        let (Some((queue, consumer)), Some(transaction)) = (source, self.transactions.open.get_mut(name)) else {
+            return;
+        };
+        if self.transactions.lent.insert(tag) {
+            queue.lend(consumer, 1, turn);
+            transaction.lent.push(Lent { tag, queue, consumer });
+        }
+    }
+
+    fn end_loans(&mut self, lent: Vec<Lent>, turn: &mut Turn<'_>) {
+        for Lent { tag, queue, consumer } in lent {
+            self.transactions.lent.remove(&tag);
+            queue.lend(consumer, -1, turn);
+        }
     }
 
     /// Has a transaction take effect; false if there is none of that name.
@@ -96,6 +136,8 @@ impl Session {
             }
         }
         let settles = self.settles.take();
+        // First, or what is settled would count twice.
+        self.end_loans(transaction.lent, turn);
         let mut refused = Vec::new();
         publish::commit(&mut self.batch, &settles, turn, &mut refused);
         self.settles.give_back(settles);

@@ -248,6 +248,30 @@ fn a_prefetch_bounds_what_a_consumer_holds() {
 }
 
 #[test]
+fn a_transaction_frees_the_prefetch_of_what_it_acknowledges_until_its_end() {
+    for end in ["COMMIT", "ABORT"] {
+        let mut world = world();
+        let peer = world.open_stomp("1.2");
+        for body in ["1", "2", "3", "4", "5"] {
+            send(&mut world, peer, "", body);
+        }
+        let mut said = subscribe(&mut world, peer, "ack:client-individual\nactivemq.prefetchSize:1\n");
+        world.say(peer, "BEGIN\ntransaction:t\n\n");
+        for expected in ["2", "3"] {
+            let ack = format!("ACK\nid:{}\ntransaction:t\n\n", header(&said[0], "ack").unwrap());
+            said = world.ask(peer, &ack);
+            assert_eq!(bodies(&said), [expected], "{end}");
+        }
+        // The third is held, whatever becomes of the others, and so is all of the prefetch.
+        assert_eq!(world.ask(peer, &format!("{end}\ntransaction:t\nreceipt:e\n\n")), [receipt("e")], "{end}");
+        assert_eq!(ready(&world, "q"), (2, if end == "COMMIT" { 1 } else { 3 }), "{end}");
+        let ack = format!("ACK\nid:{}\n\n", header(&said[0], "ack").unwrap());
+        let more = if end == "COMMIT" { &["4"][..] } else { &[] };
+        assert_eq!(bodies(&world.ask(peer, &ack)), more, "{end}");
+    }
+}
+
+#[test]
 fn a_consumer_of_higher_priority_is_served_first() {
     let mut world = world();
     let peer = world.open_stomp("1.2");

@@ -70,6 +70,7 @@ impl Speaker<'_> {
                     if !self.settle_at_commit(name, verdict)? {
                         return Err(unknown_transaction(name));
                     }
+                    self.lend(name, tag, turn);
                 }
                 None => self.settle(verdict)?,
             }

@@ -189,7 +189,7 @@ pub(super) fn handle(
         }
         _ => {
             let name = transaction_of(head, "Must specify the transaction you are committing")?;
-            if !session.abort_transaction(&name) {
+            if !session.abort_transaction(&name, turn) {
                 return Err(unknown_transaction(&name));
             }
         }

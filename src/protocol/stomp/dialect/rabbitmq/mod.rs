@@ -68,7 +68,7 @@ fn handle_rare(session: &mut Session, head: &Head<'_>, turn: &mut Turn<'_>) -> R
         b"UNSUBSCRIBE" => session.unsubscribe(head, turn)?,
         b"BEGIN" => session.begin(head)?,
         b"COMMIT" => session.commit(head, turn)?,
-        b"ABORT" => session.abort(head)?,
+        b"ABORT" => session.abort(head, turn)?,
         b"DISCONNECT" => {
             session.disconnect(head, turn);
             return Ok(Flow::Done);

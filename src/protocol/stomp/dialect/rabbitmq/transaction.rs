@@ -12,9 +12,9 @@ impl Session {
         self.begin_transaction(&name_of(head, "BEGIN")?)
     }
 
-    pub(super) fn abort(&mut self, head: &Head<'_>) -> Result<(), Refusal> {
+    pub(super) fn abort(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let name = name_of(head, "ABORT")?;
-        if self.abort_transaction(&name) { Ok(()) } else { Err(unknown(&name)) }
+        if self.abort_transaction(&name, turn) { Ok(()) } else { Err(unknown(&name)) }
     }
 
     pub(super) fn commit(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use super::{
     queue::{Queue, dedup::Observed},
     record::{HoldKey, Keeper, Pin, Position, Record},
     route::{self, Route},
+    time::Time,
     turn::Turn,
     vhost::Vhost,
 };
@@ -95,7 +96,7 @@ impl Vhost {
     }
 
     /// Whether what an exchange keeps is recorded.
-    pub(super) fn records(&self, exchange: &Exchange, turn: &Turn<'_>) -> bool {
+    fn records(&self, exchange: &Exchange, turn: &Turn<'_>) -> bool {
         turn.broker.is_logged() && exchange.declaration.is_durable && !exchange.is_deleted() && !self.is_deleted()
     }
 
@@ -127,25 +128,30 @@ impl Vhost {
             }
             if released.is_none_or(|released| !Arc::ptr_eq(released, &keeper))
                 && keeper.delays()
-                && let (Some(delayed), Some(delay_ms)) = (&keeper.delayed, exchange::delay_ms(message.headers()))
+                && let Some(delay_ms) = exchange::delay_ms(message.headers())
             {
-                let due = turn.now.after_ms(delay_ms);
-                let mut delayed = delayed.lock();
-                // Under the lock, so that what is due at once comes out in this order.
-                let hold = turn.broker.next_hold_id();
-                let mut place = Position::NONE;
-                if message.traits.persistent && self.records(&keeper, turn) {
-                    let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-                    let message = message.clone();
-                    place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message, body: None });
-                }
-                let (key, body_bytes) = (HoldKey { due, hold }, message.body_bytes());
-                delayed.hold(HoldEntry { key, place, body_bytes }, message.clone());
-                keeper.appoint(&mut delayed, turn);
-                route.is_kept = true;
+                route.is_kept |= self.hold(&keeper, message.clone(), turn.now.after_ms(delay_ms), turn);
             }
         }
         route
+    }
+
+    /// Has an exchange hold a message back until it is due; false if it holds nothing back.
+    pub(super) fn hold(&self, keeper: &Arc<Exchange>, message: Message, due: Time, turn: &mut Turn<'_>) -> bool {
+        let Some(delayed) = &keeper.delayed else { return false };
+        let mut delayed = delayed.lock();
+        // Under the lock, so that what is due at once comes out in this order.
+        let hold = turn.broker.next_hold_id();
+        let mut place = Position::NONE;
+        if message.traits.persistent && self.records(keeper, turn) {
+            let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
+            let message = message.clone();
+            place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message, body: None });
+        }
+        let (key, body_bytes) = (HoldKey { due, hold }, message.body_bytes());
+        delayed.hold(HoldEntry { key, place, body_bytes }, message);
+        keeper.appoint(&mut delayed, turn);
+        true
     }
 
     /// Publishes what a delaying exchange has held long enough.

@@ -18,16 +18,24 @@ const BUFFER_BYTES_MIN: usize = 64 << 10;
 /// What may wait for more at most, in bytes.
 const LINGER_BYTES_MAX: usize = BUFFER_BYTES_MIN;
 
+/// What the writer waits for. Waking it is worth a system call only when it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriterState {
+    /// Nothing: it will look by itself.
+    Busy,
+    /// Something to write.
+    Asleep,
+    /// More, since nobody waits for what there is.
+    Lingering,
+}
+
 /// Batches that the writer has not taken.
 pub(super) struct Gather {
     current: Batch,
     sealed: VecDeque<Batch>,
     pool: Vec<Buffer>,
     batch_bytes_max: usize,
-    /// The writer waits to be woken. Only then is waking it worth a system call.
-    pub(super) is_writer_asleep: bool,
-    /// The writer waits for more, since nobody waits for what there is.
-    pub(super) is_writer_lingering: bool,
+    pub(super) writer: WriterState,
     /// Somebody waits for some of what has gathered.
     pub(super) is_urgent: bool,
     /// Nothing more is taken.
@@ -41,8 +49,7 @@ impl Gather {
             sealed: VecDeque::new(),
             pool: Vec::new(),
             batch_bytes_max,
-            is_writer_asleep: false,
-            is_writer_lingering: false,
+            writer: WriterState::Busy,
             is_urgent: false,
             is_closed: false,
         }
@@ -79,6 +86,20 @@ impl Gather {
     /// Whether what has gathered may wait for more: nobody waits for it, and it is not much.
     pub(super) fn is_patient(&self) -> bool {
         !self.is_urgent && !self.is_closed && self.sealed.is_empty() && self.current.bytes < LINGER_BYTES_MAX
+    }
+
+    /// Whether the writer is to be woken for what has gathered; whoever asks does it.
+    #[inline]
+    pub(super) fn takes_wake(&mut self) -> bool {
+        let is_due = match self.writer {
+            WriterState::Busy => false,
+            WriterState::Asleep => true,
+            WriterState::Lingering => !self.is_patient(),
+        };
+        if is_due {
+            self.writer = WriterState::Busy;
+        }
+        is_due
     }
 
     /// Moves everything that gathered to `batches`.

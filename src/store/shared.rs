@@ -153,18 +153,10 @@ impl Shared {
         let position = gather.append(head, parts, body_bytes);
         let end = position.plus(RECORD_HEADER_BYTES + body_bytes);
         self.appended.store(end.0, Ordering::Relaxed);
-        let is_lingering = gather.is_writer_lingering;
-        let must_end = match urgency {
-            Urgency::Patient => is_lingering && !gather.is_patient(),
-            Urgency::Ordinary | Urgency::Essential => {
-                gather.is_urgent = true;
-                is_lingering
-            }
-        };
-        gather.is_writer_lingering &= !must_end;
-        let is_asleep = std::mem::replace(&mut gather.is_writer_asleep, false);
+        gather.is_urgent |= urgency != Urgency::Patient;
+        let takes_wake = gather.takes_wake();
         drop(gather);
-        if is_asleep || must_end {
+        if takes_wake {
             self.work.notify_one();
         }
         Ok(Appended { position, end })
@@ -177,9 +169,9 @@ impl Shared {
             return;
         }
         gather.is_urgent = true;
-        let is_lingering = std::mem::replace(&mut gather.is_writer_lingering, false);
+        let takes_wake = gather.takes_wake();
         drop(gather);
-        if is_lingering {
+        if takes_wake {
             self.work.notify_one();
         }
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::disk::{Access, Disk, File};
 use super::format::{self, BatchHeader, Position, Purpose, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::gather::{Batch, Buffer};
+use super::gather::{Batch, Buffer, WriterState};
 use super::options::Sync;
 use super::segments::{Segment, segment_name};
 use super::shared::{Shared, is_full};
@@ -135,13 +135,13 @@ impl Writer {
         if gather.is_empty() || !gather.is_patient() {
             return;
         }
-        gather.is_writer_lingering = true;
+        gather.writer = WriterState::Lingering;
         self.shared.work.wait_while_for(
             &mut gather,
-            |gather| gather.is_writer_lingering && gather.is_patient(),
+            |gather| gather.writer == WriterState::Lingering && gather.is_patient(),
             LINGER,
         );
-        gather.is_writer_lingering = false;
+        gather.writer = WriterState::Busy;
     }
 
     /// Sleeps until there is work; `false` when there will be none.
@@ -153,17 +153,17 @@ impl Writer {
         }
         let is_closed = gather.is_closed;
         if !is_closed {
-            gather.is_writer_asleep = true;
+            gather.writer = WriterState::Asleep;
             if self.wants_seal {
                 let patience = Duration::from_millis(shared.options.seal_after_ms);
                 if !shared.work.wait_for(&mut gather, patience).timed_out() {
-                    gather.is_writer_asleep = false;
+                    gather.writer = WriterState::Busy;
                     return true;
                 }
-                gather.is_writer_asleep = false;
+                gather.writer = WriterState::Busy;
             } else {
                 shared.work.wait(&mut gather);
-                gather.is_writer_asleep = false;
+                gather.writer = WriterState::Busy;
                 return true;
             }
         }

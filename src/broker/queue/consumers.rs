@@ -183,22 +183,7 @@ impl Consumers {
             self.is_blocked = !chosen;
             return chosen.then_some(only);
         }
-        let mut group = 0;
-        while group < self.order.len() {
-            let priority = self.priority_at(group);
-            let group_end = group + self.order[group..].partition_point(|&slot| self.priority_of(slot) == priority);
-            let start = if (group..group_end).contains(&self.next) { self.next } else { group };
-            for at in (start..group_end).chain(group..start) {
-                let slot = self.order[at];
-                if self.slots[slot as usize].as_mut().is_some_and(Consumer::take_credit) {
-                    self.next = at + 1;
-                    return Some(slot);
-                }
-            }
-            group = group_end;
-        }
-        self.is_blocked = true;
-        None
+        self.choose_for(|_| Some(())).map(|(slot, ())| slot)
     }
 
     /// As [`Self::choose`], where not everybody takes every message: `find` says what the consumer in a

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
     arguments::{QueueArguments, QueueType},
-    consumers::{self, Cursor},
+    consumers::{self, Consumer, Cursor},
     machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed, Reason},
     stream::{Filter, OffsetSpec, Stream},
 };
@@ -655,13 +655,20 @@ impl Queue {
     /// Lets a consumer hold so many more unsettled deliveries than it may, or so many less again. One without
     /// a bound has none.
     pub fn lend(self: &Arc<Self>, id: ConsumerId, credit: i32, turn: &mut Turn<'_>) {
+        self.change_consumer(id, turn, |consumer| {
+            if consumer.options.prefetch != 0 {
+                consumer.options.prefetch = consumer.options.prefetch.saturating_add_signed(credit).max(1);
+            }
+        });
+    }
+
+    /// Changes what a consumer may take, and serves it.
+    fn change_consumer(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>, change: impl FnOnce(&mut Consumer)) {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
         let Some(slot) = machine.consumers.slot_of(id) else { return };
-        if let Some(consumer) = machine.consumers.get_mut(slot)
-            && consumer.options.prefetch != 0
-        {
-            consumer.options.prefetch = consumer.options.prefetch.saturating_add_signed(credit).max(1);
+        if let Some(consumer) = machine.consumers.get_mut(slot) {
+            change(consumer);
         }
         machine.consumers.unblock(slot);
         self.run(&mut machine, turn, &mut effects);
@@ -671,16 +678,7 @@ impl Queue {
 
     /// The consumer's outlet has room again, or its credit has grown.
     pub fn resume(self: &Arc<Self>, id: ConsumerId, turn: &mut Turn<'_>) {
-        let mut effects = self.effects(turn);
-        let mut machine = self.machine.lock();
-        let Some(slot) = machine.consumers.slot_of(id) else { return };
-        if let Some(consumer) = machine.consumers.get_mut(slot) {
-            consumer.is_parked = false;
-        }
-        machine.consumers.unblock(slot);
-        self.run(&mut machine, turn, &mut effects);
-        self.appoint_next(&machine, turn);
-        self.finish(machine, effects, turn);
+        self.change_consumer(id, turn, |consumer| consumer.is_parked = false);
     }
 
     /// Removes all ready messages; returns how many.

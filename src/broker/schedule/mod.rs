@@ -129,18 +129,7 @@ impl Vhost {
         let (plan, due) = Plan::begin(schedule, turn.now)?;
         let keeper = self.schedules(turn)?;
         let message = with_headers(message, plan.put(message.headers()));
-        let Some(delayed) = &keeper.delayed else { return Ok(due) };
-        let mut delayed = delayed.lock();
-        let hold = turn.broker.next_hold_id();
-        let mut place = Position::NONE;
-        if message.traits.persistent && self.records(&keeper, turn) {
-            let (vhost, exchange) = (self.name.clone(), keeper.name.clone());
-            let message = message.clone();
-            place = turn.record_now(&Record::Held { vhost, exchange, hold, due, message, body: None });
-        }
-        let (key, body_bytes) = (HoldKey { due, hold }, message.body_bytes());
-        delayed.hold(HoldEntry { key, place, body_bytes }, message);
-        keeper.appoint(&mut delayed, turn);
+        self.hold(&keeper, message, due, turn);
         Ok(due)
     }
 

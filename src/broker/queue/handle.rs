@@ -474,6 +474,16 @@ impl Queue {
         self.finish(machine, effects, turn);
     }
 
+    /// Gives its consumers nothing more, or goes on with that. What one of them gives back stays in the queue
+    /// meanwhile: it would count as a failed delivery once for each of them, were they all to go. Streams,
+    /// which take nothing back, go on.
+    pub(in crate::broker) fn halt(self: &Arc<Self>, is_halted: bool, turn: &mut Turn<'_>) {
+        self.machine.lock().consumers.halt(is_halted);
+        if !is_halted {
+            self.serve(turn);
+        }
+    }
+
     /// Settles deliveries under the lock; nothing is recorded or delivered yet.
     pub(in crate::broker) fn settle_all(
         &self,

@@ -39,6 +39,7 @@ pub fn limits(arguments: &QueueArguments, policy: &QueuePolicy, delivery_limit: 
         stream: stream(arguments, policy),
         deduplication: arguments.deduplication.clone(),
         group_mode: GroupMode::default(),
+        withhold_ms: None,
     }
 }
 

@@ -204,6 +204,7 @@ fn key_bytes(key: ValueRef<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::queue::behaviour::DedupScope;
     use crate::broker::value::{HeadersBuilder, Value};
 
     fn window(size: u64, ttl_ms: Option<u64>) -> Window {
@@ -211,6 +212,7 @@ mod tests {
             cache_size: Some(size),
             cache_ttl_ms: ttl_ms,
             header: "x-deduplication-header".into(),
+            scope: DedupScope::Queue,
         })
     }
 

@@ -33,6 +33,8 @@ use crate::broker::{
 /// What the arguments and the policy of a queue come to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
+    /// Milliseconds that a message is withheld for which nobody says how long.
+    pub withhold_ms: Option<u64>,
     /// Milliseconds that a message may wait.
     pub message_ttl_ms: Option<u64>,
     /// Milliseconds without use after which the queue is deleted.
@@ -57,13 +59,12 @@ pub struct Limits {
     pub deduplication: Option<DedupArguments>,
     /// How long a consumer owns a group of messages.
     pub group_mode: GroupMode,
-    /// Milliseconds that a published message is withheld.
-    pub withhold_ms: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            withhold_ms: None,
             message_ttl_ms: None,
             expires_ms: None,
             max_length: None,
@@ -76,7 +77,6 @@ impl Default for Limits {
             stream: StreamOptions::default(),
             deduplication: None,
             group_mode: GroupMode::default(),
-            withhold_ms: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod handed;
 mod handle;
 pub mod leases;
 pub mod machine;
+pub mod properties;
 pub mod ready;
 pub mod retries;
 pub mod selective;
@@ -17,4 +18,4 @@ pub mod stream;
 pub mod unsettled;
 pub mod usage;
 
-pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};
+pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus, Takes};

@@ -96,8 +96,9 @@ const LEASED: u8 = 24;
 const LEASE_CHANGED: u8 = 25;
 const WITHHELD: u8 = 26;
 const UNHELD: u8 = 27;
+const QUEUE_ALTERED: u8 = 28;
 /// The largest kind there is.
-const LAST: u8 = UNHELD;
+const LAST: u8 = QUEUE_ALTERED;
 
 /// What a kind of record is called, for operators; `None` if it is unknown.
 pub fn kind_name(kind: u8) -> Option<&'static str> {
@@ -129,6 +130,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         LEASE_CHANGED => "lease changed",
         WITHHELD => "withheld",
         UNHELD => "no longer withheld",
+        QUEUE_ALTERED => "queue altered",
         _ => return None,
     })
 }
@@ -294,6 +296,11 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             if let Some(dead_queue) = dead_queue {
                 put_bytes(dead_queue.as_bytes(), out);
             }
+        }
+        Record::QueueAltered { queue, properties } => {
+            begin(QUEUE_ALTERED);
+            put(queue.0, out);
+            put_table(properties, out);
         }
         Record::QueueDeleted { queue } => {
             begin(QUEUE_DELETED);
@@ -896,6 +903,7 @@ impl<'a> Reader<'a> {
                 let dead_queue = if flags & 2 == 0 { None } else { Some(self.text()?) };
                 Record::QueueDeclared { queue, vhost, name, auto_delete: flags & 1 == 1, arguments, dead_queue }
             }
+            QUEUE_ALTERED => Record::QueueAltered { queue: QueueId(self.number()?), properties: self.table()? },
             QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
             EXCHANGE_DECLARED => Record::ExchangeDeclared {
                 vhost: self.text()?,

@@ -506,6 +506,18 @@ impl Broker {
         self.timers.next()
     }
 
+    /// Gives no consumer anything more, or goes on with that: who closes all connections, one after another, is
+    /// not to hand what one held to the next.
+    pub fn halt_deliveries(&self, is_halted: bool, now: Time) {
+        let mut turn = Turn::new(self, now);
+        for vhost in self.vhosts() {
+            for queue in vhost.queues() {
+                queue.halt(is_halted, &mut turn);
+            }
+        }
+        turn.end();
+    }
+
     /// Publishers are not read: memory or disk space is short.
     pub fn has_alarm(&self) -> bool {
         self.alarms() != (false, false)

@@ -77,7 +77,9 @@ impl Queue {
                 }
             }
             let waiter = match &wanted.waiter {
-                Some(handle) if messages.is_empty() && looked == Looked::Through => Some(self.wait(&mut machine, handle)),
+                Some(handle) if messages.is_empty() && looked == Looked::Through => {
+                    Some(self.wait(&mut machine, handle))
+                }
                 _ => None,
             };
             self.appoint_next(&machine, turn);

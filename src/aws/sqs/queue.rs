@@ -51,7 +51,8 @@ impl Target {
 
     fn find_unchecked(call: &Call, turn: &Turn<'_>, url: &str) -> Result<Self, Error> {
         let missing = || Error::queue_does_not_exist(call.wire);
-        let (account, name) = parse_queue_url(url).ok_or_else(missing)?;
+        // A name alone is taken for one of the caller's queues, as AWS does.
+        let (account, name) = parse_queue_url(url).unwrap_or((&call.caller.account, url.into()));
         Self::named(call, turn, account, &name).ok_or_else(missing)
     }
 

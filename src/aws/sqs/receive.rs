@@ -172,7 +172,7 @@ impl<'r> Wanted<'r> {
 
     fn wants(&self, name: &str) -> bool {
         self.attributes.iter().any(|wanted| match &**wanted {
-            "All" | ".*" => true,
+            "All" | "*" | ".*" => true,
             wanted => match wanted.strip_suffix(".*") {
                 Some(prefix) => name.starts_with(prefix),
                 None => wanted == name,
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn attributes_are_selected_by_name_by_prefix_or_all() {
-        assert!(wants(&["All"], "a") && wants(&[".*"], "a"));
+        assert!(wants(&["All"], "a") && wants(&[".*"], "a") && wants(&["*"], "a"));
         assert!(wants(&["Help.*"], "Help.Me") && !wants(&["Help.*"], "Other"));
         assert!(wants(&["b", "a"], "a") && !wants(&["b"], "a") && !wants(&[], "a"));
     }

@@ -5,7 +5,9 @@
 //! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
 //! - `error`: refusals with their codes in each protocol;
 //! - `identity`: who calls, by `sigv4` and `keys`;
+//! - `policy`: access policies of queues and topics;
 //! - `pages`: what is served beside the services;
+//! - `message`: messages of AWS as messages of the broker, and back;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
 //! - `sqs` and `sns`: the operations, each module with a table of those it has.
 //!
@@ -17,9 +19,11 @@ pub mod dispatch;
 pub mod error;
 pub mod identity;
 pub mod keys;
+pub mod message;
 pub mod model;
 pub mod options;
 pub mod pages;
+pub mod policy;
 pub mod query;
 pub mod sigv4;
 pub mod sns;

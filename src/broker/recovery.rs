@@ -25,6 +25,7 @@ use super::{
         Queue, QueueDeclaration,
         arguments::{self, Declaration},
         cold::ColdEntry,
+        properties::Properties,
         ready::Entry,
     },
     record::{Definition, DefinitionKey, HoldId, HoldKey, Keeper, Position, QueueId, Record},
@@ -192,6 +193,26 @@ impl<'a> Replay<'a> {
                     let mut machine = queue.lock();
                     let find = |level, seq| self.find(queue, level, seq);
                     seqs.iter().for_each(|&(seq, count)| machine.restore_requeued(seq, count, &find));
+                }
+            }
+            Record::Leased { queue, leased } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_leased(leased, &|level, seq| self.find(queue, level, seq));
+                }
+            }
+            Record::LeaseChanged { queue, seqs, until } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_lease_changed(&seqs, until);
+                }
+            }
+            Record::Withheld { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_withheld(&seqs, &|level, seq| self.find(queue, level, seq));
+                }
+            }
+            Record::Unheld { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_unheld(&seqs);
                 }
             }
             Record::Move { from, to, message, at } => {
@@ -366,6 +387,14 @@ impl<'a> Replay<'a> {
                 }
                 broker.reserve_queue_id(id);
             }
+            Record::QueueAltered { queue: id, properties } => {
+                if let Some(queue) = self.queue(id)?.cloned()
+                    && let Some(vhost) = queue.vhost.upgrade()
+                {
+                    let properties = Properties::from_table(properties);
+                    vhost.alter_queue(&queue, |of| *of = properties, &mut self.turn);
+                }
+            }
             Record::QueueDeleted { queue: id } => {
                 self.queue(id)?;
                 if let Some(Some(queue)) = self.queues.insert(id, None)
@@ -458,14 +487,17 @@ impl<'a> Replay<'a> {
             parsed,
             dead_queue,
         };
-        let queue = vhost.add_queue(id, name.clone(), declaration, &mut self.turn);
+        let queue = vhost.add_queue(id, name.clone(), declaration, Properties::default(), &mut self.turn);
         if let Some(pages) = self.turn.broker.cold_pages()
             && let Some(header) = pages.header(id)
         {
             let mut machine = queue.lock();
             match &mut machine.stream {
                 Some(stream) => stream.restore_index(header, pages.segments(id)),
-                None => machine.restore_header(header),
+                None => {
+                    machine.restore_header(header);
+                    machine.restore_notes(pages.notes(id), &|level, seq| pages.find(id, level, seq));
+                }
             }
         }
         Ok(Some(queue))

@@ -16,7 +16,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Consumer, Cursor},
+    leases::{Withhold, tell_waiters},
     machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed, Reason},
+    properties::Properties,
     stream::{Filter, OffsetSpec, Stream},
 };
 use crate::broker::{
@@ -63,14 +65,30 @@ pub struct DeadLetterTarget {
     pub exchange: Option<Arc<str>>,
     /// The routing key, instead of the message's own.
     pub key: Option<Arc<[u8]>>,
-    /// Nobody has asked for it: see [`QueueDeclaration::dead_queue`].
-    pub is_default: bool,
+    /// What goes there; the rest is dropped.
+    pub takes: Takes,
+}
+
+/// Which of the messages that a queue gives up go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takes {
+    /// All of them.
+    #[default]
+    All,
+    /// Persistent ones that did not have to make room: see [`QueueDeclaration::dead_queue`].
+    Persistent,
+    /// Those that could not be delivered: see [`Properties::dead_queue`].
+    Failed,
 }
 
 impl DeadLetterTarget {
     /// Whether a message that is given up for that reason goes there.
     pub fn takes(&self, message: &Message, reason: Reason) -> bool {
-        !self.is_default || message.traits.persistent && reason != Reason::MaxLen
+        match self.takes {
+            Takes::All => true,
+            Takes::Persistent => message.traits.persistent && reason != Reason::MaxLen,
+            Takes::Failed => matches!(reason, Reason::Rejected | Reason::DeliveryLimit),
+        }
     }
 }
 
@@ -98,6 +116,7 @@ pub struct Queue {
     /// Position of its declaration in the log, zero without one.
     declared_at: AtomicU64,
     dead_letter: RwLock<DeadLetterTarget>,
+    properties: RwLock<Arc<Properties>>,
     /// Milliseconds that a delivery may stay unsettled; [`NO_TIMEOUT`] for none.
     consumer_timeout_ms: AtomicU64,
     /// The appointment that its timer has; [`Time::NEVER`] for none.
@@ -113,8 +132,12 @@ pub struct Queue {
 pub struct QueueStatus {
     /// Messages waiting.
     pub ready: u64,
-    /// Messages delivered and not settled.
+    /// Messages delivered or leased and not settled.
     pub unsettled: u64,
+    /// Those of them that are leased.
+    pub leased: u64,
+    /// Messages withheld, which are neither ready nor unsettled.
+    pub withheld: u64,
     /// Bytes of the bodies of waiting messages.
     pub ready_bytes: u64,
     /// Bytes of the bodies of unsettled messages.
@@ -185,6 +208,7 @@ impl Queue {
             intake,
             declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
+            properties: RwLock::default(),
             consumer_timeout_ms,
             appointment: AtomicU64::new(Time::NEVER.0),
             inbound: Mutex::default(),
@@ -237,12 +261,21 @@ impl Queue {
         *self.dead_letter.write() = target;
     }
 
+    /// What is known of it beside its declaration.
+    pub fn properties(&self) -> Arc<Properties> {
+        self.properties.read().clone()
+    }
+
+    pub(in crate::broker) fn set_properties(&self, properties: Properties) {
+        *self.properties.write() = Arc::new(properties);
+    }
+
     /// The vhost's name, empty once the vhost is gone.
     pub fn vhost_name(&self) -> Arc<str> {
         self.vhost.upgrade().map_or_else(|| Arc::from(""), |vhost| vhost.name.clone())
     }
 
-    /// Puts what a changed policy comes to in force.
+    /// Puts what a changed policy or property comes to in force.
     pub fn configure(self: &Arc<Self>, limits: Limits, dead_letter: DeadLetterTarget, turn: &mut Turn<'_>) {
         *self.dead_letter.write() = dead_letter;
         self.consumer_timeout_ms.store(limits.consumer_timeout_ms.unwrap_or(NO_TIMEOUT), Ordering::Relaxed);
@@ -338,10 +371,10 @@ impl Queue {
                     if message.traits.has_group {
                         machine.select_groups(|| turn.broker.fields());
                     }
-                    machine.enter(seq, message, place, turn.now, effects);
+                    machine.enter_or_withhold((seq, message, place), Withhold::Queue, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
-                Err(Pushed::Duplicate | Pushed::Accepted(_)) => {}
+                Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => {}
             }
         }
     }
@@ -474,6 +507,16 @@ impl Queue {
         self.finish(machine, effects, turn);
     }
 
+    /// Gives its consumers nothing more, or goes on with that. What one of them gives back stays in the queue
+    /// meanwhile: it would count as a failed delivery once for each of them, were they all to go. Streams,
+    /// which take nothing back, go on.
+    pub(in crate::broker) fn halt(self: &Arc<Self>, is_halted: bool, turn: &mut Turn<'_>) {
+        self.machine.lock().consumers.halt(is_halted);
+        if !is_halted {
+            self.serve(turn);
+        }
+    }
+
     /// Settles deliveries under the lock; nothing is recorded or delivered yet.
     pub(in crate::broker) fn settle_all(
         &self,
@@ -503,6 +546,14 @@ impl Queue {
         if !effects.requeued.is_empty() {
             let seqs = std::mem::take(&mut effects.requeued);
             turn.record(Record::Requeue { queue: self.id, seqs });
+        }
+        if !effects.unheld.is_empty() {
+            let seqs = std::mem::take(&mut effects.unheld);
+            turn.record(Record::Unheld { queue: self.id, seqs });
+        }
+        if !effects.withheld.is_empty() {
+            let seqs = std::mem::take(&mut effects.withheld);
+            turn.record(Record::Withheld { queue: self.id, seqs });
         }
         if !effects.settled.is_empty() {
             let seqs = std::mem::take(&mut effects.settled);
@@ -681,7 +732,7 @@ impl Queue {
         self.change_consumer(id, turn, |consumer| consumer.is_parked = false);
     }
 
-    /// Removes all ready messages; returns how many.
+    /// Removes all messages that are ready, leased or withheld; returns how many.
     pub fn purge(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
         if let Some(count) = self.purge_at_once(turn) {
             return count;
@@ -713,7 +764,9 @@ impl Queue {
         }
         let ready = machine.ready_count();
         machine.clear();
+        let waiters = machine.take_waiters();
         drop(machine);
+        tell_waiters(waiters);
         for (outlet, key) in told {
             outlet.cancelled(key);
             turn.flush_later(outlet);
@@ -724,11 +777,14 @@ impl Queue {
     /// Deletes nothing and answers how it stands.
     pub fn status(&self) -> QueueStatus {
         let machine = self.machine.lock();
+        let (leased, withheld) = machine.aside_counts();
         QueueStatus {
             ready: machine.ready_count(),
             unsettled: machine.unsettled_count(),
+            leased: leased as u64,
+            withheld: withheld as u64,
             ready_bytes: machine.stream.as_ref().map_or(machine.ready.bytes(), |stream| stream.bytes()),
-            unsettled_bytes: machine.unsettled.bytes(),
+            unsettled_bytes: machine.unsettled.bytes() + machine.leased_bytes(),
             consumers: machine.consumers.len() as u64,
             counters: machine.counters,
             used_at: machine.used_at,
@@ -785,6 +841,7 @@ impl Queue {
                 return true;
             }
             let mut has_more = machine.retry(turn.now, CHUNK, &mut effects);
+            has_more |= machine.come_due(turn.now, CHUNK, &mut effects);
             has_more |= machine.expire(turn.now, CHUNK, &mut effects);
             has_more |= machine.enforce_limits(CHUNK, &mut effects);
             has_more |= machine.compact(CHUNK);
@@ -838,6 +895,14 @@ impl Queue {
                 break;
             }
         }
+        let (aside, aside_bytes) = self.machine.lock().persistent_aside();
+        (count, bytes) = (count + aside, bytes + aside_bytes);
+        let mut add = |entry: &super::ready::Entry| {
+            if entry.message.traits.persistent {
+                count += 1;
+                bytes += entry.message.body_bytes();
+            }
+        };
         let mut from = 0;
         loop {
             let machine = self.machine.lock();
@@ -917,6 +982,7 @@ impl Queue {
         turn: &mut Turn<'_>,
     ) {
         self.record_settled(&mut effects, turn);
+        let told = machine.take_told();
         if machine.cold.is_some() {
             machine.prune_gone();
             self.ask_for_pages(&mut machine, turn);
@@ -929,6 +995,7 @@ impl Queue {
             self.appoint(turn.now, turn);
         }
         drop(machine);
+        tell_waiters(told);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);
         }
@@ -936,6 +1003,7 @@ impl Queue {
 
     pub(super) fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
         let mut at = machine.ready.next_deadline().min(machine.retries.next_due()).min(machine.cold_due());
+        at = at.min(machine.aside_due());
         if machine.needs_compaction() || machine.stream.is_some() {
             at = at.min(turn.now.after_ms(COMPACT_AFTER_MS));
         }

@@ -200,6 +200,9 @@ impl Queue {
         if !self.takes(&message, turn) {
             return Pushed::Refused;
         }
+        if message.traits.has_group {
+            machine.select_groups(|| turn.broker.fields());
+        }
         let (seq, message) = match machine.admit(message, turn.now, effects) {
             Ok(admitted) => admitted,
             Err(pushed) => return pushed,
@@ -208,9 +211,6 @@ impl Queue {
         if self.is_recorded(&message, turn) {
             let (deadline, at) = (machine.deadline_of(&message, turn.now), turn.now);
             place = turn.record_enqueued(Enqueued { queue: self.id, seq, message: &message, deadline, at }, None);
-        }
-        if message.traits.has_group {
-            machine.select_groups(|| turn.broker.fields());
         }
         machine.enter_or_withhold((seq, message, place), how, turn.now, effects);
         Pushed::Accepted(seq)

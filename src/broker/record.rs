@@ -240,6 +240,15 @@ pub enum Record {
         /// Its arguments.
         arguments: Table,
     },
+    /// What is kept with an exchange is this from now on.
+    ExchangeAltered {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// All of it.
+        notes: Table,
+    },
     /// An exchange was deleted.
     ExchangeDeleted {
         /// Its vhost.
@@ -279,6 +288,7 @@ impl Record {
             Self::QueueDeclared { .. }
             | Self::QueueDeleted { .. }
             | Self::ExchangeDeclared { .. }
+            | Self::ExchangeAltered { .. }
             | Self::ExchangeDeleted { .. }
             | Self::Binding { .. }
             | Self::Defined(_)

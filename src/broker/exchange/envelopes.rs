@@ -38,6 +38,21 @@ pub struct Seal {
     pub bytes: Arc<[u8]>,
 }
 
+/// A message that passes an exchange, for a [`Renderer`].
+#[derive(Clone, Copy)]
+pub struct Passing<'a> {
+    /// Where the exchange is.
+    pub vhost: &'a Vhost,
+    /// The exchange.
+    pub exchange: &'a Exchange,
+    /// The message.
+    pub message: &'a Message,
+    /// The labels of the bindings that want it wrapped.
+    pub labels: &'a [Label],
+    /// The time.
+    pub now: Time,
+}
+
 /// A message that a queue takes wrapped, for a [`Renderer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Wrapped<'a> {
@@ -57,7 +72,7 @@ pub struct Wrapped<'a> {
 pub trait Renderer: Send + Sync {
     /// What is to be kept with a message so that it can be rendered. Called once for each exchange that a
     /// message passes, if any queue wants it wrapped, under no lock.
-    fn seal(&self, vhost: &Vhost, exchange: &Exchange, message: &Message, now: Time) -> Vec<u8>;
+    fn seal(&self, passing: Passing<'_>) -> Vec<u8>;
 
     /// The wrapped form: the same for the same arguments, always. Called under a queue's lock.
     fn render(&self, wrapped: Wrapped<'_>) -> Message;
@@ -89,17 +104,22 @@ impl Wanted {
         // Stable: of several bindings to one queue the first counts.
         wanted.sort_by_key(|(queue, ..)| *queue);
         wanted.dedup_by_key(|(queue, ..)| *queue);
-        let mut envelopes = Envelopes::default();
-        for (queue, exchange, label) in wanted {
-            let known = envelopes.seals.iter().position(|seal| seal.exchange == exchange.name);
-            let seal = known.unwrap_or_else(|| {
-                let bytes = renderer.seal(vhost, &exchange, message, now).into();
-                envelopes.seals.push(Seal { exchange: exchange.name.clone(), bytes });
-                envelopes.seals.len() - 1
-            });
-            envelopes.queues.push((queue, seal as u32, label));
+        let mut exchanges: Vec<&Arc<Exchange>> = Vec::new();
+        for (_, exchange, _) in &wanted {
+            if !exchanges.iter().any(|known| Arc::ptr_eq(known, exchange)) {
+                exchanges.push(exchange);
+            }
         }
-        Some(Arc::new(envelopes))
+        let is_of = |exchange: &Arc<Exchange>, other: &Arc<Exchange>| Arc::ptr_eq(exchange, other);
+        let seal = |exchange: &&Arc<Exchange>| {
+            let labels = wanted.iter().filter(|(_, of, _)| is_of(of, exchange)).map(|(.., label)| label.clone());
+            let passing = Passing { vhost, exchange, message, labels: &labels.collect::<Vec<_>>(), now };
+            Seal { exchange: exchange.name.clone(), bytes: renderer.seal(passing).into() }
+        };
+        let seals = exchanges.iter().map(seal).collect();
+        let place = |of: &Arc<Exchange>| exchanges.iter().position(|known| is_of(known, of)).unwrap_or_default() as u32;
+        let queues = wanted.iter().map(|(queue, exchange, label)| (*queue, place(exchange), label.clone())).collect();
+        Some(Arc::new(Envelopes { seals, queues }))
     }
 }
 
@@ -204,9 +224,9 @@ mod tests {
     }
 
     impl Renderer for Around {
-        fn seal(&self, _: &Vhost, _: &Exchange, message: &Message, _: Time) -> Vec<u8> {
+        fn seal(&self, passing: Passing<'_>) -> Vec<u8> {
             self.sealed.fetch_add(1, Ordering::Relaxed);
-            format!("sealed {}", message.body_bytes()).into_bytes()
+            format!("sealed {}", passing.message.body_bytes()).into_bytes()
         }
 
         fn render(&self, wrapped: Wrapped<'_>) -> Message {

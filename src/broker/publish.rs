@@ -112,7 +112,8 @@ impl Vhost {
         let keys: smallvec::SmallVec<[&[u8]; 1]> =
             std::iter::once(message.key()).chain(copies.iter().map(Vec::as_slice)).collect();
         let (headers, random) = (message.headers(), turn.random());
-        let routing = Routing { key: message.key(), headers, property, random, message: Some(message) };
+        let renderer = turn.broker.renderer().map(|renderer| &**renderer);
+        let routing = Routing { key: message.key(), headers, property, random, message: Some(message), renderer };
         let mut route = route::walk(self, start, &keys, &routing, released);
         route.envelopes = std::mem::take(&mut route.wrapped).seal(self, message, turn.broker, turn.now);
         for keeper in std::mem::take(&mut route.keepers) {

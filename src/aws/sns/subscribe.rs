@@ -19,7 +19,7 @@ use crate::{
     },
     broker::{
         access::Access,
-        exchange::filter::{Policy, Scope},
+        exchange::filter::{Policy, Scope, json_error},
         turn::Turn,
     },
 };
@@ -190,22 +190,8 @@ fn check_attributes(attributes: &mut BTreeMap<String, String>, topic: &Topic) ->
 
 /// As the service's parser says it.
 fn not_json(name: &str, text: &str) -> String {
-    let place = "at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: 1, column:";
-    match text.strip_prefix('{').and_then(|rest| rest.chars().next()) {
-        Some(found) if found != '"' => {
-            let code = found as u32;
-            format!(
-                "{name}: failed to parse JSON. Unexpected character ('{found}' (code {code})): was expecting double-quote to start field name\n {place} 2]"
-            )
-        }
-        _ => {
-            let token: String = text.chars().take_while(|c| c.is_alphanumeric()).collect();
-            let column = token.chars().count() + 1;
-            format!(
-                "{name}: failed to parse JSON. Unrecognized token '{token}': was expecting (JSON String, Number, Array, Object or token 'null', 'true' or 'false')\\n {place} {column}]"
-            )
-        }
-    }
+    let error = json_error(text).unwrap_or_else(|| "failed to parse JSON.".to_owned());
+    format!("{name}: {error}")
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::broker::{
     Broker,
-    exchange::Exchange,
+    exchange::{Exchange, filter::Subject},
     message::{Message, View},
     record::QueueId,
     time::Time,
@@ -73,6 +73,11 @@ pub trait Renderer: Send + Sync {
     /// What is to be kept with a message so that it can be rendered. Called once for each exchange that a
     /// message passes, if any queue wants it wrapped, under no lock.
     fn seal(&self, passing: Passing<'_>) -> Vec<u8>;
+
+    /// What filters see of a message with that body.
+    fn subject<'m>(&self, message: &'m Message, body: &'m [u8]) -> Subject<'m> {
+        Subject::from_headers(message.headers(), body, |_| true)
+    }
 
     /// The wrapped form: the same for the same arguments, always. Called under a queue's lock.
     fn render(&self, wrapped: Wrapped<'_>) -> Message;

@@ -5,10 +5,13 @@
 //! looks at), `x-envelope` (text: the queue takes messages wrapped, and this is the binding's label) and
 //! `x-paused` (it takes nothing for now).
 
-use std::{hash::Hash, sync::Arc};
+use std::{borrow::Cow, hash::Hash, sync::Arc};
 
-use self::filter::{Policies, Policy, Scope, Subject};
-use super::{BindError, Routing, envelopes::Label};
+use super::{
+    BindError, Routing,
+    envelopes::Label,
+    filter::{Policies, Policy, Scope, Subject},
+};
 use crate::broker::value::{Table, Value};
 
 /// The argument of a binding that holds its filter.
@@ -35,7 +38,7 @@ impl<T: Clone + Eq + Hash> Default for Filtered<T> {
 
 /// The arguments of a binding, understood.
 struct Parsed {
-    policy: Option<Arc<Policy>>,
+    policy: Option<Policy>,
     label: Option<Label>,
     is_paused: bool,
 }
@@ -68,7 +71,7 @@ fn parse(arguments: &Table) -> Result<Parsed, BindError> {
     };
     let policy = match text(POLICY)? {
         None => None,
-        Some(policy) => Some(Arc::new(Policy::parse(policy, scope).map_err(|error| BindError(error.to_string()))?)),
+        Some(policy) => Some(Policy::parse(policy, scope).map_err(|error| BindError(error.to_string()))?),
     };
     Ok(Parsed { policy, label, is_paused })
 }
@@ -77,84 +80,33 @@ impl<T: Clone + Eq + Hash> Filtered<T> {
     /// Adds a binding whose arguments were checked.
     pub(super) fn add(&mut self, target: &T, arguments: &Table) {
         if let Ok(Parsed { policy, label, is_paused: false }) = parse(arguments) {
-            self.policies.add(&(target.clone(), label), policy);
+            self.policies.add(&(target.clone(), label), policy.as_ref());
         }
     }
 
     /// Removes a binding.
     pub(super) fn remove(&mut self, target: &T, arguments: &Table) {
         if let Ok(Parsed { policy, label, is_paused: false }) = parse(arguments) {
-            self.policies.remove(&(target.clone(), label), policy.as_deref());
+            self.policies.remove(&(target.clone(), label), policy.as_ref());
         }
     }
 
     /// Appends the targets of a message, and those of them that want it wrapped with their labels.
     pub(super) fn route(&self, routing: &Routing<'_>, out: &mut Vec<T>, wrapped: &mut Vec<(T, Label)>) {
         let body = routing.message.map(|message| match message.body_contiguous() {
-            Some(body) => std::borrow::Cow::Borrowed(body),
-            None => message.body_to_vec().into(),
+            Some(body) => Cow::Borrowed(body),
+            None => Cow::Owned(message.body_to_vec()),
         });
+        let body = body.as_deref().unwrap_or_default();
+        let subject = match (routing.renderer, routing.message) {
+            (Some(renderer), Some(message)) => renderer.subject(message, body),
+            _ => Subject::from_headers(routing.headers, body, |_| true),
+        };
         let mut found = Vec::new();
-        let subject = Subject::from_headers(routing.headers, body.as_deref().unwrap_or_default());
         self.policies.route(&subject, &mut found);
         for (target, label) in found {
             out.push(target.clone());
             wrapped.extend(label.map(|label| (target, label)));
-        }
-    }
-}
-
-/// Stands in for the filters until they are there: everything passes.
-mod filter {
-    use std::sync::Arc;
-
-    use crate::broker::value::Headers;
-
-    #[derive(Clone, Copy)]
-    pub(super) enum Scope {
-        Attributes,
-        Body,
-    }
-    impl Scope {
-        pub(super) fn parse(name: &str) -> Option<Self> {
-            match name {
-                "MessageAttributes" => Some(Self::Attributes),
-                "MessageBody" => Some(Self::Body),
-                _ => None,
-            }
-        }
-    }
-    #[derive(Debug)]
-    pub(super) struct Policy;
-    impl Policy {
-        pub(super) fn parse(_: &str, _: Scope) -> Result<Self, String> {
-            Ok(Self)
-        }
-    }
-    pub(super) struct Subject;
-    impl Subject {
-        pub(super) fn from_headers(_: Headers<'_>, _: &[u8]) -> Self {
-            Self
-        }
-    }
-    #[derive(Debug)]
-    pub(super) struct Policies<T>(Vec<T>);
-    impl<T> Default for Policies<T> {
-        fn default() -> Self {
-            Self(Vec::new())
-        }
-    }
-    impl<T: Clone + Eq> Policies<T> {
-        pub(super) fn add(&mut self, target: &T, _: Option<Arc<Policy>>) {
-            self.0.push(target.clone());
-        }
-        pub(super) fn remove(&mut self, target: &T, _: Option<&Policy>) {
-            if let Some(at) = self.0.iter().position(|known| known == target) {
-                self.0.swap_remove(at);
-            }
-        }
-        pub(super) fn route(&self, _: &Subject, out: &mut Vec<T>) {
-            out.extend(self.0.iter().cloned());
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod delayed;
 mod direct;
 pub mod envelopes;
 mod fanout;
+pub mod filter;
 pub mod filtered;
 mod handle;
 mod headers;
@@ -177,12 +178,14 @@ pub struct Routing<'a> {
     pub random: u64,
     /// The message itself, for bindings that look into its body.
     pub message: Option<&'a Message>,
+    /// Who knows what of a message filters see.
+    pub renderer: Option<&'a dyn envelopes::Renderer>,
 }
 
 impl<'a> Routing<'a> {
     /// A message with a key and nothing else.
     pub fn by_key(key: &'a [u8]) -> Self {
-        Self { key, headers: Headers::default(), property: None, random: 0, message: None }
+        Self { key, headers: Headers::default(), property: None, random: 0, message: None, renderer: None }
     }
 }
 

@@ -94,6 +94,7 @@ const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 const HELD_SHARED: u8 = 23;
+const QUEUE_ALTERED: u8 = 28;
 const EXCHANGE_ALTERED: u8 = 29;
 
 /// What a kind of record is called, for operators; `None` if it is unknown.
@@ -122,6 +123,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         TRANSACTION => "transaction",
         PURGED => "purged",
         HELD_SHARED => "held of a body",
+        QUEUE_ALTERED => "queue altered",
         EXCHANGE_ALTERED => "exchange altered",
         _ => return None,
     })
@@ -256,6 +258,11 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             if let Some(dead_queue) = dead_queue {
                 put_bytes(dead_queue.as_bytes(), out);
             }
+        }
+        Record::QueueAltered { queue, properties } => {
+            begin(QUEUE_ALTERED);
+            put(queue.0, out);
+            put_table(properties, out);
         }
         Record::QueueDeleted { queue } => {
             begin(QUEUE_DELETED);
@@ -876,6 +883,7 @@ impl<'a> Reader<'a> {
                 let dead_queue = if flags & 2 == 0 { None } else { Some(self.text()?) };
                 Record::QueueDeclared { queue, vhost, name, auto_delete: flags & 1 == 1, arguments, dead_queue }
             }
+            QUEUE_ALTERED => Record::QueueAltered { queue: QueueId(self.number()?), properties: self.table()? },
             QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
             EXCHANGE_DECLARED => Record::ExchangeDeclared {
                 vhost: self.text()?,

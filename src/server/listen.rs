@@ -111,6 +111,7 @@ fn flag(protocol: Protocol) -> &'static str {
         Protocol::Amqp => "--amqp-port",
         Protocol::Stomp(_) => "--stomp-port",
         Protocol::WebStomp => "--set web_stomp.port",
+        Protocol::Aws => "--set aws.port",
     }
 }
 

@@ -368,12 +368,12 @@ impl Queue {
                 }
                 continue;
             }
+            if message.traits.has_group {
+                machine.select_groups(|| turn.broker.fields());
+            }
             match machine.admit(message, turn.now, effects) {
                 Ok((seq, message)) => {
                     let place = record(machine, seq, &message, turn);
-                    if message.traits.has_group {
-                        machine.select_groups(|| turn.broker.fields());
-                    }
                     machine.enter_or_withhold((seq, message, place), Withhold::Queue, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),

@@ -5,11 +5,7 @@ use std::sync::Arc;
 
 use super::{Body, Kind, Leases};
 use crate::broker::{
-    queue::{
-        cold::Window,
-        machine::Machine,
-        ready::Entry,
-    },
+    queue::{cold::Window, machine::Machine, ready::Entry},
     record::Position,
     time::Time,
 };

@@ -152,14 +152,7 @@ impl Machine {
         looked
     }
 
-    fn lease_one(
-        &mut self,
-        mut entry: Entry,
-        group: Option<Name>,
-        take: Take,
-        now: Time,
-        taken: &mut Vec<Leased>,
-    ) {
+    fn lease_one(&mut self, mut entry: Entry, group: Option<Name>, take: Take, now: Time, taken: &mut Vec<Leased>) {
         let seq = entry.seq;
         // It may stay here for hours, and what it came with need not.
         entry.message.compact();

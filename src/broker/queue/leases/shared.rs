@@ -80,7 +80,9 @@ impl Queue {
                 }
             }
             let waiter = match &wanted.waiter {
-                Some(handle) if messages.is_empty() && looked == Looked::Through => Some(self.wait(&mut machine, handle)),
+                Some(handle) if messages.is_empty() && looked == Looked::Through => {
+                    Some(self.wait(&mut machine, handle))
+                }
                 _ => None,
             };
             self.appoint_next(&machine, turn);
@@ -212,6 +214,9 @@ impl Queue {
         if !self.takes(&message, turn) {
             return Pushed::Refused;
         }
+        if message.traits.has_group {
+            machine.select_groups(|| turn.broker.fields());
+        }
         let (seq, message) = match machine.admit(message, turn.now, effects) {
             Ok(admitted) => admitted,
             Err(pushed) => return pushed,
@@ -220,9 +225,6 @@ impl Queue {
         if self.is_recorded(&message, turn) {
             let (deadline, at) = (machine.deadline_of(&message, turn.now), turn.now);
             place = turn.record_enqueued(Enqueued { queue: self.id, seq, message: &message, deadline, at }, None);
-        }
-        if message.traits.has_group {
-            machine.select_groups(|| turn.broker.fields());
         }
         machine.enter_or_withhold((seq, message, place), how, turn.now, effects);
         Pushed::Accepted(seq)

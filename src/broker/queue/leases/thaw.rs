@@ -102,8 +102,7 @@ impl Machine {
             return Some(format!("the index misses message {first} of priority {level}"));
         }
         for entry in found {
-            let (seq, bytes, is_persistent) =
-                (entry.seq, entry.message.body_bytes(), entry.message.traits.persistent);
+            let (seq, bytes, is_persistent) = (entry.seq, entry.message.body_bytes(), entry.message.traits.persistent);
             if self.ready.take_cold(level, seq, bytes, is_persistent) {
                 self.put_back(entry);
             }

@@ -64,7 +64,12 @@ impl Session {
     fn find_route(&mut self, message: &Message, turn: &mut Turn<'_>) -> Result<Arc<Route>, Refusal> {
         let exchange = self.find_exchange(message)?;
         let property = |name: &str| property_of(message, name);
-        let route = Arc::new(self.vhost()?.route(&exchange, message, &[], Some(&property), turn));
+        let mut route = self.vhost()?.route(&exchange, message, &[], Some(&property), turn);
+        let not_local = &self.activemq.not_local;
+        if !not_local.is_empty() {
+            route.queues.retain(|queue| !not_local.contains(&queue.id));
+        }
+        let route = Arc::new(route);
         self.routes.put(message.route_bytes(), &route);
         Ok(route)
     }

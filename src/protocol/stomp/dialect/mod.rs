@@ -33,6 +33,11 @@ impl Dialect {
         }
     }
 
+    /// Whether a client of that version knows no escape for a carriage return.
+    pub(super) fn lacks_return(self, version: Version) -> bool {
+        self == Self::Activemq && version != Version::V1_2
+    }
+
     /// What a head may cost.
     pub(super) fn limits(self, head_bytes_max: usize, options: &Options) -> Limits {
         let limits = Limits {

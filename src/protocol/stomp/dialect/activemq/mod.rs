@@ -28,12 +28,14 @@ use super::super::{
     reply::Refusal,
     session::{Body, Flow, Session, Stage},
 };
-use crate::broker::{time::Time, turn::Turn};
+use crate::broker::{record::QueueId, time::Time, turn::Turn};
 
 /// What a session of this dialect remembers.
 pub(in crate::protocol::stomp) struct State {
     /// The name that the client goes by, if it has one, as [`Clients`] has it.
     client: Option<connect::ClientKey>,
+    /// When it first asked to come in.
+    connects_since: Option<Time>,
     /// Messages that it has sent.
     sent_count: u64,
     destined: send::Destined,
@@ -45,6 +47,8 @@ pub(in crate::protocol::stomp) struct State {
     /// Clients that look through queues, and when they are to look on by themselves.
     browsers: Vec<browse::Browser>,
     pub(in crate::protocol::stomp) browse_at: Time,
+    /// Queues of durable subscriptions that take in nothing of this connection.
+    pub(in crate::protocol::stomp) not_local: Vec<QueueId>,
     /// Temporary queues and topics by what the client calls them: their real names.
     temporary: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
 }
@@ -53,6 +57,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             client: None,
+            connects_since: None,
             sent_count: 0,
             destined: send::Destined::default(),
             subscriptions: BTreeMap::new(),
@@ -60,6 +65,7 @@ impl Default for State {
             subscribed_count: 0,
             browsers: Vec::new(),
             browse_at: Time::NEVER,
+            not_local: Vec::new(),
             temporary: HashMap::default(),
         }
     }

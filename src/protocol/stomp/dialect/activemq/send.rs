@@ -92,7 +92,7 @@ impl Speaker<'_> {
         let traits = Traits {
             persistent: said.is_persistent,
             priority: said.priority.unwrap_or(0),
-            ttl: ttl.map_or(Ttl::NONE, Ttl::of_ms),
+            ttl: ttl.map_or(Ttl::NONE, |ms| if ms == 0 { Ttl::EXPIRED } else { Ttl::of_ms(ms) }),
             has_group: jms::has_group(Headers::new(&said.headers)),
         };
         let mut headers = said.headers;

@@ -26,6 +26,7 @@ use crate::{
         access::Access,
         exchange::Target,
         queue::Queue,
+        record::QueueId,
         selector::{Conversion, Selector},
         topology::{DeclareQueue, random_name},
         turn::Turn,
@@ -59,6 +60,8 @@ struct Wish {
     prefetch: Option<u32>,
     priority: i32,
     selector: Option<Arc<Selector>>,
+    /// Nothing that this connection has sent.
+    is_not_local: bool,
     is_sole: bool,
     is_browser: bool,
 }
@@ -104,6 +107,7 @@ impl Speaker<'_> {
             return Err(Refusal::new(text, ""));
         }
         let selector = self.selector(head)?;
+        let is_not_local = is_true(head, "activemq.noLocal");
         let is_browser = is_true(head, "browser");
         if is_browser && self.version == Version::V1_0 {
             return Err(Refusal::new("Queue Browser feature only valid for Stomp v1.1+ clients!", ""));
@@ -122,6 +126,7 @@ impl Speaker<'_> {
             prefetch: number_of(head, "activemq.prefetchSize").map(|count| u32::try_from(count).unwrap_or(1).max(1)),
             priority: number_of(head, "activemq.priority").map_or(0, |number| number.clamp(-127, 127) as i32),
             selector,
+            is_not_local,
             is_sole: is_true(head, "activemq.exclusive"),
             is_browser,
         };
@@ -138,6 +143,9 @@ impl Speaker<'_> {
         let (mut own, mut watched) = (Vec::new(), false);
         if let Some(name) = &name {
             let queue = self.durable_queue(&parts, name, wish.selector.as_deref(), turn)?;
+            if is_not_local {
+                self.withhold(queue.id);
+            }
             queues.push((queue, None));
         }
         for part in &parts {
@@ -176,7 +184,7 @@ impl Speaker<'_> {
         }
         if name.is_none() {
             for part in parts.iter().filter(|part| !part.is_queue()) {
-                let intake = self.intake(wish.selector.as_deref(), is_true(head, "activemq.noLocal"));
+                let intake = self.intake(wish.selector.as_deref(), std::slice::from_ref(part), is_not_local);
                 let queue = match self.topic_queue(part, intake, turn) {
                     Ok(queue) => queue,
                     Err(refusal) => {
@@ -258,6 +266,8 @@ impl Speaker<'_> {
         let mode = subscribed.wish.mode;
         let tag = format!("{number}.{}", subscribed.consumers_count).into_bytes();
         let priority = subscribed.wish.priority;
+        // A queue of a subscription's own has taken in nothing else.
+        let selector = if is_for_queue { self.taken_of_a_queue(&subscribed.wish)? } else { None };
         let mut arguments = Table::new();
         if priority != 0 {
             arguments.push("x-priority", Value::I32(priority));
@@ -271,8 +281,7 @@ impl Speaker<'_> {
             prefetch: subscribed.wish.prefetch.unwrap_or(prefetch),
             priority,
             arguments,
-            // A queue of a subscription's own has taken in nothing else.
-            selector: subscribed.wish.selector.clone().filter(|_| is_for_queue),
+            selector,
             is_sole: subscribed.wish.is_sole && is_for_queue,
             subscribed: shown,
         };
@@ -293,18 +302,48 @@ impl Speaker<'_> {
         }
     }
 
+    /// Has a queue take in nothing of this connection from now on: what it keeps for later is to have nothing of it
+    /// either.
+    fn withhold(&mut self, queue: QueueId) {
+        self.activemq.not_local.push(queue);
+        self.routes = Default::default();
+    }
+
+    /// What a consumer takes of a queue, where the rest stays for others.
+    fn taken_of_a_queue(&self, wish: &Wish) -> Result<Option<Arc<Selector>>, Refusal> {
+        if !wish.is_not_local {
+            return Ok(wish.selector.clone());
+        }
+        let text = match &wish.selector {
+            None => self.foreign(),
+            Some(selector) => format!("({}) AND ({})", selector.text(), self.foreign()),
+        };
+        let selector = Selector::parse(&text, Conversion::NumericStrings);
+        let selector = selector.map_err(|error| Refusal::new("The selector is too long", error.to_string()))?;
+        Ok(Some(Arc::new(selector)))
+    }
+
     /// What a queue of a subscription takes in, as its argument has it: what is selected, and if it is so wished
     /// nothing that this connection sends.
-    fn intake(&self, selector: Option<&Selector>, is_not_local: bool) -> Option<String> {
-        let own = self.session_id.replace('\'', "''");
-        let foreign = is_not_local.then(|| format!("(JMSMessageID IS NULL OR JMSMessageID NOT LIKE '{own}:%')"));
-        let wanted = match (selector, foreign) {
-            (None, None) => return None,
-            (Some(selector), None) => selector.text().to_owned(),
-            (None, Some(foreign)) => foreign,
-            (Some(selector), Some(foreign)) => format!("({}) AND {foreign}", selector.text()),
+    fn intake(&self, selector: Option<&Selector>, parts: &[Destination], is_not_local: bool) -> Option<String> {
+        let mut wanted: Vec<String> = selector.iter().map(|selector| selector.text().to_owned()).collect();
+        wanted.extend(is_not_local.then(|| self.foreign()));
+        // One part alone: of several, each would need a selector of its own.
+        if let [part] = parts {
+            wanted.extend(destination::exact_selector(part.name()));
+        }
+        let wanted = match &wanted[..] {
+            [] => return None,
+            [only] => only.clone(),
+            all => all.iter().map(|one| format!("({one})")).collect::<Vec<_>>().join(" AND "),
         };
         Some(format!("convert_string_expressions:{wanted}"))
+    }
+
+    /// What selects the messages that this connection has not sent.
+    fn foreign(&self) -> String {
+        let own = self.session_id.replace('\'', "''");
+        format!("JMSMessageID IS NULL OR JMSMessageID NOT LIKE '{own}:%'")
     }
 
     /// How messages of a subscription are written. `told` is what they have as their destination; without it that
@@ -372,7 +411,7 @@ impl Speaker<'_> {
         selector: Option<&Selector>,
         turn: &mut Turn<'_>,
     ) -> Result<Arc<Queue>, Refusal> {
-        let arguments = intake_arguments(self.intake(selector, false));
+        let arguments = intake_arguments(self.intake(selector, parts, false));
         let queue_name = self.durable_name(name)?;
         self.require(&queue_name, Access::Configure, "queue")?;
         let vhost = self.vhost()?;
@@ -531,6 +570,10 @@ impl Speaker<'_> {
         self.activemq.browsers.retain(|browser| browser.number != number);
         for tag in &subscribed.consumers {
             let Some(consumer) = self.subscriptions.remove(tag) else { continue };
+            if subscribed.wish.is_not_local {
+                self.activemq.not_local.retain(|queue| *queue != consumer.queue.id);
+                self.routes = Default::default();
+            }
             self.leave_queue(&consumer, turn);
         }
         self.abandon(subscribed.own_queues, turn);

@@ -483,7 +483,10 @@ mod tests {
         for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 3] {
             assert_eq!(Ttl::of_ms(ms).ms(), Some(ms));
         }
-        assert_eq!((Ttl::of_ms((1 << 48) - 2).ms(), Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()), (None, None, None));
+        assert_eq!(
+            (Ttl::of_ms((1 << 48) - 2).ms(), Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()),
+            (None, None, None)
+        );
         assert!(Ttl::EXPIRED.is_expired() && Ttl::EXPIRED.ms() == Some(0) && !Ttl::of_ms(0).is_expired());
     }
 

@@ -10,6 +10,7 @@ mod consistent_hash;
 pub mod delayed;
 mod direct;
 mod fanout;
+pub mod filter;
 mod handle;
 mod headers;
 pub mod holds;

@@ -397,6 +397,7 @@ mod tests {
             exclusive,
             priority: 0,
             prefetch: 0,
+            declared_prefetch: 0,
             shared_credit: None,
             selector: None,
             is_sole,
@@ -421,7 +422,10 @@ mod tests {
         }
         for id in 0..100 {
             let slot = consumers.slot_of(ConsumerId(id));
-            assert_eq!(slot.and_then(|slot| consumers.get(slot)).map(|one| one.id), (id % 3 == 0).then_some(ConsumerId(id)));
+            assert_eq!(
+                slot.and_then(|slot| consumers.get(slot)).map(|one| one.id),
+                (id % 3 == 0).then_some(ConsumerId(id))
+            );
         }
         assert_eq!(consumers.len(), 34);
         for id in 100..166 {

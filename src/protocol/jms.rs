@@ -92,8 +92,8 @@ impl Fields for JmsFields {
     }
 }
 
-/// What a destination of JMS begins with. Temporary ones have the names that STOMP gives them.
-fn destination_kind(message: &Message) -> &'static str {
+/// What the destination of a message begins with. Temporary ones have the names that STOMP gives them.
+pub fn destination_kind(message: &Message) -> &'static str {
     match (message.exchange().is_empty(), message.key().starts_with(b"ID:")) {
         (true, false) => "queue://",
         (true, true) => "temp-queue://",

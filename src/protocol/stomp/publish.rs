@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    dialect,
     output::CHANNEL,
     reply::{self, Refusal},
     session::{Body, Session},
@@ -91,7 +92,9 @@ impl Session {
     fn find_exchange(&mut self, message: &Message) -> Result<Arc<Exchange>, Refusal> {
         let name = String::from_utf8_lossy(message.exchange()).into_owned();
         let vhost = self.vhost()?;
-        self.require(if name.is_empty() { DEFAULT_EXCHANGE } else { &name }, Access::Write, "exchange")?;
+        let exchange_name = if name.is_empty() { DEFAULT_EXCHANGE } else { &name };
+        self.require(exchange_name, Access::Write, "exchange")
+            .map_err(|refusal| dialect::denied(self, refusal, message))?;
         let exchange = vhost.find_exchange(&name)?;
         if exchange.declaration.is_internal {
             let text = format!("cannot publish to internal exchange '{name}' in vhost '{}'", vhost.name);

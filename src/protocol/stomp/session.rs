@@ -815,7 +815,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         self.settle_up(&mut turn);
         self.drop_everything(&mut turn);
-        dialect::closed(self);
+        dialect::closed(self, &mut turn);
         if let Some(vhost) = self.vhost.take() {
             vhost.connection_closed();
             self.broker.connections.remove(self.id);

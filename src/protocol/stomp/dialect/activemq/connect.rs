@@ -11,7 +11,9 @@ use super::{
         reply::Refusal,
         session::{Flow, Login, Version},
     },
-    Speaker, refusal,
+    Speaker,
+    advisory::Advisories,
+    refusal,
 };
 use crate::broker::turn::Turn;
 
@@ -23,6 +25,8 @@ pub(super) type ClientKey = (Arc<str>, Box<[u8]>);
 #[derive(Debug, Default)]
 pub struct Clients {
     taken: Mutex<HashMap<ClientKey, SocketAddr, foldhash::fast::RandomState>>,
+    /// Who listens for what clients do.
+    pub(super) advisories: Advisories,
 }
 
 /// Milliseconds for which a client may wait for its name, and after which it is looked for again.
@@ -82,6 +86,7 @@ impl Speaker<'_> {
         out.push(b'\n');
         codec::put_end(self.options().trailing_lf, &mut out);
         self.reply(out, None);
+        self.advise_connected(turn);
         Ok(Flow::Done)
     }
 

@@ -8,6 +8,7 @@
 //! Few errors close the connection: a login that is refused, an unknown command, and what cannot be read.
 
 mod acknowledge;
+mod advisory;
 mod browse;
 mod connect;
 mod destination;
@@ -28,7 +29,10 @@ use super::super::{
     reply::Refusal,
     session::{Body, Flow, Session, Stage},
 };
-use crate::broker::{record::QueueId, time::Time, turn::Turn};
+use crate::{
+    broker::{access::Access, message::Message, record::QueueId, time::Time, turn::Turn},
+    protocol::jms,
+};
 
 /// What a session of this dialect remembers.
 pub(in crate::protocol::stomp) struct State {
@@ -234,8 +238,27 @@ pub(super) fn proceed(session: &mut Session, turn: &mut Turn<'_>) {
 }
 
 /// The connection is over: its name is free at once.
-pub(super) fn closed(session: &mut Session) {
-    Speaker(session).forget_client();
+pub(super) fn closed(session: &mut Session, turn: &mut Turn<'_>) {
+    let mut session = Speaker(session);
+    session.forget_client();
+    session.advise_closed(turn);
+}
+
+/// What a user may not do to a destination.
+pub(in crate::protocol::stomp) fn not_authorized(user: &str, access: Access, destination: &str) -> Refusal {
+    let verb = match access {
+        Access::Configure => "create",
+        Access::Read => "read from",
+        Access::Write => "write to",
+    };
+    refusal(format!("User {user} is not authorized to {verb}: {destination}"))
+}
+
+/// A message may not be sent.
+pub(super) fn denied(session: &Session, message: &Message) -> Refusal {
+    let user = session.login.as_ref().map_or("", |login| &*login.user.name);
+    let destination = format!("{}{}", jms::destination_kind(message), String::from_utf8_lossy(message.key()));
+    not_authorized(user, Access::Write, &destination)
 }
 
 /// A refusal that leaves the connection open.

@@ -17,6 +17,7 @@ use super::{
         subscription::{AckMode, Subscription, Wanted},
     },
     DEAD_QUEUE, Speaker,
+    advisory::is_of_advisories,
     browse::Browser,
     destination::{self, Destination, binding_key, is_pattern, matches, virtual_topic},
     queues, refusal,
@@ -38,10 +39,10 @@ use crate::{
 
 /// A subscription of this connection.
 pub(super) struct Subscribed {
-    number: u64,
+    pub(super) number: u64,
     /// What the client calls it.
     pub(super) id: Option<Box<[u8]>>,
-    parts: Vec<Destination>,
+    pub(super) parts: Vec<Destination>,
     /// Its consumers by their names on this connection.
     pub(super) consumers: Vec<Box<[u8]>>,
     /// Queues that go with it.
@@ -55,15 +56,15 @@ pub(super) struct Subscribed {
 
 /// What a client wants of a subscription.
 #[derive(Clone)]
-struct Wish {
+pub(super) struct Wish {
     mode: AckMode,
-    prefetch: Option<u32>,
-    priority: i32,
-    selector: Option<Arc<Selector>>,
+    pub(super) prefetch: Option<u32>,
+    pub(super) priority: i32,
+    pub(super) selector: Option<Arc<Selector>>,
     /// Nothing that this connection has sent.
-    is_not_local: bool,
-    is_sole: bool,
-    is_browser: bool,
+    pub(super) is_not_local: bool,
+    pub(super) is_sole: bool,
+    pub(super) is_browser: bool,
 }
 
 impl Subscribed {
@@ -210,6 +211,7 @@ impl Speaker<'_> {
             consumers_count: 0,
         };
         let prefetch = if name.is_some() { DURABLE_PREFETCH } else { QUEUE_PREFETCH };
+        let listened: Vec<(Destination, Arc<Queue>)> = self.listened(&subscribed, &queues, name.is_some());
         let mut answers = Some(head);
         for (queue, told) in queues {
             if is_browser {
@@ -235,6 +237,7 @@ impl Speaker<'_> {
             self.activemq.by_id.insert(id.clone(), number);
         }
         let patterns = patterns(&subscribed.parts);
+        let (parts, wish) = (subscribed.parts.clone(), subscribed.wish.clone());
         self.activemq.subscriptions.insert(number, subscribed);
         if is_browser {
             self.browse(turn);
@@ -247,7 +250,26 @@ impl Speaker<'_> {
                 }
             }
         }
+        parts.iter().for_each(|part| self.advise_topic(part, turn));
+        self.advise_subscribed((&parts, number), (&wish, name.as_deref(), prefetch), turn);
+        listened.iter().for_each(|(part, queue)| self.listen(part, queue, turn));
         Ok(Flow::Done)
+    }
+
+    /// Topics of advisories among the parts of a subscription, and the queue that is for each.
+    fn listened(
+        &self,
+        subscribed: &Subscribed,
+        queues: &[(Arc<Queue>, Option<Vec<u8>>)],
+        is_durable: bool,
+    ) -> Vec<(Destination, Arc<Queue>)> {
+        let topics = subscribed.parts.iter().filter(|part| !part.is_queue()).enumerate();
+        let own = &subscribed.own_queues;
+        let with_queue = |(index, part): (usize, &Destination)| {
+            let queue = if is_durable { queues.first().map(|(queue, _)| queue) } else { own.get(index) };
+            Some((part.clone(), queue?.clone()))
+        };
+        topics.filter(|(_, part)| is_of_advisories(part)).filter_map(with_queue).collect()
     }
 
     /// Starts one consumer of a subscription. `told` is what its messages have as their destination; without it
@@ -578,6 +600,7 @@ impl Speaker<'_> {
             self.leave_queue(&consumer, turn);
         }
         self.abandon(subscribed.own_queues, turn);
+        self.advise_unsubscribed(&subscribed.parts, number, turn);
     }
 
     fn leave_queue(&mut self, consumer: &Subscription, turn: &mut Turn<'_>) {

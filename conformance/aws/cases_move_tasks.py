@@ -1,0 +1,1 @@
+"""The requests of the recorded cases of message move tasks."""

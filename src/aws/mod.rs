@@ -4,9 +4,9 @@
 //! - `dispatch`: which service and operation a request means, and the function that does it;
 //! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
 //! - `error`: refusals with their codes in each protocol;
-//! - `message`: messages of AWS as messages of the broker, and back;
 //! - `identity`: who calls, by `sigv4` and `keys`;
 //! - `pages`: what is served beside the services;
+//! - `message`: messages of AWS as messages of the broker, and back;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
 //! - `sqs` and `sns`: the operations, each module with a table of those it has.
 //!

@@ -2,7 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
-use super::keys::AccessKey;
+pub use super::keys::AccessKey;
 
 /// Settings of SQS and SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]

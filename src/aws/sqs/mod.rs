@@ -36,6 +36,7 @@ pub struct State {
     receipts: receipt::Key,
     purges: purge::Purges,
     deleted: queues::Deleted,
+    policies: queue::Policies,
     sent: send::Sent,
     moves: moves::Tasks,
     oversized: receive::Oversized,

@@ -172,7 +172,7 @@ def test_create_fifo_queue_with_different_attributes_raises_error(t):
     name = t.name_of("queue") + ".fifo"
     t.queue(name, Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"})
     differs = {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
-    t.refused("queue-already-exists", t.sqs.create_queue, QueueName=name, Attributes=differs)
+    t.refused("queue-already-exists", t.json.create_queue, QueueName=name, Attributes=differs)
 
 
 def test_create_queue_with_different_attributes_raises_exception(t):
@@ -184,10 +184,10 @@ def test_create_queue_with_different_attributes_raises_exception(t):
     url = t.queue(name, Attributes=with_delay("1"))
     assert t.queue(name) == url
     assert t.queue(name, Attributes={"DelaySeconds": "1"}) == url
-    t.refused("create_queue_01", t.sqs.create_queue, QueueName=name, Attributes=with_delay("2"))
+    t.refused("create_queue_01", t.json.create_queue, QueueName=name, Attributes=with_delay("2"))
     t.sqs.set_queue_attributes(QueueUrl=url, Attributes={"DelaySeconds": "2"})
     assert t.queue(name, Attributes=with_delay("2")) == url
-    t.refused("create_queue_02", t.sqs.create_queue, QueueName=name, Attributes=with_delay("1"))
+    t.refused("create_queue_02", t.json.create_queue, QueueName=name, Attributes=with_delay("1"))
 
 
 def test_create_and_update_queue_attributes(t):
@@ -240,7 +240,7 @@ def test_create_standard_queue_with_fifo_attribute_raises_error(t):
         ("invalid-attribute-deduplication-scope", "DeduplicationScope", "queue"),
         ("invalid-attribute-throughput-limit", "FifoThroughputLimit", "perQueue"),
     ]:
-        t.refused(key, t.sqs.create_queue, QueueName=t.name_of("queue"), Attributes={name: value})
+        t.refused(key, t.json.create_queue, QueueName=t.name_of("queue"), Attributes={name: value})
 
 
 def test_set_unsupported_attribute_standard(t):

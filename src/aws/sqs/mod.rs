@@ -38,7 +38,7 @@ pub struct State {
     deleted: queues::Deleted,
     policies: queue::Policies,
     sent: send::Sent,
-    moves: moves::Tasks,
+
     oversized: receive::Oversized,
 }
 
@@ -75,3 +75,6 @@ pub const OPERATIONS: &[(&str, Handler)] = &[
     ("CancelMessageMoveTask", moves::cancel_message_move_task),
     ("ListMessageMoveTasks", moves::list_message_move_tasks),
 ];
+
+#[cfg(test)]
+mod tests;

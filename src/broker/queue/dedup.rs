@@ -326,6 +326,30 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_scope_goes_on_remembering() {
+        let by = |scope| DedupArguments {
+            cache_size: Some(10),
+            cache_ttl_ms: Some(100),
+            header: "x-deduplication-header".into(),
+            scope,
+        };
+        let mut window = Window::new(&by(DedupScope::Queue));
+        let encoded = headers(&[("x-deduplication-header", Value::text("a"))]);
+        let is_repeated = |window: &mut Window, group: &[u8]| {
+            let observed = window.observe(Headers::new(&encoded), Some(group), 7, Time(0));
+            matches!(observed, Observed::Duplicate(_))
+        };
+        assert!(!is_repeated(&mut window, b"g"));
+        assert!(window.adopt(&by(DedupScope::Group)));
+        assert!(is_repeated(&mut window, b"g") && is_repeated(&mut window, b"h"));
+        let mut window = Window::new(&by(DedupScope::Group));
+        assert!(!is_repeated(&mut window, b"g") && !is_repeated(&mut window, b"h"));
+        assert!(window.adopt(&by(DedupScope::Queue)));
+        assert!(!is_repeated(&mut window, b"g"), "what was named in a group was named there only");
+        assert!(!window.adopt(&DedupArguments { header: "other".into(), ..by(DedupScope::Queue) }));
+    }
+
+    #[test]
     fn the_oldest_key_leaves_a_full_window() {
         let mut window = window(2, None);
         for key in [b"a", b"b"] {

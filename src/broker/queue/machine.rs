@@ -308,9 +308,9 @@ impl Machine {
     pub fn set_limits(&mut self, limits: Limits) {
         if limits.deduplication != self.limits.deduplication {
             let before = self.dedup.take();
-            self.dedup = limits.deduplication.as_ref().map(|wanted| match before {
-                Some(mut window) if window.adopt(wanted) => window,
-                _ => Box::new(Window::new(wanted)),
+            self.dedup = limits.deduplication.as_ref().map(|wanted| {
+                let kept = before.and_then(|mut window| window.adopt(wanted).then_some(window));
+                kept.unwrap_or_else(|| Box::new(Window::new(wanted)))
             });
         }
         if let Some(stream) = &mut self.stream {

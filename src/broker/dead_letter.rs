@@ -81,6 +81,9 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
             continue;
         }
         let deadline = machine.deadline_of(&message, turn.now);
+        if message.traits.has_group {
+            machine.select_groups(|| turn.broker.fields());
+        }
         match machine.admit(message.clone(), turn.now, effects) {
             Ok((seq, message)) => {
                 is_taken = true;
@@ -91,7 +94,7 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
                 admitted.push((index, seq, message, is_recorded));
             }
             Err(Pushed::Refused) => {}
-            Err(Pushed::Duplicate | Pushed::Accepted(_)) => is_taken = true,
+            Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => is_taken = true,
         }
     }
     // A message of a queue that is not recorded may still enter one that is.

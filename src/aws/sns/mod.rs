@@ -1,6 +1,11 @@
 //! The operations of SNS on exchanges and bindings of the broker.
 
-use super::call::Handler;
+use super::{
+    Aws,
+    call::Handler,
+    pages::{Page, Request},
+};
+use crate::broker::Broker;
 
 /// What is kept between calls.
 #[derive(Default)]
@@ -8,3 +13,8 @@ pub struct State {}
 
 /// Operations by name, and who does them.
 pub const OPERATIONS: &[(&str, Handler)] = &[];
+
+/// A page under `/_tern/sns/`.
+pub fn page(_aws: &Aws, _broker: &Broker, _request: &Request<'_>) -> Option<Page> {
+    None
+}

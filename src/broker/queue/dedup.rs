@@ -15,7 +15,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::arguments::DedupArguments;
+use super::{arguments::DedupArguments, behaviour::DedupScope};
 use crate::broker::{
     time::Time,
     value::{Headers, ValueRef},
@@ -27,6 +27,8 @@ pub const KEYS_DEFAULT: usize = 128;
 pub const KEYS_MAX: usize = 1 << 20;
 /// The header by which a message names its own key's time to live.
 const TTL_HEADER: &[u8] = b"x-cache-ttl";
+/// Keys whose time is over that are forgotten when one comes.
+const FORGOTTEN_AT_ONCE: usize = 4;
 /// Longest key kept as it is; of a longer one its digest is kept.
 const KEY_BYTES_MAX: usize = 64;
 
@@ -36,6 +38,8 @@ pub struct Window {
     keys_max: usize,
     ttl_ms: Option<u64>,
     header: String,
+    /// Keys of different groups differ.
+    is_by_group: bool,
     seen: HashMap<Arc<[u8]>, Entry, foldhash::fast::RandomState>,
     /// Keys as they came, each with the serial that says whether its entry is still this one.
     order: VecDeque<(u64, Arc<[u8]>)>,
@@ -51,13 +55,15 @@ pub struct Seen {
     pub key: Arc<[u8]>,
     /// From when it is forgotten.
     pub deadline: Time,
+    /// The message that had it first, where that is in a queue; else 0.
+    pub seq: u64,
 }
 
 /// What a window says to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
-    /// It repeats an earlier one.
-    Duplicate,
+    /// It repeats an earlier one, which came under that seq.
+    Duplicate(u64),
     /// It is remembered from now on.
     New(Seen),
     /// It has no name, or nothing is remembered.
@@ -68,6 +74,7 @@ pub enum Observed {
 struct Entry {
     serial: u64,
     deadline: Time,
+    seq: u64,
 }
 
 impl Window {
@@ -78,6 +85,7 @@ impl Window {
             keys_max: asked.min(KEYS_MAX),
             ttl_ms: arguments.cache_ttl_ms,
             header: arguments.header.clone(),
+            is_by_group: arguments.scope == DedupScope::Group,
             seen: HashMap::default(),
             order: VecDeque::new(),
             next_serial: 0,
@@ -85,32 +93,42 @@ impl Window {
     }
 
     /// Whether a message with these headers repeats an earlier one. If it does not, its key is
-    /// remembered from now on.
-    pub fn observe(&mut self, headers: Headers<'_>, now: Time) -> Observed {
+    /// remembered from now on, under that seq. `group` is the one that the message belongs to.
+    pub fn observe(&mut self, headers: Headers<'_>, group: Option<&[u8]>, seq: u64, now: Time) -> Observed {
         if headers.is_empty() {
             return Observed::Unnamed;
         }
         let Some(key) = headers.get(&self.header) else { return Observed::Unnamed };
         let own_ttl = headers.iter().find(|(name, _)| *name == TTL_HEADER).and_then(|(_, value)| value.as_integer());
         let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
-        self.observe_key(&key_bytes(key), now, ttl_ms)
+        let key = key_bytes(key);
+        match group.filter(|_| self.is_by_group) {
+            Some(group) => self.observe_key(&key_in_group(group, &key), seq, now, ttl_ms),
+            None => self.observe_key(&key, seq, now, ttl_ms),
+        }
     }
 
     /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
-    pub fn observe_key(&mut self, key: &[u8], now: Time, ttl_ms: Option<u64>) -> Observed {
+    pub fn observe_key(&mut self, key: &[u8], seq: u64, now: Time, ttl_ms: Option<u64>) -> Observed {
         if let Some(entry) = self.seen.get(key) {
             if now < entry.deadline {
-                return Observed::Duplicate;
+                return Observed::Duplicate(entry.seq);
             }
             self.seen.remove(key);
         }
         if self.keys_max == 0 {
             return Observed::Unnamed;
         }
+        self.forget_over(now);
         let deadline = ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl));
-        let seen = Seen { serial: self.next_serial, key: key.into(), deadline };
+        let seen = Seen { serial: self.next_serial, key: key.into(), deadline, seq };
         self.remember(&seen);
         Observed::New(seen)
+    }
+
+    /// Whether it asks for the group of a message.
+    pub fn is_by_group(&self) -> bool {
+        self.is_by_group
     }
 
     fn remember(&mut self, seen: &Seen) {
@@ -121,7 +139,8 @@ impl Window {
         // Records of an exchange may change places; they come back in their order.
         let at = self.order.partition_point(|(serial, _)| *serial < seen.serial);
         self.order.insert(at, (seen.serial, seen.key.clone()));
-        self.seen.insert(seen.key.clone(), Entry { serial: seen.serial, deadline: seen.deadline });
+        let Seen { serial, deadline, seq, .. } = *seen;
+        self.seen.insert(seen.key.clone(), Entry { serial, deadline, seq });
         self.drop_stale_order();
     }
 
@@ -138,7 +157,7 @@ impl Window {
     pub fn iter(&self) -> impl Iterator<Item = Seen> {
         self.order.iter().filter_map(|(serial, key)| {
             let entry = self.seen.get(key).filter(|entry| entry.serial == *serial)?;
-            Some(Seen { serial: *serial, key: key.clone(), deadline: entry.deadline })
+            Some(Seen { serial: *serial, key: key.clone(), deadline: entry.deadline, seq: entry.seq })
         })
     }
 
@@ -156,6 +175,18 @@ impl Window {
     pub fn clear(&mut self) {
         self.seen.clear();
         self.order.clear();
+    }
+
+    /// Forgets some of the oldest whose time is over: more than come, so that none pile up.
+    fn forget_over(&mut self, now: Time) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((serial, key)) = self.order.front() else { return };
+            let is_live = |entry: &Entry| entry.serial == *serial && now < entry.deadline;
+            if self.seen.get(key).is_some_and(is_live) {
+                return;
+            }
+            self.forget_oldest();
+        }
     }
 
     fn forget_oldest(&mut self) {
@@ -197,10 +228,20 @@ fn key_bytes(key: ValueRef<'_>) -> Vec<u8> {
     bytes
 }
 
+/// What stands for a key among the messages of a group. One is no kind of a key, so it meets no other.
+fn key_in_group(group: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    digest.update((group.len() as u64).to_le_bytes());
+    digest.update(group);
+    digest.update(key);
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(digest.finalize().as_slice());
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::queue::behaviour::DedupScope;
     use crate::broker::value::{HeadersBuilder, Value};
 
     fn window(size: u64, ttl_ms: Option<u64>) -> Window {
@@ -213,7 +254,7 @@ mod tests {
     }
 
     fn is_duplicate(window: &mut Window, key: &[u8], now: Time, ttl_ms: Option<u64>) -> bool {
-        window.observe_key(key, now, ttl_ms) == Observed::Duplicate
+        matches!(window.observe_key(key, 7, now, ttl_ms), Observed::Duplicate(7))
     }
 
     fn headers(entries: &[(&str, Value)]) -> Vec<u8> {
@@ -225,7 +266,7 @@ mod tests {
     }
 
     fn repeats(window: &mut Window, entries: &[(&str, Value)], now: u64) -> bool {
-        window.observe(Headers::new(&headers(entries)), Time(now)) == Observed::Duplicate
+        matches!(window.observe(Headers::new(&headers(entries)), None, 7, Time(now)), Observed::Duplicate(7))
     }
 
     #[test]
@@ -318,10 +359,34 @@ mod tests {
     }
 
     #[test]
+    fn names_are_looked_for_among_all_messages_or_those_of_one_group() {
+        let name = headers(&[("x-deduplication-header", Value::text("a"))]);
+        let observe = |window: &mut Window, group: &str, seq| {
+            window.observe(Headers::new(&name), Some(group.as_bytes()), seq, Time(0))
+        };
+        let mut of_queue = window(10, None);
+        assert!(matches!(observe(&mut of_queue, "one", 1), Observed::New(_)));
+        assert_eq!(observe(&mut of_queue, "two", 2), Observed::Duplicate(1));
+        let mut by_group = Window { is_by_group: true, ..window(10, None) };
+        assert!(matches!(observe(&mut by_group, "one", 1), Observed::New(_)));
+        assert!(matches!(observe(&mut by_group, "two", 2), Observed::New(_)));
+        assert_eq!(observe(&mut by_group, "two", 3), Observed::Duplicate(2));
+    }
+
+    #[test]
+    fn keys_whose_time_is_over_do_not_pile_up() {
+        let mut window = window(1_000_000, Some(100));
+        for now in 0..10_000_u64 {
+            assert!(!is_duplicate(&mut window, &now.to_le_bytes(), Time(now), Some(100)));
+        }
+        assert!(window.len() <= 101, "{}", window.len());
+    }
+
+    #[test]
     fn restored_keys_are_known_for_as_long_as_before_and_leave_in_their_order() {
         let mut before = window(2, Some(100));
         for (now, key) in [(0, b"a"), (1, b"b"), (2, b"c")] {
-            before.observe_key(key, Time(now), Some(100));
+            before.observe_key(key, 7, Time(now), Some(100));
         }
         let mut kept: Vec<_> = before.iter().collect();
         kept.reverse();

@@ -3,17 +3,20 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
+use ternmq::broker::exchange::filter::{Attribute, Policies, Policy, Scope, Subject};
 use ternmq::broker::exchange::{Kind, Router, Routing};
 use ternmq::broker::value::{Headers, Table, Value};
 
 const TOPIC_BINDINGS: u32 = 10_000;
 const HEADERS_BINDINGS: u32 = 1_000;
+const FILTERS: usize = 1_000;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     direct(&mut criterion);
     topic(&mut criterion);
     headers(&mut criterion);
+    filters(&mut criterion);
     criterion.final_summary();
 }
 
@@ -104,4 +107,49 @@ fn headers(criterion: &mut Criterion) {
         }
         measure(criterion, &format!("headers/1000 bindings, {how}"), &by_headers, &routing, 1);
     }
+}
+
+/// A topic with a thousand subscriptions, each with a filter of its own.
+fn filters(criterion: &mut Criterion) {
+    let attributes = [
+        ("all match, one number each", r#"{"kind":["order"],"size":[{"numeric":["<",5000N]}]}"#, FILTERS),
+        (
+            "all match, five conditions",
+            r#"{"kind":["order"],"size":[{"numeric":["<",5000N]}],"region":[{"prefix":"eu-"}],"store":[{"anything-but":["sN"]}],"gone":[{"exists":false}]}"#,
+            FILTERS,
+        ),
+        ("one matches, exact", r#"{"kind":["order"],"store":["store-N"]}"#, 1),
+        ("one matches, wildcard", r#"{"kind":["order"],"store":[{"wildcard":"*-N"}]}"#, 1),
+    ];
+    let body = br#"{"kind":"order","size":17,"store":"store-77","region":"eu-west-1","items":[{"sku":"a-1","count":1},{"sku":"b-2","count":5}],"note":"left at the door"}"#;
+    let subject = Subject::new(body)
+        .with("kind", Attribute::Text("order"))
+        .with("size", Attribute::Number("17"))
+        .with("store", Attribute::Text("store-77"))
+        .with("region", Attribute::Text("eu-west-1"));
+    for scope in [Scope::Attributes, Scope::Body] {
+        for (name, text, expected) in attributes {
+            filter(criterion, &format!("filter/1000 {}, {name}", scope.name()), text, scope, &subject, expected);
+        }
+    }
+    let text = r#"{"items":{"sku":[{"prefix":"b-"}],"count":[{"numeric":[">",2,"<",5000N]}]}}"#;
+    filter(criterion, "filter/1000 MessageBody, all match in arrays", text, Scope::Body, &subject, FILTERS);
+}
+
+fn filter(criterion: &mut Criterion, name: &str, text: &str, scope: Scope, subject: &Subject<'_>, expected: usize) {
+    let mut policies = Policies::default();
+    for n in 0..FILTERS {
+        let policy = Policy::parse(&text.replace('N', &n.to_string()), scope).expect("a policy");
+        policies.add(&n, Some(&policy));
+    }
+    let mut out = Vec::new();
+    policies.route(subject, &mut out);
+    assert_eq!(out.len(), expected, "{name}");
+    criterion.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            policies.route(black_box(subject), &mut out);
+            out.len()
+        });
+    });
 }

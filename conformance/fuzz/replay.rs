@@ -171,6 +171,11 @@ fn selectors_survive_anything() {
 }
 
 #[test]
+fn filter_policies_survive_anything() {
+    replay_and_mutate("filter");
+}
+
+#[test]
 fn frames_of_stomp_survive_anything() {
     replay_and_mutate("stomp");
 }

@@ -9,6 +9,7 @@ use ternmq::{
     broker::{
         self, Broker,
         definitions::Definitions,
+        exchange::filter::{self, Attribute, Policies, Policy, Scope, Subject},
         message::Message,
         record::{self, Decoder, Position, Record},
         selector::{self, Conversion, Selector, SelectorError},
@@ -49,6 +50,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("settings", settings),
     ("records", records),
     ("selector", selector_texts),
+    ("filter", filter_policies),
     ("stomp", stomp_frames),
     ("stomp_session", stomp_session),
 ];
@@ -219,6 +221,38 @@ impl Peer {
         if self.session.poll_timeout() <= self.now {
             self.session.handle_timeout(self.now);
         }
+    }
+}
+
+/// A filter policy in its first line, held against the rest as a body and as attributes.
+pub(crate) fn filter_policies(input: &[u8]) {
+    let end = input.iter().position(|octet| *octet == b'\n').unwrap_or(input.len());
+    let (text, body) = (String::from_utf8_lossy(&input[..end]), &input[(end + 1).min(input.len())..]);
+    let is_json = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+    assert!(!is_json || filter::json_error(&text).is_none(), "JSON is read as JSON");
+    let value = String::from_utf8_lossy(body);
+    for scope in [Scope::Attributes, Scope::Body] {
+        let policy = match Policy::parse(&text, scope) {
+            Ok(policy) => policy,
+            Err(error) => {
+                assert!(error.to_string().len() < 20_000, "an error repeats some of the policy");
+                continue;
+            }
+        };
+        assert!(is_json || serde_json::from_str::<serde_json::Value>(&text).is_err());
+        let subject = Subject::new(body)
+            .with("a", Attribute::Text(&value))
+            .with("b", Attribute::Number(&value))
+            .with("c", Attribute::List(&value));
+        let mut policies = Policies::default();
+        policies.add(&1, Some(&policy));
+        let mut out = Vec::new();
+        policies.route(&subject, &mut out);
+        assert_eq!(policy.matches(&subject), out == [1]);
+        let is_object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).is_ok();
+        assert!(scope == Scope::Attributes || out.is_empty() || is_object, "only objects have fields");
+        policies.remove(&1, Some(&policy));
+        assert!(policies.is_empty());
     }
 }
 

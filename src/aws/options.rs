@@ -2,7 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
-pub use super::keys::AccessKey;
+pub use crate::broker::access::keys::AccessKey;
 
 /// Settings of SQS and SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,9 @@ impl<'m> Fields<'m> {
     pub(super) fn read(index: &Index, body: &'m [u8]) -> Option<Self> {
         let mut reader =
             Reader { index, path: String::new(), arrays: SmallVec::new(), arrays_count: 0, fields: Fields::default() };
-        let mut json = serde_json::Deserializer::from_slice(body);
+        // What is skipped is not checked for this otherwise.
+        let text = std::str::from_utf8(body).ok()?;
+        let mut json = serde_json::Deserializer::from_str(text);
         Node { reader: &mut reader, name: None, path_len: None }.deserialize(&mut json).ok()?;
         json.end().ok()?;
         Some(reader.fields)

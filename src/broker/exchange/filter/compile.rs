@@ -2,7 +2,8 @@
 //!
 //! A policy is an object of names, each with an array of alternatives or with an object of further names; `$or`
 //! holds an array of objects of which one must match. What comes out are branches: a message matches when it
-//! satisfies all conditions of one of them. Errors have the texts and positions that authors of such policies know.
+//! satisfies all conditions of one of them. Errors have the texts and positions that authors of such policies know;
+//! the positions are those of the policy without its blanks.
 
 use std::borrow::Cow;
 
@@ -52,8 +53,12 @@ pub(super) fn compile(text: &str, scope: Scope) -> Result<Vec<Branch>, PolicyErr
     if text.len() > POLICY_BYTES_MAX {
         return Err(PolicyError::TooLong);
     }
-    let tokens = scan::tokens(text).map_err(|error| PolicyError::Syntax(error.to_string()))?;
-    let mut compiler = Compiler { text, tokens: &tokens, at: 0, path: Vec::new(), names_count: 0, depth_max: 1 };
+    let syntax = |error: scan::SyntaxError| PolicyError::Syntax(error.to_string());
+    // Positions in a policy are those of its compact form.
+    let compacted = scan::compact(&scan::tokens(text).map_err(syntax)?);
+    let tokens = scan::tokens(&compacted).map_err(syntax)?;
+    let mut compiler =
+        Compiler { text: &compacted, tokens: &tokens, at: 0, path: Vec::new(), names_count: 0, depth_max: 1 };
     let first = compiler.next()?;
     if first.kind != Kind::ObjectStart {
         return Err(compiler.refuse("Filter is not an object", first.found));

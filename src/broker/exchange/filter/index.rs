@@ -53,6 +53,7 @@ struct Name {
     texts: HashMap<Box<str>, Vec<ConditionId>>,
     numbers: HashMap<Number, Vec<ConditionId>>,
     others: Vec<(Matcher, Vec<ConditionId>)>,
+    others_places: HashMap<Matcher, u32>,
     absent: Vec<ConditionId>,
 }
 
@@ -148,9 +149,12 @@ impl Index {
                     }
                     entry.absent.push(id);
                 }
-                other => match entry.others.iter_mut().find(|(known, _)| known == other) {
-                    Some((_, conditions)) => conditions.push(id),
-                    None => entry.others.push((other.clone(), vec![id])),
+                other => match entry.others_places.get(other) {
+                    Some(place) => entry.others[*place as usize].1.push(id),
+                    None => {
+                        entry.others_places.insert(other.clone(), entry.others.len() as u32);
+                        entry.others.push((other.clone(), vec![id]));
+                    }
                 },
             }
         }
@@ -171,10 +175,16 @@ impl Index {
                     }
                 }
                 other => {
-                    if let Some(place) = entry.others.iter().position(|(known, _)| known == other) {
-                        remove_one(&mut entry.others[place].1, &id);
-                        if entry.others[place].1.is_empty() {
-                            entry.others.swap_remove(place);
+                    let Some(&place) = entry.others_places.get(other) else { continue };
+                    let conditions = &mut entry.others[place as usize].1;
+                    remove_one(conditions, &id);
+                    if conditions.is_empty() {
+                        entry.others_places.remove(other);
+                        entry.others.swap_remove(place as usize);
+                        if let Some((moved, _)) = entry.others.get(place as usize)
+                            && let Some(moved_place) = entry.others_places.get_mut(moved)
+                        {
+                            *moved_place = place;
                         }
                     }
                 }

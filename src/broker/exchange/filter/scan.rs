@@ -66,6 +66,42 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, SyntaxError> {
     Ok(scanner.tokens)
 }
 
+/// The same JSON without blanks, and with no more escapes than it needs.
+pub(super) fn compact(tokens: &[Token<'_>]) -> String {
+    let mut out = String::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let follows_value = at > 0
+            && !matches!(tokens[at - 1].kind, Kind::ObjectStart | Kind::ArrayStart | Kind::Name)
+            && !matches!(token.kind, Kind::ObjectEnd | Kind::ArrayEnd);
+        if follows_value {
+            out.push(',');
+        }
+        match token.kind {
+            Kind::Name | Kind::Text => {
+                out.push('"');
+                for character in token.text.chars() {
+                    match character {
+                        '"' | '\\' => out.extend(['\\', character]),
+                        '\n' => out.push_str("\\n"),
+                        '\r' => out.push_str("\\r"),
+                        '\t' => out.push_str("\\t"),
+                        '\u{8}' => out.push_str("\\b"),
+                        '\u{c}' => out.push_str("\\f"),
+                        control if control < ' ' => out.push_str(&format!("\\u{:04X}", u32::from(control))),
+                        plain => out.push(plain),
+                    }
+                }
+                out.push('"');
+            }
+            _ => out.push_str(&token.text),
+        }
+        if token.kind == Kind::Name {
+            out.push(':');
+        }
+    }
+    out
+}
+
 struct Scanner<'t> {
     text: &'t str,
     rest: Peekable<CharIndices<'t>>,
@@ -476,6 +512,17 @@ mod tests {
         let tokens = tokens("{\n \"\u{1F600}\": true}").unwrap();
         assert_eq!(tokens[1].text, "\u{1F600}");
         assert_eq!(tokens[2].read, Place { line: 2, column: 12 });
+    }
+
+    #[test]
+    fn the_compact_form_has_the_same_tokens() {
+        let text = "{ \"a\" : [ 1 , \"q\\\"\\u0001\\u00e9\" , { } ] , \"b\": [[], null] }";
+        let compacted = compact(&tokens(text).unwrap());
+        assert_eq!(compacted, r#"{"a":[1,"q\"\u0001é",{}],"b":[[],null]}"#);
+        let kinds = |text: &str| -> Vec<_> {
+            tokens(text).unwrap().into_iter().map(|token| (token.kind, token.text.into_owned())).collect()
+        };
+        assert_eq!(kinds(&compacted), kinds(text));
     }
 
     #[test]

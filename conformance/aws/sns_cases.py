@@ -341,11 +341,13 @@ def test_publish_batch_invalid_entry_id(c):
         ("invalid-char-dot", "message.id"),
         ("invalid-char-special", "msg@123#test"),
         ("id-too-long-81", "a" * 81),
-        ("id-too-long", long),
+        ("id-too-long-91", long),
     ]:
-        if key in c.recorded:
-            entries = [{"Id": entry, "Message": "test message"}]
-            c.refused(key, c.sns.publish_batch, TopicArn=arn, PublishBatchRequestEntries=entries)
+        entries = [{"Id": entry, "Message": "test message"}]
+        c.refused(key, c.sns.publish_batch, TopicArn=arn, PublishBatchRequestEntries=entries)
+    for key, entry in [("valid-id-80-chars", "a" * 80), ("valid-id-with-hyphen-underscore", "valid-message_123")]:
+        entries = [{"Id": entry, "Message": "test message"}]
+        c.match(key, c.sns.publish_batch(TopicArn=arn, PublishBatchRequestEntries=entries))
 
 
 def test_message_structure_json_exc(c):
@@ -1234,3 +1236,184 @@ def test_opt_in_non_existing_phone_number(c):
 
 def test_opt_in_invalid_number(c):
     c.refused("opt-in-non-existing-number", c.sns.opt_in_phone_number, phoneNumber="no-number")
+
+
+# Filters.
+
+
+def filtered(c, policy=None, scope=None, **attributes):
+    """A topic, a subscribed queue, and the subscription."""
+    topic, url = c.arn(), c.queue()
+    if policy is not None:
+        attributes["FilterPolicy"] = json.dumps(policy)
+    if scope:
+        attributes["FilterPolicyScope"] = scope
+    return topic, url, c.subscribe(topic, url, Attributes=attributes)["SubscriptionArn"]
+
+
+def delete_first(c, url, answer):
+    c.sqs.delete_message(QueueUrl=url, ReceiptHandle=answer["Messages"][0]["ReceiptHandle"])
+
+
+def nothing_in(c, url):
+    assert not c.receive(url, WaitTimeSeconds=1).get("Messages")
+
+
+def test_set_subscription_filter_policy_scope(c):
+    _, _, arn = filtered(c)
+    c.match("sub-attrs-default", attributes_of(c, arn))
+    c.set(arn, "FilterPolicyScope", "MessageBody")
+    c.match("sub-attrs-filter-scope-body", attributes_of(c, arn))
+    change = {"SubscriptionArn": arn, "AttributeName": "FilterPolicyScope", "AttributeValue": "RandomValue"}
+    c.refused("sub-attrs-filter-scope-error", c.sns.set_subscription_attributes, **change)
+    c.set(arn, "FilterPolicy", {"attr": ["match-this"]})
+    c.match("sub-attrs-after-setting-policy", attributes_of(c, arn))
+
+
+def refuse_policy(c, key, arn, policy):
+    change = {"SubscriptionArn": arn, "AttributeName": "FilterPolicy", "AttributeValue": json.dumps(policy)}
+    c.refused(key, c.sns.set_subscription_attributes, **change)
+
+
+def test_sub_filter_policy_nested_property(c):
+    _, _, arn = filtered(c)
+    nested = {"object": {"key": [{"prefix": "auto-"}]}}
+    refuse_policy(c, "sub-filter-policy-nested-error", arn, nested)
+    c.set(arn, "FilterPolicyScope", "MessageBody")
+    c.set(arn, "FilterPolicy", nested)
+    c.match("sub-attrs-after-setting-nested-policy", attributes_of(c, arn))
+
+
+def test_sub_filter_policy_nested_property_constraints(c):
+    _, _, arn = filtered(c, scope="MessageBody")
+    values = ["value_one", "value_two", "value_three", "value_four"]
+    nested = {"key_a": {"key_b": {"key_c": values}}, "key_d": {"key_e": values[:3]}, "key_f": values[:3]}
+    refuse_policy(c, "sub-filter-policy-nested-error-too-many-combinations", arn, nested)
+    refuse_policy(c, "sub-filter-policy-max-attr-keys", arn, {f"key_{letter}": ["value"] for letter in "abcdef"})
+    refuse_policy(c, "sub-filter-policy-rule-no-list", arn, {"key_a": "value_one"})
+
+
+def test_filter_policy(c):
+    topic, url, arn = filtered(c)
+    c.set(arn, "FilterPolicy", {"attr1": [{"numeric": [">", 0, "<=", 100]}]})
+    c.match("subscription-attributes", attributes_of(c, arn))
+    now = {"VisibilityTimeout": 0, "WaitTimeSeconds": 1}
+    c.match("messages-0", c.receive(url, **now))
+    c.sns.publish(TopicArn=topic, Message="This is a test message", MessageAttributes=number("99"))
+    first = c.receive(url, **now)
+    c.match("messages-1", first)
+    c.sns.publish(TopicArn=topic, Message="This is another test message", MessageAttributes=number("111"))
+    answer = c.receive(url, **now)
+    c.match("messages-2", answer)
+    delete_first(c, url, answer)
+    c.set(arn, "FilterPolicy", {"attr1": [None, {"anything-but": "whatever"}]})
+    c.match("subscription-attributes-2", attributes_of(c, arn))
+    c.sns.publish(TopicArn=topic, Message="This the test message for null")
+    c.match("messages-3", c.receive(url, **now))
+    c.set(arn, "FilterPolicy", "")
+    c.sns.publish(TopicArn=topic, Message="This the test message for null")
+    c.match("messages-4", c.receive(url, **now))
+
+
+def test_exists_filter_policy(c):
+    topic, url, arn = filtered(c)
+    c.set(arn, "FilterPolicy", {"store": [{"exists": True}]})
+    c.match("subscription-attributes-policy-1", attributes_of(c, arn))
+    now = {"VisibilityTimeout": 0, "WaitTimeSeconds": 1}
+    nine = {"DataType": "Number", "StringValue": "99"}
+    c.match("messages-0", c.receive(url, **now))
+    c.sns.publish(TopicArn=topic, Message="message-1", MessageAttributes={"store": nine, "def": nine})
+    c.match("messages-1", c.receive(url, **now))
+    c.sns.publish(TopicArn=topic, Message="message-2", MessageAttributes=number("111"))
+    answer = c.receive(url, **now)
+    c.match("messages-2", answer)
+    delete_first(c, url, answer)
+    c.set(arn, "FilterPolicy", {"store": [{"exists": False}]})
+    c.match("subscription-attributes-policy-2", attributes_of(c, arn))
+    c.sns.publish(TopicArn=topic, Message="message-3", MessageAttributes={"def": nine})
+    c.match("messages-3", c.receive(url, **now))
+    c.sns.publish(TopicArn=topic, Message="message-4", MessageAttributes={"store": nine, "def": nine})
+    c.match("messages-4", c.receive(url, **now))
+
+
+def test_exists_filter_policy_attributes_array(c):
+    topic, url, arn = filtered(c, {"store": ["value1"]}, "MessageAttributes", **RAW)
+    c.match("subscription-attributes-policy", attributes_of(c, arn))
+    c.match("messages-init", c.receive(url, WaitTimeSeconds=0))
+    for index, (data_type, value) in enumerate(
+        [
+            ("String", "value1"),
+            ("String.Array", json.dumps(["value1", "value2"])),
+            ("String.Array", json.dumps(["value2", "value3"])),
+        ],
+        1,
+    ):
+        attributes = {"store": {"DataType": data_type, "StringValue": value}}
+        c.sns.publish(TopicArn=topic, Message=f"message-{index}", MessageAttributes=attributes)
+        answer = c.receive(url, WaitTimeSeconds=1)
+        if index < 3:
+            delete_first(c, url, answer)
+        c.match(f"messages-{index}", answer)
+
+
+def test_filter_policy_for_batch(c):
+    topic, url, arn = filtered(c)
+    other = c.queue()
+    unfiltered = c.subscribe(topic, other)["SubscriptionArn"]
+    c.set(arn, "FilterPolicy", {"attr1": [{"numeric": [">", 0, "<=", 100]}]})
+    c.match("subscription-attributes-with-filter", attributes_of(c, arn))
+    c.match("subscription-attributes-no-filter", attributes_of(c, unfiltered))
+    c.match("messages-no-filter-before-publish", c.receive(other, WaitTimeSeconds=0))
+    c.match("messages-with-filter-before-publish", c.receive(url, WaitTimeSeconds=0))
+
+    def publish(text, value):
+        entries = [{"Id": "1", "Message": text, "MessageAttributes": number(value)}]
+        c.sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
+
+    publish("This is a test message", "99")
+    for key, queue in [("no-filter", other), ("with-filter", url)]:
+        answer = c.receive(queue)
+        c.match(f"messages-{key}-after-publish-ok", answer)
+        delete_first(c, queue, answer)
+    publish("This is another test message", "111")
+    c.match("messages-no-filter-after-publish-ok-1", c.receive(other))
+    c.match("messages-with-filter-after-publish-filtered", c.receive(url, WaitTimeSeconds=1))
+
+
+def publish_and_match(c, topic, url, messages, prefix):
+    for index, message in enumerate(messages):
+        c.sns.publish(TopicArn=topic, Message=json.dumps(message))
+        answer = c.receive(url)
+        c.match(f"{prefix}-{index}", answer)
+        delete_first(c, url, answer)
+
+
+def test_filter_policy_on_message_body_dot_attribute(c):
+    topic, url, arn = filtered(c, {"object.nested": ["string.value"]}, "MessageBody")
+    c.match("recv-init", c.receive(url, WaitTimeSeconds=0))
+    passing = [{"object": {"nested": "string.value"}}, {"object.nested": "string.value"}]
+    publish_and_match(c, topic, url, passing, "recv-nested-msg")
+    c.sns.publish(TopicArn=topic, Message=json.dumps({"object": {"nested": "test-auto"}}))
+    nothing_in(c, url)
+    c.set(arn, "FilterPolicy", {"object.nested.test": ["string.value"]})
+    passing = [
+        {"object": {"nested": {"test": "string.value"}}},
+        {"object.nested.test": "string.value"},
+        {"object.nested": {"test": "string.value"}},
+        {"object": {"nested.test": "string.value"}},
+    ]
+    publish_and_match(c, topic, url, passing, "recv-deep-nested-msg")
+    c.sns.publish(TopicArn=topic, Message=json.dumps({"object": {"nested": {"test": "string.notvalue"}}}))
+    nothing_in(c, url)
+
+
+def test_filter_policy_on_message_body_array_attributes(c):
+    topic, urls = c.arn(), [c.queue(), c.queue()]
+    for index, url in enumerate(urls, 1):
+        policy = json.dumps({"headers": {"route-to": [f"queue{index}"]}})
+        c.subscribe(topic, url, Attributes={"FilterPolicyScope": "MessageBody", "FilterPolicy": policy, **RAW})
+    for route in [["queue3"], ["queue1"], ["queue2"], ["queue1", "queue2"]]:
+        c.sns.publish(TopicArn=topic, Message=json.dumps({"headers": {"route-to": route}}))
+    for index, url in enumerate(urls):
+        messages = sorted(c.collect(url, 2, MessageAttributeNames=[], AttributeNames=[]), key=lambda of: of["Body"])
+        c.match(f"messages-queue-{index}", {"Messages": messages})

@@ -2,7 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
-pub use super::keys::AccessKey;
+pub use crate::broker::access::keys::AccessKey;
 
 /// Settings of SQS and SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// Seconds that a signature's time may differ from ours. Default 900, as AWS.
     pub clock_skew_secs: u64,
+    /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
+    pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
     pub reset: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             idle_timeout_ms: 75_000,
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
+            queue_deleted_recently: false,
             reset: false,
         }
     }

@@ -307,7 +307,11 @@ impl Machine {
     /// Replaces what bounds the queue, as a changed policy does.
     pub fn set_limits(&mut self, limits: Limits) {
         if limits.deduplication != self.limits.deduplication {
-            self.dedup = limits.deduplication.as_ref().map(|wanted| Box::new(Window::new(wanted)));
+            let before = self.dedup.take();
+            self.dedup = limits.deduplication.as_ref().map(|wanted| {
+                let kept = before.and_then(|mut window| window.adopt(wanted).then_some(window));
+                kept.unwrap_or_else(|| Box::new(Window::new(wanted)))
+            });
         }
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);
@@ -474,6 +478,9 @@ impl Machine {
 
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
+        if message.traits.ttl.is_expired() {
+            return Time(now.0.saturating_sub(1));
+        }
         let ttl_ms = match (message.traits.ttl.ms(), self.limits.message_ttl_ms) {
             (Some(own), Some(of_queue)) => Some(own.min(of_queue)),
             (own, of_queue) => own.or(of_queue),

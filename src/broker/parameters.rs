@@ -125,6 +125,14 @@ impl Parameters {
         self.entries.write().insert((vhost, component, name), Arc::new(value));
     }
 
+    /// Sets a parameter of the broker's own, which nobody has to register.
+    pub(in crate::broker) fn keep(&self, parameter: Parameter) {
+        let mut entries = self.entries.write();
+        self.log.append(|| Record::Defined(Definition::Parameter(parameter.clone())));
+        let Parameter { value, vhost, component, name } = parameter;
+        entries.insert((vhost, component, name), Arc::new(value));
+    }
+
     /// Sets a parameter of a registered component.
     pub fn set(&self, parameter: Parameter) -> Result<(), ParameterError> {
         let Parameter { value, vhost, component, name } = parameter;

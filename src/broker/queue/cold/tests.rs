@@ -34,6 +34,7 @@ use crate::broker::{
     verb::{ColdPages, Verb},
 };
 
+mod leasing;
 mod selective;
 mod streams;
 

@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     block::{self, Block, Slice},
+    exchange::envelopes::Envelopes,
     value::Headers,
 };
 
@@ -58,18 +59,35 @@ impl Ttl {
     /// No limit.
     pub const NONE: Self = Self([u16::MAX; 3]);
 
+    /// It has expired before it came, and is given up at once: zero milliseconds are enough for a consumer that
+    /// waits.
+    pub const EXPIRED: Self = Self([u16::MAX, u16::MAX, u16::MAX - 1]);
+
     /// So many milliseconds; more than 8,900 years are no limit.
     pub fn of_ms(ms: u64) -> Self {
-        if ms >> 48 == 0 { Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16]) } else { Self::NONE }
+        if ms < MS_MAX { Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16]) } else { Self::NONE }
     }
 
     /// Milliseconds, if there is a limit.
     #[inline]
     pub fn ms(self) -> Option<u64> {
         let Self([high, middle, low]) = self;
-        (self != Self::NONE).then_some(u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low))
+        match u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low) {
+            ms @ ..MS_MAX => Some(ms),
+            MS_MAX => Some(0),
+            _ => None,
+        }
+    }
+
+    /// See [`Self::EXPIRED`].
+    #[inline]
+    pub fn is_expired(self) -> bool {
+        self == Self::EXPIRED
     }
 }
+
+/// The number that stands for [`Ttl::EXPIRED`]; the one behind it for [`Ttl::NONE`].
+const MS_MAX: u64 = (1 << 48) - 2;
 
 impl From<Option<u64>> for Ttl {
     fn from(ms: Option<u64>) -> Self {
@@ -96,6 +114,8 @@ pub struct View {
     pub headers: Option<Vec<u8>>,
     /// The published time to live was taken away.
     pub without_ttl: bool,
+    /// Some queues take it in another form.
+    pub envelopes: Option<Arc<Envelopes>>,
 }
 
 /// Where the body's bytes are.
@@ -253,7 +273,7 @@ impl Message {
     pub fn copied(&self, exchange: &str, key: &[u8], headers: Vec<u8>) -> Self {
         let mut copied = Self::build_route(exchange.as_bytes(), key, &[], (0, 0));
         copied.body = self.shared_body();
-        copied.view = Some(Arc::new(View { headers: Some(headers), without_ttl: false }));
+        copied.view = Some(Arc::new(View { headers: Some(headers), ..View::default() }));
         copied
     }
 
@@ -266,6 +286,21 @@ impl Message {
         }
         changed.view = Some(Arc::new(view));
         changed
+    }
+
+    /// The same message, which some of its queues take in another form.
+    #[must_use]
+    pub fn with_envelopes(&self, envelopes: Arc<Envelopes>) -> Self {
+        let mut view = self.view.as_deref().cloned().unwrap_or_default();
+        view.envelopes = Some(envelopes);
+        let mut changed = self.clone();
+        changed.view = Some(Arc::new(view));
+        changed
+    }
+
+    /// The form of it that some of its queues take.
+    pub fn envelopes(&self) -> Option<&Arc<Envelopes>> {
+        self.view.as_deref()?.envelopes.as_ref()
     }
 
     /// Name of the exchange it was published to.
@@ -372,7 +407,8 @@ impl Message {
 
     /// More bytes than a record of it has beside the fields of its own.
     pub fn record_bytes_max(&self) -> u64 {
-        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len);
+        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len)
+            + self.envelopes().map_or(0, |envelopes| envelopes.record_bytes_max());
         self.body_bytes() + (self.head_bytes() + replaced + RECORD_FIELDS_BYTES_MAX) as u64
     }
 
@@ -463,16 +499,24 @@ mod tests {
 
     #[test]
     fn times_to_live_are_kept_to_the_millisecond() {
-        for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 2] {
+        for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 3] {
             assert_eq!(Ttl::of_ms(ms).ms(), Some(ms));
         }
-        assert_eq!((Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()), (None, None));
+        assert_eq!(
+            (Ttl::of_ms((1 << 48) - 2).ms(), Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()),
+            (None, None, None)
+        );
+        assert!(Ttl::EXPIRED.is_expired() && Ttl::EXPIRED.ms() == Some(0) && !Ttl::of_ms(0).is_expired());
     }
 
     #[test]
     fn a_rerouted_message_shares_its_body() {
         let message = Message::build("ex", b"key", b"properties", (2, 3), b"body");
-        let rerouted = message.rerouted("dlx", b"dead", View { headers: Some(b"new".to_vec()), without_ttl: true });
+        let rerouted = message.rerouted(
+            "dlx",
+            b"dead",
+            View { headers: Some(b"new".to_vec()), without_ttl: true, ..View::default() },
+        );
         assert_eq!(rerouted.exchange(), b"dlx");
         assert_eq!(rerouted.key(), b"dead");
         assert_eq!(rerouted.properties(), b"properties");

@@ -37,7 +37,7 @@ pub use options::{Options, Persistence, Protocol};
 
 use crate::{
     admin::{definitions, node::Node},
-    aws::Aws,
+    aws::{Aws, sns::signing::Unsigned},
     broker::{Broker, definitions::Definitions},
     config::Settings,
     protocol::{
@@ -78,11 +78,15 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     broker.show_properties_by(amqp::properties::show);
     broker.attach_fields(Arc::new(jms::JmsFields));
     broker.access.digest_aside(aside::run);
+    let aws = Arc::new(Aws::new(settings.aws.clone()));
+    aws.sns.begin(&broker, &settings.aws, Arc::new(Unsigned), "http://localhost:9324");
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }
     let bound = listen::open_all(&settings.server)?;
-    let aws = Arc::new(Aws::new(settings.aws.clone()));
+    if let Some(listener) = bound.iter().find(|bound| bound.protocol == Protocol::Aws) {
+        aws.sns.listens_on(listener.addr);
+    }
     let is_development = is_development(settings, &bound);
     let web = Arc::new(aws::Web::new(broker.clone(), aws, is_development));
     let context = Arc::new(Context {

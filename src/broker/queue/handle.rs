@@ -6,9 +6,12 @@
 //!
 //! Lock order: topology, then queues (by id where there are several), then an outlet's lock.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -352,6 +355,7 @@ impl Queue {
             // Who gets a message that has a group is not for `choose_consumer` to say.
             if machine.is_open()
                 && !message.traits.has_group
+                && !message.traits.ttl.is_expired()
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
@@ -473,7 +477,16 @@ impl Queue {
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
         // What expired on the way to it has changed nothing for whoever asks.
-        if is_cold { Verb::Pending(Ticket(self.id.0)) } else { Verb::Done(got) }
+        if is_cold {
+            return Verb::Pending(Ticket(self.id.0));
+        }
+        Verb::Done(got.map(|mut got| {
+            let presented = turn.broker.presented(self.id, &got.message);
+            if let Cow::Owned(message) = presented {
+                got.message = message;
+            }
+            got
+        }))
     }
 
     /// Settles deliveries, in the order given.
@@ -656,7 +669,7 @@ impl Queue {
         if self.is_deleted() {
             return Err(Error::NotFound { kind: Kind::Queue, name: self.name.to_string(), vhost });
         }
-        let is_taken = machine.consumers.iter().any(|consumer| consumer.options.exclusive)
+        let is_taken = machine.consumers.has_exclusive()
             || options.exclusive && (!machine.consumers.is_empty() || machine.has_single_active_consumer);
         if is_taken {
             return Err(Error::ExclusiveUse { name: self.name.to_string(), vhost });
@@ -816,7 +829,7 @@ impl Queue {
 
     /// Whether a consumer has asked to be the only one.
     pub fn is_exclusively_consumed(&self) -> bool {
-        self.machine.lock().consumers.iter().any(|consumer| consumer.options.exclusive)
+        self.machine.lock().consumers.has_exclusive()
     }
 
     /// Notes that somebody declared it again or looked at it by name.
@@ -945,7 +958,7 @@ impl Queue {
             let Machine { consumers, unsettled, .. } = machine;
             let Some(consumer) = consumers.get_mut(slot) else { continue };
             let items = std::mem::take(&mut consumer.assigned);
-            let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+            let batch = Batch::new(&items, unsettled, self.reports_count(), turn.broker.presenter(self.id));
             if self.is_traced.load(Ordering::Relaxed)
                 && let Some(vhost) = self.vhost.upgrade()
             {

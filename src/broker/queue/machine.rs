@@ -451,6 +451,9 @@ impl Machine {
 
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
+        if message.traits.ttl.is_expired() {
+            return Time(now.0.saturating_sub(1));
+        }
         let ttl_ms = match (message.traits.ttl.ms(), self.limits.message_ttl_ms) {
             (Some(own), Some(of_queue)) => Some(own.min(of_queue)),
             (own, of_queue) => own.or(of_queue),

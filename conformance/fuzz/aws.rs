@@ -75,6 +75,7 @@ fn call(service: Service, which: usize, wire: Wire, input: Input) {
             input,
             request_id: "id".into(),
             source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            trace: None,
             waiter,
             state: None,
         };

@@ -131,6 +131,7 @@ fn call(
         input: Input::Decoded(Arc::new(input)),
         request_id: "settings".into(),
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        trace: None,
         waiter,
         state: None,
     };

@@ -283,7 +283,7 @@ impl Sqs {
 }
 
 fn new_histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are allowed")
+    Histogram::new_with_bounds(1, 120_000_000, 3).expect("microseconds up to two minutes, of three digits")
 }
 
 struct Shared {

@@ -2,6 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+pub use super::declared::Declared;
 pub use crate::broker::access::keys::AccessKey;
 
 /// Settings of SQS and SNS.
@@ -23,6 +24,12 @@ pub struct Options {
     /// Origins of pages that may call; `*` is any. Default none listed: over loopback pages of this machine, over the
     /// network any. What is no page says no origin and may always.
     pub origins: Vec<String>,
+    /// Queues that are there after each start. Default none.
+    pub queues: Vec<Declared>,
+    /// Topics that are there after each start. Default none.
+    pub topics: Vec<Declared>,
+    /// Subscriptions that are there after each start. Default none.
+    pub subscriptions: Vec<Declared>,
     /// Open connections. Default 16,384. Full: a further one is closed at once.
     pub connections_count_max: usize,
     /// Milliseconds that a connection may be open without a request, and that the head of one may take. Default
@@ -49,6 +56,9 @@ impl Default for Options {
             development: None,
             access_keys: Vec::new(),
             origins: Vec::new(),
+            queues: Vec::new(),
+            topics: Vec::new(),
+            subscriptions: Vec::new(),
             connections_count_max: 16_384,
             idle_timeout_ms: 75_000,
             body_bytes_max: 4 << 20,

@@ -37,7 +37,7 @@ pub use options::{Options, Persistence, Protocol};
 
 use crate::{
     admin::{definitions, node::Node},
-    aws::{Aws, sns::signing::Unsigned},
+    aws::{Aws, declared, sns::signing::Unsigned},
     broker::{Broker, definitions::Definitions},
     config::Settings,
     protocol::{
@@ -86,6 +86,9 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     let bound = listen::open_all(&settings.server)?;
     if let Some(listener) = bound.iter().find(|bound| bound.protocol == Protocol::Aws) {
         aws.sns.listens_on(listener.addr);
+    }
+    for problem in declared::declare(&aws, &broker, clock::now()) {
+        tracing::warn!(problem, "what the settings declare was not made");
     }
     let is_development = is_development(settings, &bound);
     let web = Arc::new(aws::Web::new(broker.clone(), aws, is_development));

@@ -22,6 +22,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "aws::Options",
+            "aws::options",
             "broker::Options",
             "broker::options",
             "protocol::amqp::Options",
@@ -51,7 +53,7 @@ const PROTOCOL_WORDS_ALLOWED: &[&str] = &["x-jms-topic"];
 const FORBIDDEN_IN_PURE_LAYERS: &[&str] =
     &["tokio", "socket2", "std::fs", "std::net::Tcp", "std::thread::sleep", "Instant::now", "SystemTime::now"];
 
-const PURE_LAYERS: &[&str] = &["broker", "protocol"];
+const PURE_LAYERS: &[&str] = &["broker", "protocol", "aws"];
 
 /// Code that is never finished work.
 const LEFT_OVERS: &[&str] = &["todo!", "unimplemented!", "dbg!"];

@@ -6,6 +6,7 @@
 //!   of the broker and the broker's answers into bytes. No sockets, no async, no clock.
 //! - [`broker`]: what a broker is. Vhosts, exchanges, queues, consumers, users, policies. No
 //!   protocol, no async, no file, no clock.
+//! - [`aws`]: the calls of SQS and SNS on the same queues and exchanges. No sockets, no async, no clock.
 //! - [`store`]: the log: opaque records, durable when it says so. Knows nothing of queues.
 //! - [`server`]: sockets, tasks, the clock, signals, memory and disk; [`server::persistence`] makes the
 //!   broker durable.
@@ -13,8 +14,8 @@
 //! - [`config`]: settings from file, environment and flags, checked before anything starts.
 //! - [`cli`]: the subcommands of `tern`.
 //!
-//! Modules depend downwards only: `server` and `cli` on everything, `protocol` and `admin` on
-//! `broker`, `broker` on nothing above it. `conformance/tidy.rs` checks it.
+//! Modules depend downwards only: `server` and `cli` on everything, `protocol`, `aws` and `admin`
+//! on `broker`, `broker` on nothing above it. `conformance/tidy.rs` checks it.
 //!
 //! # The path of a message
 //!
@@ -52,6 +53,7 @@
 //! 9. There is one broker clock; it never runs backwards, and time is an argument everywhere else.
 
 pub mod admin;
+pub mod aws;
 pub mod broker;
 pub mod cli;
 pub mod config;

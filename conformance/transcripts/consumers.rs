@@ -1,6 +1,9 @@
 //! Who gets which message, where several consumers, channels or connections are concerned.
 
-use super::peer::World;
+use super::{
+    lines::{self, Value},
+    peer::World,
+};
 
 fn delivered(said: &[String]) -> Vec<String> {
     let field = |line: &String, name: &str| {
@@ -206,4 +209,31 @@ fn a_message_that_a_full_queue_refused_is_no_duplicate_when_it_comes_again() {
     assert!(world.heard(peer)[0].starts_with("1 basic.ack delivery=3"));
     let got = world.call(peer, 1, "basic.get", "queue=q no_ack");
     assert!(got.contains("body 'two'"), "{got}");
+}
+
+#[test]
+fn connections_that_all_go_hand_nothing_to_each_other() {
+    let mut world = World::new();
+    let peer = world.open(1);
+    let limit = lines::table(&[("x-delivery-limit", Value::Number(1))]);
+    world.send(peer, &lines::method(1, "queue.declare", "queue=q", &limit));
+    world.publish(peer, 1, "q", "", b"m");
+    let consumers = [0; 4].map(|_| {
+        let consumer = world.open(1);
+        world.call(consumer, 1, "basic.qos", "count=1");
+        world.tell(consumer, 1, "basic.consume", "queue=q tag=c");
+        consumer
+    });
+    assert_eq!(delivered(&world.heard(consumers[0])), ["c:m"]);
+    world.broker.halt_deliveries(true, world.now);
+    for consumer in consumers {
+        world.hang_up(consumer);
+        assert_eq!(delivered(&world.heard(consumer)), [""; 0]);
+    }
+    // It has failed once, and not once for each of them.
+    let late = world.open(1);
+    world.tell(late, 1, "basic.consume", "queue=q tag=late");
+    assert_eq!(delivered(&world.heard(late)), [""; 0]);
+    world.broker.halt_deliveries(false, world.now);
+    assert_eq!(delivered(&world.heard(late)), ["late:m!"]);
 }

@@ -31,7 +31,7 @@ use crate::broker::{
     limits::VhostLimits,
     parameters::{Component, Parameter},
     policy::{Layer, Policy},
-    queue::{Queue, arguments::QueueType},
+    queue::{Queue, arguments::QueueType, properties::Properties},
     time::Time,
     topology::{BindingStatus, DeclareExchange, DeclareQueue},
     turn::Turn,
@@ -267,10 +267,17 @@ impl<'a> Import<'a> {
             auto_delete: of.auto_delete,
             arguments: of.arguments.clone(),
             dead_queue: None,
+            properties: Properties::from_table(of.properties.clone()),
         };
-        let is_there = vhost.queue(&of.name).is_some();
+        let existing = vhost.queue(&of.name);
         let declared = vhost.declare_queue(&wanted, None, &mut self.turn);
-        self.keep(is_there, declared.map(drop))
+        if let (Some(existing), Ok(declared)) = (&existing, &declared)
+            && Arc::ptr_eq(existing, declared)
+            && !of.properties.is_empty()
+        {
+            vhost.alter_queue(existing, |properties| *properties = wanted.properties, &mut self.turn);
+        }
+        self.keep(existing.is_some(), declared.map(drop))
     }
 
     fn exchange(&mut self, of: &ExchangeDefinition) -> Result<(), Reason> {
@@ -374,6 +381,7 @@ fn queue_definitions(vhost: &Arc<Vhost>) -> Vec<QueueDefinition> {
         durable: queue.is_durable,
         auto_delete: queue.declaration.is_auto_delete,
         arguments: queue.declaration.arguments.clone(),
+        properties: queue.properties().to_table(),
     };
     queues.filter(|queue| queue.declaration.owner.is_none()).map(definition).collect()
 }
@@ -586,6 +594,31 @@ mod tests {
         assert!(written.queues.is_empty() && written.bindings.is_empty());
         assert_eq!(written.exchanges.len(), 1);
         assert!(written.global_parameters.is_empty());
+    }
+
+    #[test]
+    fn properties_of_queues_are_exported_and_come_back() {
+        let desk = Desk::new();
+        desk.queue("q", Table::new());
+        let queue = desk.vhost().queue("q").unwrap();
+        let altered = Properties {
+            lease_ms: Some(5_000),
+            dead_queue: Some("dead".into()),
+            notes: Table::from_iter([("tags", Value::Table(Table::from_iter([("a", Value::text("b"))])))]),
+            ..Properties::default()
+        };
+        let wanted = altered.clone();
+        desk.vhost().alter_queue(&queue, |properties| *properties = wanted, &mut desk.turn());
+        let exported = desk.done(Verb::ExportDefinitions {});
+        assert_eq!(exported["queues"][0]["properties"]["lease-ms"], 5_000);
+        let other = Desk::new();
+        other.queue("q", Table::new());
+        apply(&other, exported.clone()).unwrap();
+        let queue = other.vhost().queue("q").unwrap();
+        assert_eq!(*queue.properties(), altered);
+        assert_eq!(queue.dead_letter().key.as_deref(), Some(&b"dead"[..]));
+        apply(&other, json!({"queues": [{"name": "q", "vhost": "/"}]})).unwrap();
+        assert_eq!(*queue.properties(), altered, "a file that names none takes none away");
     }
 
     #[test]

@@ -482,6 +482,9 @@ pub struct QueueDefinition {
     /// Its arguments.
     #[serde(default, with = "arguments")]
     pub arguments: Table,
+    /// What is known of it beside its declaration. RabbitMQ does not know it.
+    #[serde(default, with = "arguments", skip_serializing_if = "Table::is_empty")]
+    pub properties: Table,
 }
 
 /// An exchange.

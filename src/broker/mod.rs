@@ -466,12 +466,14 @@ impl Broker {
         }
     }
 
-    fn apply_queue_policy(&self, vhost: &Vhost, queue: &Arc<Queue>, turn: &mut Turn<'_>) {
+    pub(in crate::broker) fn apply_queue_policy(&self, vhost: &Vhost, queue: &Arc<Queue>, turn: &mut Turn<'_>) {
         let parsed = &queue.declaration.parsed;
         let effective = self.effective_queue_policy(vhost, &queue.name, parsed.queue_type);
-        let limits = settings::limits(parsed, &effective.policy, self.options.delivery_limit);
+        let properties = queue.properties();
+        let limits = settings::limits(parsed, &effective.policy, &properties, self.options.delivery_limit);
         *queue.policies.lock() = effective.names;
-        queue.configure(limits, settings::dead_letter(&queue.declaration, &effective.policy), turn);
+        let dead_letter = settings::dead_letter(&queue.declaration, &effective.policy, &properties);
+        queue.configure(limits, dead_letter, turn);
     }
 
     /// Does everything that is due, and says when to come again.
@@ -502,6 +504,18 @@ impl Broker {
         }
         turn.end();
         self.timers.next()
+    }
+
+    /// Gives no consumer anything more, or goes on with that: who closes all connections, one after another, is
+    /// not to hand what one held to the next.
+    pub fn halt_deliveries(&self, is_halted: bool, now: Time) {
+        let mut turn = Turn::new(self, now);
+        for vhost in self.vhosts() {
+            for queue in vhost.queues() {
+                queue.halt(is_halted, &mut turn);
+            }
+        }
+        turn.end();
     }
 
     /// Publishers are not read: memory or disk space is short.

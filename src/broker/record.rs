@@ -220,6 +220,13 @@ pub enum Record {
         /// Where it sends what nobody has said anything about.
         dead_queue: Option<Arc<str>>,
     },
+    /// What is known of a queue beside its declaration has changed.
+    QueueAltered {
+        /// Its identity.
+        queue: QueueId,
+        /// All of its properties from now on.
+        properties: Table,
+    },
     /// A queue was deleted, with all its messages.
     QueueDeleted {
         /// Its identity.
@@ -277,6 +284,7 @@ impl Record {
     pub fn is_definition(&self) -> bool {
         match self {
             Self::QueueDeclared { .. }
+            | Self::QueueAltered { .. }
             | Self::QueueDeleted { .. }
             | Self::ExchangeDeclared { .. }
             | Self::ExchangeDeleted { .. }

@@ -25,6 +25,7 @@ use super::{
         Queue, QueueDeclaration,
         arguments::{self, Declaration},
         cold::ColdEntry,
+        properties::Properties,
         ready::Entry,
     },
     record::{Definition, DefinitionKey, HoldId, HoldKey, Keeper, Position, QueueId, Record},
@@ -366,6 +367,14 @@ impl<'a> Replay<'a> {
                 }
                 broker.reserve_queue_id(id);
             }
+            Record::QueueAltered { queue: id, properties } => {
+                if let Some(queue) = self.queue(id)?.cloned()
+                    && let Some(vhost) = queue.vhost.upgrade()
+                {
+                    let properties = Properties::from_table(properties);
+                    vhost.alter_queue(&queue, |of| *of = properties, &mut self.turn);
+                }
+            }
             Record::QueueDeleted { queue: id } => {
                 self.queue(id)?;
                 if let Some(Some(queue)) = self.queues.insert(id, None)
@@ -458,7 +467,7 @@ impl<'a> Replay<'a> {
             parsed,
             dead_queue,
         };
-        let queue = vhost.add_queue(id, name.clone(), declaration, &mut self.turn);
+        let queue = vhost.add_queue(id, name.clone(), declaration, Properties::default(), &mut self.turn);
         if let Some(pages) = self.turn.broker.cold_pages()
             && let Some(header) = pages.header(id)
         {

@@ -99,6 +99,10 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
             dead_queue: queue.declaration.dead_queue.clone(),
         };
         records.push((at, declared));
+        let properties = queue.properties();
+        if !properties.is_empty() {
+            records.push((at, Record::QueueAltered { queue: queue.id, properties: properties.to_table() }));
+        }
         if let Some(window) = queue.lock().dedup() {
             let seen = window.iter().map(|seen| Record::Seen { keeper: Keeper::Queue(queue.id), seen });
             records.extend(seen.map(|record| (at, record)));

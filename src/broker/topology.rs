@@ -16,6 +16,7 @@ use super::{
     queue::{
         Queue, QueueDeclaration,
         arguments::{self, QueueType, Stored},
+        properties::Properties,
         settings,
     },
     record::{QueueId, Record},
@@ -39,6 +40,8 @@ pub struct DeclareQueue<'a> {
     pub arguments: Table,
     /// See [`QueueDeclaration::dead_queue`]. What an existing queue has stays.
     pub dead_queue: Option<&'a str>,
+    /// What a new queue has beside this. What an existing queue has stays.
+    pub properties: Properties,
 }
 
 /// What a client asks for when it declares an exchange.
@@ -145,7 +148,7 @@ impl Vhost {
             parsed,
             dead_queue: wanted.dead_queue.map(Arc::from),
         };
-        Ok(self.add_queue(turn.broker.next_queue_id(), name, declaration, turn))
+        Ok(self.add_queue(turn.broker.next_queue_id(), name, declaration, wanted.properties.clone(), turn))
     }
 
     /// Puts a queue in place that does not exist. The caller holds the topology lock.
@@ -154,14 +157,17 @@ impl Vhost {
         id: QueueId,
         name: Arc<str>,
         declaration: QueueDeclaration,
+        properties: Properties,
         turn: &mut Turn<'_>,
     ) -> Arc<Queue> {
         let effective = turn.broker.effective_queue_policy(self, &name, declaration.parsed.queue_type);
-        let limits = settings::limits(&declaration.parsed, &effective.policy, turn.broker.options.delivery_limit);
-        let dead_letter = settings::dead_letter(&declaration, &effective.policy);
+        let delivery_limit = turn.broker.options.delivery_limit;
+        let limits = settings::limits(&declaration.parsed, &effective.policy, &properties, delivery_limit);
+        let dead_letter = settings::dead_letter(&declaration, &effective.policy, &properties);
         let queue = Arc::new(Queue::new(id, name.clone(), declaration, self, limits, turn.now));
         *queue.policies.lock() = effective.names;
         queue.set_dead_letter(dead_letter);
+        queue.set_properties(properties);
         if queue.survives_restart() && turn.broker.cold_pages().is_some() {
             queue.lock().keep_cold();
         }
@@ -175,6 +181,9 @@ impl Vhost {
                 arguments: queue.declaration.arguments.clone(),
                 dead_queue: queue.declaration.dead_queue.clone(),
             });
+            if !queue.properties().is_empty() {
+                self.record_properties(&queue, turn);
+            }
             queue.set_declared_at(turn.gate().unwrap_or_default());
         }
         self.queues.insert(name, queue.clone());
@@ -182,6 +191,35 @@ impl Vhost {
         turn.broker.queues_count().fetch_add(1, Ordering::Relaxed);
         queue.touch(turn);
         queue
+    }
+
+    /// Changes what is known of a queue beside its declaration, at once and durably. Nobody else changes it
+    /// while `change` looks at it.
+    pub fn alter_queue<T>(
+        self: &Arc<Self>,
+        queue: &Arc<Queue>,
+        change: impl FnOnce(&mut Properties) -> T,
+        turn: &mut Turn<'_>,
+    ) -> T {
+        let _topology = self.change_topology(turn);
+        let before = queue.properties();
+        let mut properties = Properties::clone(&before);
+        let answer = change(&mut properties);
+        if properties == *before || queue.is_deleted() {
+            turn.wait_for(queue.declared_at());
+            return answer;
+        }
+        queue.set_properties(properties);
+        if queue.survives_restart() {
+            self.record_properties(queue, turn);
+            queue.set_declared_at(turn.gate().unwrap_or_default());
+        }
+        turn.broker.apply_queue_policy(self, queue, turn);
+        answer
+    }
+
+    fn record_properties(&self, queue: &Queue, turn: &mut Turn<'_>) {
+        turn.record(Record::QueueAltered { queue: queue.id, properties: queue.properties().to_table() });
     }
 
     fn redeclare(

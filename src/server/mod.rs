@@ -205,6 +205,7 @@ impl Signals {
 
 /// Closes all connections and waits until their clients have answered, or the time is over.
 async fn drain(broker: &Broker, limit: Duration) {
+    broker.halt_deliveries(true, clock::now());
     for connection in broker.connections.list() {
         connection.handle.close("broker forced connection closure with reason 'shutdown'");
     }

@@ -241,6 +241,7 @@ impl Listeners {
             let socket = TcpListener::from_std(socket).map_err(|error| StartError::Listen { addr, error })?;
             sockets.push((protocol, socket));
         }
+        self.context.broker.halt_deliveries(false, clock::now());
         let accept = |(protocol, socket)| tokio::spawn(accept(self.context.clone(), protocol, socket));
         accepting.extend(sockets.into_iter().map(accept));
         self.is_open.store(true, Ordering::Release);

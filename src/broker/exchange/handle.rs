@@ -20,6 +20,7 @@ use crate::broker::{
     queue::{
         Queue,
         arguments::{DEDUP_HEADER_DEFAULT, DedupArguments},
+        behaviour::DedupScope,
         dedup::Window,
     },
     record::Position,
@@ -162,6 +163,7 @@ impl Exchange {
                 cache_ttl_ms: count("x-cache-ttl"),
                 header: text("x-deduplication-header")
                     .map_or_else(|| DEDUP_HEADER_DEFAULT.to_owned(), |name| name.to_string()),
+                scope: DedupScope::Queue,
             }))
         });
         Ok(Self {

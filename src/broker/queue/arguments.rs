@@ -9,7 +9,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
+use super::behaviour::{DeadLetterStrategy, DedupScope, DelayedRetry, DelayedRetryType, Overflow, parse_age_ms};
 use crate::broker::{
     selector::{Conversion, Selector},
     term::{Bare, Characters},
@@ -72,6 +72,8 @@ pub struct DedupArguments {
     pub cache_ttl_ms: Option<u64>,
     /// The header that holds the key.
     pub header: String,
+    /// Among which messages a key is looked for. No argument says so.
+    pub scope: DedupScope,
 }
 
 /// The header that holds a message's deduplication key unless the declaration names another.
@@ -519,6 +521,7 @@ impl Reader<'_> {
             cache_size,
             cache_ttl_ms,
             header: header.unwrap_or_else(|| DEDUP_HEADER_DEFAULT.to_owned()),
+            scope: DedupScope::Queue,
         }))
     }
 

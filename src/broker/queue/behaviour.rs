@@ -24,6 +24,35 @@ impl Overflow {
     }
 }
 
+/// Among which messages deduplication looks for a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DedupScope {
+    /// All of the queue.
+    #[default]
+    Queue,
+    /// Those of the same group.
+    Group,
+}
+
+impl DedupScope {
+    /// The scope that properties call `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "queue" => Some(Self::Queue),
+            "group" => Some(Self::Group),
+            _ => None,
+        }
+    }
+
+    /// The name in properties.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Group => "group",
+        }
+    }
+}
+
 /// How safely a message moves to the dead-letter exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadLetterStrategy {

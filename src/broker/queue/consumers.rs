@@ -6,7 +6,8 @@
 //! Invariants:
 //! - `order` names the open consumers, priority descending, then in order of arrival;
 //! - a closed consumer keeps its slot while deliveries of it are unsettled;
-//! - while `is_blocked`, no open consumer could take a message.
+//! - while `is_blocked`, no open consumer could take a message, or none may;
+//! - while `is_halted`, it is blocked.
 
 use std::cell::RefCell;
 
@@ -50,6 +51,8 @@ pub struct Consumers {
     order: Vec<u32>,
     next: usize,
     is_blocked: bool,
+    /// Nobody is to get anything.
+    is_halted: bool,
     /// Slot of the single active consumer, in queues that have one.
     pub active: Option<u32>,
 }
@@ -95,7 +98,7 @@ impl Consumers {
         let priority_of = |slot: u32| slots[slot as usize].as_ref().map_or(i32::MIN, |c| c.options.priority);
         let at = self.order.partition_point(|&other| priority_of(other) >= priority);
         self.order.insert(at, slot);
-        self.is_blocked = false;
+        self.is_blocked = self.is_halted;
         slot
     }
 
@@ -159,9 +162,16 @@ impl Consumers {
         }
     }
 
+    /// Nobody gets anything from now on, or everybody again.
+    pub fn halt(&mut self, is_halted: bool) {
+        self.is_halted = is_halted;
+        self.is_blocked = is_halted;
+    }
+
     /// The consumer in that slot may take messages again.
     pub fn unblock(&mut self, slot: u32) {
-        if std::mem::take(&mut self.is_blocked)
+        if !self.is_halted
+            && std::mem::take(&mut self.is_blocked)
             && let Some(at) = self.order.iter().position(|&other| other == slot)
         {
             self.next = at;

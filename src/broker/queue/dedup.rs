@@ -200,6 +200,7 @@ fn key_bytes(key: ValueRef<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::queue::behaviour::DedupScope;
     use crate::broker::value::{HeadersBuilder, Value};
 
     fn window(size: u64, ttl_ms: Option<u64>) -> Window {
@@ -207,6 +208,7 @@ mod tests {
             cache_size: Some(size),
             cache_ttl_ms: ttl_ms,
             header: "x-deduplication-header".into(),
+            scope: DedupScope::Queue,
         })
     }
 

@@ -17,6 +17,7 @@ use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Consumer, Cursor},
     machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed, Reason},
+    properties::Properties,
     stream::{Filter, OffsetSpec, Stream},
 };
 use crate::broker::{
@@ -63,14 +64,30 @@ pub struct DeadLetterTarget {
     pub exchange: Option<Arc<str>>,
     /// The routing key, instead of the message's own.
     pub key: Option<Arc<[u8]>>,
-    /// Nobody has asked for it: see [`QueueDeclaration::dead_queue`].
-    pub is_default: bool,
+    /// What goes there; the rest is dropped.
+    pub takes: Takes,
+}
+
+/// Which of the messages that a queue gives up go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takes {
+    /// All of them.
+    #[default]
+    All,
+    /// Persistent ones that did not have to make room: see [`QueueDeclaration::dead_queue`].
+    Persistent,
+    /// Those that could not be delivered: see [`Properties::dead_queue`].
+    Failed,
 }
 
 impl DeadLetterTarget {
     /// Whether a message that is given up for that reason goes there.
     pub fn takes(&self, message: &Message, reason: Reason) -> bool {
-        !self.is_default || message.traits.persistent && reason != Reason::MaxLen
+        match self.takes {
+            Takes::All => true,
+            Takes::Persistent => message.traits.persistent && reason != Reason::MaxLen,
+            Takes::Failed => matches!(reason, Reason::Rejected | Reason::DeliveryLimit),
+        }
     }
 }
 
@@ -98,6 +115,7 @@ pub struct Queue {
     /// Position of its declaration in the log, zero without one.
     declared_at: AtomicU64,
     dead_letter: RwLock<DeadLetterTarget>,
+    properties: RwLock<Arc<Properties>>,
     /// Milliseconds that a delivery may stay unsettled; [`NO_TIMEOUT`] for none.
     consumer_timeout_ms: AtomicU64,
     /// The appointment that its timer has; [`Time::NEVER`] for none.
@@ -185,6 +203,7 @@ impl Queue {
             intake,
             declared_at: AtomicU64::new(0),
             dead_letter: RwLock::default(),
+            properties: RwLock::default(),
             consumer_timeout_ms,
             appointment: AtomicU64::new(Time::NEVER.0),
             inbound: Mutex::default(),
@@ -237,12 +256,21 @@ impl Queue {
         *self.dead_letter.write() = target;
     }
 
+    /// What is known of it beside its declaration.
+    pub fn properties(&self) -> Arc<Properties> {
+        self.properties.read().clone()
+    }
+
+    pub(in crate::broker) fn set_properties(&self, properties: Properties) {
+        *self.properties.write() = Arc::new(properties);
+    }
+
     /// The vhost's name, empty once the vhost is gone.
     pub fn vhost_name(&self) -> Arc<str> {
         self.vhost.upgrade().map_or_else(|| Arc::from(""), |vhost| vhost.name.clone())
     }
 
-    /// Puts what a changed policy comes to in force.
+    /// Puts what a changed policy or property comes to in force.
     pub fn configure(self: &Arc<Self>, limits: Limits, dead_letter: DeadLetterTarget, turn: &mut Turn<'_>) {
         *self.dead_letter.write() = dead_letter;
         self.consumer_timeout_ms.store(limits.consumer_timeout_ms.unwrap_or(NO_TIMEOUT), Ordering::Relaxed);
@@ -472,6 +500,16 @@ impl Queue {
         machine.enforce_limits(CHUNK, &mut effects);
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
+    }
+
+    /// Gives its consumers nothing more, or goes on with that. What one of them gives back stays in the queue
+    /// meanwhile: it would count as a failed delivery once for each of them, were they all to go. Streams,
+    /// which take nothing back, go on.
+    pub(in crate::broker) fn halt(self: &Arc<Self>, is_halted: bool, turn: &mut Turn<'_>) {
+        self.machine.lock().consumers.halt(is_halted);
+        if !is_halted {
+            self.serve(turn);
+        }
     }
 
     /// Settles deliveries under the lock; nothing is recorded or delivered yet.

@@ -32,6 +32,8 @@ use crate::broker::{
 /// What the arguments and the policy of a queue come to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
+    /// Milliseconds that a message is withheld for which nobody says how long.
+    pub withhold_ms: Option<u64>,
     /// Milliseconds that a message may wait.
     pub message_ttl_ms: Option<u64>,
     /// Milliseconds without use after which the queue is deleted.
@@ -61,6 +63,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            withhold_ms: None,
             message_ttl_ms: None,
             expires_ms: None,
             max_length: None,

@@ -8,6 +8,7 @@ pub mod dedup;
 mod handed;
 mod handle;
 pub mod machine;
+pub mod properties;
 pub mod ready;
 pub mod retries;
 pub mod selective;
@@ -16,4 +17,4 @@ pub mod stream;
 pub mod unsettled;
 pub mod usage;
 
-pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus};
+pub use handle::{ConsumerStatus, DeadLetterTarget, PolicyNames, Queue, QueueDeclaration, QueueStatus, Takes};

@@ -92,6 +92,7 @@ const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 const HELD_SHARED: u8 = 23;
+const QUEUE_ALTERED: u8 = 28;
 
 /// What a kind of record is called, for operators; `None` if it is unknown.
 pub fn kind_name(kind: u8) -> Option<&'static str> {
@@ -119,6 +120,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         TRANSACTION => "transaction",
         PURGED => "purged",
         HELD_SHARED => "held of a body",
+        QUEUE_ALTERED => "queue altered",
         _ => return None,
     })
 }
@@ -252,6 +254,11 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
                 put_bytes(dead_queue.as_bytes(), out);
             }
         }
+        Record::QueueAltered { queue, properties } => {
+            begin(QUEUE_ALTERED);
+            put(queue.0, out);
+            put_table(properties, out);
+        }
         Record::QueueDeleted { queue } => {
             begin(QUEUE_DELETED);
             put(queue.0, out);
@@ -361,7 +368,7 @@ impl Decoder {
         at: Position,
         is_inside: bool,
     ) -> Result<Record, DecodeError> {
-        if !(BODY..=HELD_SHARED).contains(&kind) {
+        if !(BODY..=HELD_SHARED).contains(&kind) && kind != QUEUE_ALTERED {
             return Err(DecodeError::UnknownKind(kind));
         }
         if version != VERSION {
@@ -831,6 +838,7 @@ impl<'a> Reader<'a> {
                 let dead_queue = if flags & 2 == 0 { None } else { Some(self.text()?) };
                 Record::QueueDeclared { queue, vhost, name, auto_delete: flags & 1 == 1, arguments, dead_queue }
             }
+            QUEUE_ALTERED => Record::QueueAltered { queue: QueueId(self.number()?), properties: self.table()? },
             QUEUE_DELETED => Record::QueueDeleted { queue: QueueId(self.number()?) },
             EXCHANGE_DECLARED => Record::ExchangeDeclared {
                 vhost: self.text()?,

@@ -20,6 +20,7 @@ use crate::broker::{
     parameters::{Parameter, Parameters},
     policy::{Layer, Policy},
     publish::{self, Batch},
+    queue::{properties::Dedup, selective::GroupMode},
     record::{Appended, Decoder, Journal, Log, Pins, Position, encode},
     schedule::{Repeats, Schedule},
     topology::DeclareQueue,
@@ -93,6 +94,7 @@ impl Outlet for Client {
 #[derive(Clone, Debug)]
 enum Op {
     DeclareQueue { name: u8, kind: u8 },
+    AlterQueue { name: u8, what: u8 },
     DeleteQueue(u8),
     Purge(u8),
     DeclareExchange { name: u8, kind: u8 },
@@ -151,6 +153,7 @@ fn op() -> impl Strategy<Value = Op> {
     let name = || 0..NAMES;
     prop_oneof![
         4 => (name(), 0..QUEUE_KINDS).prop_map(|(name, kind)| Op::DeclareQueue { name, kind }),
+        2 => (name(), 0..5u8).prop_map(|(name, what)| Op::AlterQueue { name, what }),
         1 => name().prop_map(Op::DeleteQueue),
         1 => name().prop_map(Op::Purge),
         3 => (0..3u8, 0..EXCHANGE_KINDS).prop_map(|(name, kind)| Op::DeclareExchange { name, kind }),
@@ -194,6 +197,17 @@ struct Story {
 /// A broker as those records say, that records to `journal`.
 fn open(records: Vec<(Position, Record)>, journal: &Arc<VecJournal>, now: Time) -> Broker {
     Broker::open(Options::default(), now, None, records.into_iter(), journal.clone()).unwrap().0
+}
+
+fn queue_properties(what: u8) -> Properties {
+    let dead = Properties { dead_queue: Some("q1".into()), delivery_limit: Some(1), ..Properties::default() };
+    match what {
+        0 => Properties::default(),
+        1 => dead,
+        2 => Properties { message_ttl_ms: Some(30), notes: Table::from_iter([("a", Value::text("b"))]), ..dead },
+        3 => Properties { dedup: Some(Dedup { window_ms: 50, ..Dedup::default() }), ..dead },
+        _ => Properties { lease_ms: Some(30_000), group_mode: Some(GroupMode::Unsettled), ..Properties::default() },
+    }
 }
 
 fn queue_name(name: u8) -> String {
@@ -374,9 +388,14 @@ impl Story {
             Op::DeclareQueue { name, kind } => {
                 let (arguments, durable, auto_delete) = queue_kind(*kind);
                 let name = queue_name(*name);
-                let wanted =
-                    DeclareQueue { name: &name, durable, exclusive: false, auto_delete, arguments, dead_queue: None };
+                let wanted = DeclareQueue { name: &name, durable, auto_delete, arguments, ..DeclareQueue::default() };
                 drop(vhost.declare_queue(&wanted, Some(ConnectionId(1)), &mut turn));
+            }
+            Op::AlterQueue { name, what } => {
+                if let Some(queue) = vhost.queue(&queue_name(*name)) {
+                    let properties = queue_properties(*what);
+                    vhost.alter_queue(&queue, |of| *of = properties, &mut turn);
+                }
             }
             Op::DeleteQueue(name) => {
                 drop(vhost.delete_queue(&queue_name(*name), false, false, None, &mut turn));

@@ -9,7 +9,7 @@ use super::{
     failure::Failure,
     plan::{Consuming, Plan},
     url::Url,
-    wire::Properties,
+    wire::{GROUP_HEADER, Properties},
 };
 use memchr::memchr;
 use std::{
@@ -212,6 +212,9 @@ pub(super) fn encode_send(
     }
     if let Some(expiration) = properties.expiration {
         out.extend_from_slice(format!("expiration:{expiration}\n").as_bytes());
+    }
+    if let Some(group) = properties.group_name() {
+        out.extend_from_slice(format!("{GROUP_HEADER}:{group}\n").as_bytes());
     }
     let digits_at = has_receipt.then(|| {
         out.extend_from_slice(b"receipt:");

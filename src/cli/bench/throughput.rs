@@ -95,6 +95,9 @@ pub(super) struct MessageOptions {
     /// Milliseconds after which messages expire, in turn; 0 for never
     #[arg(long, value_name = "MS,...", value_delimiter = ',')]
     pub(super) ttl_ms: Vec<u64>,
+    /// Groups of messages in turn, by the header JMSXGroupID
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) groups: Option<u32>,
     /// Messages in flight in each queue, 0 for any [default: 20000, fewer when large]
     #[arg(long, value_name = "MESSAGES")]
     pub(super) max_in_flight: Option<u64>,
@@ -158,15 +161,18 @@ impl MessageOptions {
         plan.properties = self.properties();
     }
 
-    /// Every combination of priority and expiration, mixed, at least once.
+    /// Every combination of priority and expiration, mixed, at least once, and every group.
     fn properties(&self) -> Vec<Properties> {
         let (priorities, ttls) = (self.priorities.unwrap_or(1).max(1), self.ttl_ms.len().max(1));
         let of = |turn: usize| Properties {
             persistent: self.durable,
             priority: self.priorities.map(|_| (turn % priorities as usize) as u8),
-            expiration: self.ttl_ms.get(turn / priorities as usize).copied().filter(|ttl| *ttl > 0),
+            expiration: self.ttl_ms.get(turn / priorities as usize % ttls).copied().filter(|ttl| *ttl > 0),
+            group: self.groups.map(|groups| turn as u32 % groups),
         };
-        (0..priorities as usize * ttls).map(of).collect()
+        let combinations = priorities as usize * ttls;
+        let groups = self.groups.map_or(1, |groups| groups as usize);
+        (0..groups.max(combinations).next_multiple_of(combinations)).map(of).collect()
     }
 
     pub(super) fn settings(&self) -> Value {
@@ -185,6 +191,7 @@ impl MessageOptions {
                 let count = self.ttl_ms.iter().filter(|ttl| **ttl > 0).count();
                 format!("{count} of {}", self.ttl_ms.len())
             }),
+            "groups": self.groups,
             "in_flight_max": self.publishing().in_flight_max,
         })
     }

@@ -264,6 +264,18 @@ pub(super) struct Properties {
     pub(super) priority: Option<u8>,
     /// Milliseconds.
     pub(super) expiration: Option<u64>,
+    /// Number of the group that the message belongs to.
+    pub(super) group: Option<u32>,
+}
+
+/// The header that names a message's group, to every protocol.
+pub(super) const GROUP_HEADER: &str = "JMSXGroupID";
+
+impl Properties {
+    /// The name of the message's group.
+    pub(super) fn group_name(&self) -> Option<String> {
+        self.group.map(|group| format!("group-{group}"))
+    }
 }
 
 /// Appends publish, header and body frames, on channel 1.
@@ -275,6 +287,7 @@ pub(super) fn encode_publish(
     body: &[u8],
     frame_max: usize,
 ) {
+    const HEADERS: u16 = 1 << 13;
     const DELIVERY_MODE: u16 = 1 << 12;
     const PRIORITY: u16 = 1 << 11;
     const EXPIRATION: u16 = 1 << 8;
@@ -289,10 +302,14 @@ pub(super) fn encode_publish(
         out.put_u16(60);
         out.put_u16(0);
         out.put_u64(body.len() as u64);
-        let Properties { persistent, priority, expiration } = properties;
+        let Properties { persistent, priority, expiration, group: _ } = properties;
+        let group = properties.group_name();
         let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
-        let flags = flag(persistent, DELIVERY_MODE) | flag(priority.is_some(), PRIORITY);
-        out.put_u16(flags | flag(expiration.is_some(), EXPIRATION));
+        let flags = flag(group.is_some(), HEADERS) | flag(persistent, DELIVERY_MODE);
+        out.put_u16(flags | flag(priority.is_some(), PRIORITY) | flag(expiration.is_some(), EXPIRATION));
+        if let Some(group) = &group {
+            out.put_table(&[(GROUP_HEADER, Field::Text(group))]);
+        }
         if persistent {
             out.push(2);
         }
@@ -371,11 +388,11 @@ mod tests {
     #[test]
     fn properties_stand_behind_their_flags_in_order() {
         let mut out = Vec::new();
-        let properties = Properties { persistent: true, priority: Some(4), expiration: Some(60_000) };
+        let properties = Properties { persistent: true, priority: Some(4), expiration: Some(60_000), group: Some(7) };
         encode_publish(&mut out, "e", "k", properties, b"", 4096);
         let publish = decode(&out).unwrap().unwrap().bytes();
         let header = decode(&out[publish..]).unwrap().unwrap();
-        assert_eq!(header.payload[12..], *b"\x19\0\x02\x04\x0560000");
+        assert_eq!(header.payload[12..], *b"\x39\0\0\0\0\x18\x0bJMSXGroupIDS\0\0\0\x07group-7\x02\x04\x0560000");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 use crate::broker::{
     access::Access,
     exchange::{Exchange, Kind, Target},
-    queue::Queue,
+    queue::{Queue, properties::Properties as QueueProperties},
     topology::{DeclareExchange, DeclareQueue},
     turn::Turn,
     value::Table,
@@ -396,6 +396,7 @@ impl Session {
                 auto_delete: declare.auto_delete,
                 arguments,
                 dead_queue: None,
+                properties: QueueProperties::default(),
             };
             let queue = vhost.declare_queue(&wanted, Some(self.id), turn)?;
             if name.is_empty() && self.require(&queue.name, Access::Configure, "queue").is_err() {

@@ -140,7 +140,15 @@ fn arguments_of_classic_and_quorum_queues_are_honoured_on_both() {
 #[test]
 fn deduplication_has_defaults() {
     let dedup = parsed(&[("x-message-deduplication", Value::Bool(true))]).deduplication.expect("asked for");
-    assert_eq!(dedup, DedupArguments { cache_size: None, cache_ttl_ms: None, header: DEDUP_HEADER_DEFAULT.into() });
+    assert_eq!(
+        dedup,
+        DedupArguments {
+            cache_size: None,
+            cache_ttl_ms: None,
+            header: DEDUP_HEADER_DEFAULT.into(),
+            scope: DedupScope::Queue
+        }
+    );
     assert_eq!(parsed(&[("x-cache-size", Value::I32(7))]).deduplication, None);
 }
 

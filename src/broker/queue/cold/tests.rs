@@ -407,7 +407,7 @@ impl Side {
 
 fn is_definition(record: &Record) -> bool {
     match record {
-        Record::QueueDeclared { .. } | Record::Defined(_) => true,
+        Record::QueueDeclared { .. } | Record::QueueAltered { .. } | Record::Defined(_) => true,
         Record::Transaction(records) => records.iter().all(is_definition),
         _ => false,
     }

@@ -28,6 +28,25 @@ pub enum GroupMode {
     Unsettled,
 }
 
+impl GroupMode {
+    /// The mode that properties call `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "consumer" => Some(Self::Consumer),
+            "unsettled" => Some(Self::Unsettled),
+            _ => None,
+        }
+    }
+
+    /// The name in properties.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer",
+            Self::Unsettled => "unsettled",
+        }
+    }
+}
+
 /// See the module's text.
 pub(super) struct Groups {
     pub(super) mode: GroupMode,

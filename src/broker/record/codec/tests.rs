@@ -164,6 +164,7 @@ fn record() -> impl Strategy<Value = Record> {
                 dead_queue
             }
         ),
+        (queue(), table()).prop_map(|(queue, properties)| Record::QueueAltered { queue, properties }),
         queue().prop_map(|queue| Record::QueueDeleted { queue }),
         (name(), name(), text(), any::<bool>(), any::<bool>(), table()).prop_map(
             |(vhost, name, kind, auto_delete, internal, arguments)| Record::ExchangeDeclared {

@@ -29,6 +29,7 @@ pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
             let (id, auto_delete, arguments) = (queue.id.0, declaration.is_auto_delete, &declaration.arguments);
             writeln!(out, "  queue {id} {} auto_delete={auto_delete} {arguments:?}", queue.name).unwrap();
             writeln!(out, "    policies={:?} {:?}", queue.policies.lock(), queue.dead_letter()).unwrap();
+            writeln!(out, "    {:?}", queue.properties()).unwrap();
             messages(&queue, has_restarted, &mut out);
         }
     }
@@ -100,6 +101,8 @@ fn messages(queue: &Queue, has_restarted: bool, out: &mut String) {
         assert!(entry.seq <= handed, "the log knows of every delivery");
     }
     entries.extend(unsettled);
+    // One that nobody takes who died waits, and after a restart it lives.
+    entries.extend(machine.retries.iter().cloned());
     entries.retain(|entry| entry.message.traits.persistent);
     entries.sort_by_key(|e| (std::cmp::Reverse(e.message.traits.priority.min(priority_max)), e.seq));
     for entry in entries {

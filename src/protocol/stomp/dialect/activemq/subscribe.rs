@@ -25,7 +25,7 @@ use crate::{
     broker::{
         access::Access,
         exchange::Target,
-        queue::Queue,
+        queue::{Queue, properties::Properties as QueueProperties},
         selector::{Conversion, Selector},
         topology::{DeclareQueue, random_name},
         turn::Turn,
@@ -408,6 +408,7 @@ impl Speaker<'_> {
             durable: is_named,
             exclusive: !is_named,
             dead_queue: is_named.then_some(DEAD_QUEUE),
+            properties: QueueProperties::default(),
             arguments,
             ..DeclareQueue::default()
         };

@@ -21,7 +21,7 @@ use crate::{
     broker::{
         access::Access,
         exchange::{Kind, Target},
-        queue::Queue,
+        queue::{Queue, properties::Properties as QueueProperties},
         topology::{DeclareQueue, random_name},
         turn::Turn,
         value::{Table, Value},
@@ -218,6 +218,7 @@ impl Session {
             auto_delete: auto_delete.unwrap_or(!is_durable),
             arguments,
             dead_queue: None,
+            properties: QueueProperties::default(),
         };
         let queue = self.vhost()?.declare_queue(&wanted, Some(self.id), turn)?;
         if queue.declaration.owner.is_some() {

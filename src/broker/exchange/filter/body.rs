@@ -1,7 +1,7 @@
 //! The values of a JSON body that some policy names, found in one pass.
 //!
-//! The body must be one JSON object of sound syntax, nested at most 128 deep. What no policy names is checked and
-//! skipped. A name that occurs twice in an object has both values.
+//! The body must be one JSON object of sound syntax, and nested at most 128 deep where a policy leads. What no policy
+//! names is checked and skipped. A name that occurs twice in an object has both values.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -18,6 +18,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("replica", &["store"]),
     ("aws", &["broker"]),
     ("aws/sigv4", &[]),
+    // Messages of all protocols have the same properties.
+    ("aws/message", &["broker", "protocol::amqp::properties", "protocol::jms"]),
     ("admin", &["broker"]),
     (
         "config",

@@ -35,6 +35,7 @@ use crate::broker::{
     time::Time,
     topology::{BindingStatus, DeclareExchange, DeclareQueue},
     turn::Turn,
+    value::Table,
     vhost::Vhost,
 };
 
@@ -295,6 +296,12 @@ impl<'a> Import<'a> {
         };
         let is_there = vhost.exchange(&of.name).is_some();
         let declared = vhost.declare_exchange(&wanted, &mut self.turn);
+        if let Ok(exchange) = &declared
+            && !is_there
+            && !of.notes.is_empty()
+        {
+            vhost.alter_exchange(exchange, &mut self.turn, |notes| *notes = of.notes.clone());
+        }
         self.keep(is_there, declared.map(drop))
     }
 
@@ -398,6 +405,7 @@ fn exchange_definitions(vhost: &Arc<Vhost>) -> Vec<ExchangeDefinition> {
         auto_delete: exchange.declaration.is_auto_delete,
         internal: exchange.declaration.is_internal,
         arguments: exchange.declaration.arguments.clone(),
+        notes: Table::clone(&exchange.notes()),
     };
     exchanges.iter().map(definition).collect()
 }

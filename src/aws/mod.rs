@@ -4,6 +4,7 @@
 //! - `dispatch`: which service and operation a request means, and the function that does it;
 //! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
 //! - `error`: refusals with their codes in each protocol;
+//! - `message`: messages of AWS as messages of the broker, and back;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
 //! - `sqs` and `sns`: the operations, each module with a table of those it has.
 //!
@@ -13,6 +14,7 @@ pub mod call;
 pub mod checkers;
 pub mod dispatch;
 pub mod error;
+pub mod message;
 pub mod model;
 pub mod options;
 pub mod query;

@@ -6,6 +6,7 @@
 //! lives beside the outlet's delivery tags, under the outlet's lock.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     sync::{
         Arc,
@@ -15,6 +16,7 @@ use std::{
 
 use super::{
     connections::ConnectionId,
+    exchange::envelopes::Presenter,
     message::Message,
     queue::{Queue, unsettled::Unsettled},
     selector::Selector,
@@ -67,9 +69,11 @@ pub struct Delivery<'a> {
 
 /// Deliveries of one queue for one consumer, in order.
 pub struct Batch<'a> {
-    pub(super) items: &'a [Assigned],
-    pub(super) unsettled: &'a Unsettled,
-    pub(super) reports_count: bool,
+    items: &'a [Assigned],
+    unsettled: &'a Unsettled,
+    reports_count: bool,
+    /// By item, where the queue takes its message in another form than it has it; no longer than needed.
+    rendered: Vec<Option<Message>>,
 }
 
 /// A message taken out of the ready part for one consumer.
@@ -101,7 +105,31 @@ pub enum Assigned {
     },
 }
 
-impl Batch<'_> {
+impl<'b> Batch<'b> {
+    /// What was assigned to one consumer.
+    pub(super) fn new(
+        items: &'b [Assigned],
+        unsettled: &'b Unsettled,
+        reports_count: bool,
+        presenter: Presenter<'_>,
+    ) -> Self {
+        let mut rendered = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let message = match item {
+                Assigned::Owned { message, .. } | Assigned::Stream { message, .. } => message,
+                Assigned::Unsettled(held) | Assigned::Opening(held) => match unsettled.get(*held) {
+                    Some(entry) => &entry.message,
+                    None => continue,
+                },
+            };
+            if let Cow::Owned(message) = presenter.present(message) {
+                rendered.resize_with(index, || None);
+                rendered.push(Some(message));
+            }
+        }
+        Self { items, unsettled, reports_count, rendered }
+    }
+
     /// Number of deliveries.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -121,10 +149,11 @@ impl Batch<'_> {
     /// value through several adapters costs more than its encoding.
     #[inline(always)]
     pub fn for_each<'a>(&'a self, mut take: impl FnMut(Delivery<'a>)) {
-        for item in self.items {
+        for (index, item) in self.items.iter().enumerate() {
+            let rendered = self.rendered.get(index).and_then(Option::as_ref);
             take(match item {
                 Assigned::Owned { message, redelivered, delivery_count, opens_group } => Delivery {
-                    message,
+                    message: rendered.unwrap_or(message),
                     held: None,
                     redelivered: *redelivered,
                     delivery_count: self.reported(*delivery_count),
@@ -134,7 +163,7 @@ impl Batch<'_> {
                 Assigned::Unsettled(held) | Assigned::Opening(held) => {
                     let Some(entry) = self.unsettled.get(*held) else { continue };
                     Delivery {
-                        message: &entry.message,
+                        message: rendered.unwrap_or(&entry.message),
                         held: Some(*held),
                         redelivered: entry.redelivered,
                         delivery_count: self.reported(entry.delivery_count),
@@ -143,7 +172,7 @@ impl Batch<'_> {
                     }
                 }
                 Assigned::Stream { message, held, offset } => Delivery {
-                    message,
+                    message: rendered.unwrap_or(message),
                     held: *held,
                     redelivered: false,
                     delivery_count: None,

@@ -36,12 +36,16 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
         let exchange = vhost.exchange(&name)?;
-        let message = died(original, &queue.name, *reason, &name, target.key.as_deref(), turn.now);
+        let presented = turn.broker.presented(queue.id, original);
+        let mut message = died(&presented, &queue.name, *reason, &name, target.key.as_deref(), turn.now);
         let copies = if target.key.is_some() { Vec::new() } else { original.copy_keys() };
         let route = vhost.route(&exchange, &message, &copies, None, turn);
         is_kept = route.is_kept;
         let mut queues = route.queues;
         seen = route.seen;
+        if let Some(envelopes) = route.envelopes {
+            message = message.with_envelopes(envelopes);
+        }
         drop_cycles(&mut queues, message.headers());
         Some((message, queues))
     });
@@ -158,7 +162,7 @@ fn died(message: &Message, queue: &str, reason: Reason, exchange: &str, key: Opt
         builder.push(name, value);
     }
     kept.for_each(|(name, value)| builder.push_ref(name, value));
-    let view = View { headers: Some(builder.finish()), without_ttl: true };
+    let view = View { headers: Some(builder.finish()), without_ttl: true, ..View::default() };
     message.rerouted(exchange, key.unwrap_or(message.key()), view)
 }
 

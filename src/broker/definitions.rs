@@ -510,6 +510,9 @@ pub struct ExchangeDefinition {
     /// Its arguments.
     #[serde(default, with = "arguments")]
     pub arguments: Table,
+    /// What layers above keep with it.
+    #[serde(default, with = "arguments", skip_serializing_if = "Table::is_empty")]
+    pub notes: Table,
 }
 
 /// A binding.

@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     block::{self, Block, Slice},
+    exchange::envelopes::Envelopes,
     value::Headers,
 };
 
@@ -96,6 +97,8 @@ pub struct View {
     pub headers: Option<Vec<u8>>,
     /// The published time to live was taken away.
     pub without_ttl: bool,
+    /// Some queues take it in another form.
+    pub envelopes: Option<Arc<Envelopes>>,
 }
 
 /// Where the body's bytes are.
@@ -253,7 +256,7 @@ impl Message {
     pub fn copied(&self, exchange: &str, key: &[u8], headers: Vec<u8>) -> Self {
         let mut copied = Self::build_route(exchange.as_bytes(), key, &[], (0, 0));
         copied.body = self.shared_body();
-        copied.view = Some(Arc::new(View { headers: Some(headers), without_ttl: false }));
+        copied.view = Some(Arc::new(View { headers: Some(headers), ..View::default() }));
         copied
     }
 
@@ -266,6 +269,21 @@ impl Message {
         }
         changed.view = Some(Arc::new(view));
         changed
+    }
+
+    /// The same message, which some of its queues take in another form.
+    #[must_use]
+    pub fn with_envelopes(&self, envelopes: Arc<Envelopes>) -> Self {
+        let mut view = self.view.as_deref().cloned().unwrap_or_default();
+        view.envelopes = Some(envelopes);
+        let mut changed = self.clone();
+        changed.view = Some(Arc::new(view));
+        changed
+    }
+
+    /// The form of it that some of its queues take.
+    pub fn envelopes(&self) -> Option<&Arc<Envelopes>> {
+        self.view.as_deref()?.envelopes.as_ref()
     }
 
     /// Name of the exchange it was published to.
@@ -372,7 +390,8 @@ impl Message {
 
     /// More bytes than a record of it has beside the fields of its own.
     pub fn record_bytes_max(&self) -> u64 {
-        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len);
+        let replaced = self.view().and_then(|view| view.headers.as_ref()).map_or(0, Vec::len)
+            + self.envelopes().map_or(0, |envelopes| envelopes.record_bytes_max());
         self.body_bytes() + (self.head_bytes() + replaced + RECORD_FIELDS_BYTES_MAX) as u64
     }
 
@@ -472,7 +491,11 @@ mod tests {
     #[test]
     fn a_rerouted_message_shares_its_body() {
         let message = Message::build("ex", b"key", b"properties", (2, 3), b"body");
-        let rerouted = message.rerouted("dlx", b"dead", View { headers: Some(b"new".to_vec()), without_ttl: true });
+        let rerouted = message.rerouted(
+            "dlx",
+            b"dead",
+            View { headers: Some(b"new".to_vec()), without_ttl: true, ..View::default() },
+        );
         assert_eq!(rerouted.exchange(), b"dlx");
         assert_eq!(rerouted.key(), b"dead");
         assert_eq!(rerouted.properties(), b"properties");

@@ -97,6 +97,7 @@ pub struct Broker {
     definitions_log: Log,
     show_properties: OnceLock<trace::ShowProperties>,
     fields: OnceLock<Arc<dyn selection::Fields>>,
+    renderer: OnceLock<Arc<dyn exchange::envelopes::Renderer>>,
     cold_pages: OnceLock<Arc<dyn ColdPages>>,
     spill: OnceLock<Arc<dyn Spill>>,
     /// Connections that wait for the log or for a page.
@@ -188,6 +189,7 @@ impl Broker {
             definitions_log: log,
             show_properties: OnceLock::new(),
             fields: OnceLock::new(),
+            renderer: OnceLock::new(),
             cold_pages: OnceLock::new(),
             spill: OnceLock::new(),
             waiting: Waiting::default(),

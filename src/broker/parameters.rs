@@ -60,7 +60,7 @@ pub const OPERATOR_POLICY: &str = "operator_policy";
 pub const VHOST_LIMITS: &str = "vhost-limits";
 
 /// Most parameters that are kept, global ones apart; more are refused.
-pub const PARAMETERS_COUNT_MAX: usize = 10_000;
+pub const PARAMETERS_COUNT_MAX: usize = 200_000;
 
 /// Why a parameter was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +90,7 @@ pub struct NotFound;
 /// All runtime parameters and global parameters.
 #[derive(Debug, Default)]
 pub struct Parameters {
-    components: Vec<String>,
+    components: RwLock<Vec<String>>,
     log: Log,
     // Each taken alone, nothing else is locked inside.
     entries: RwLock<BTreeMap<(String, String, String), Arc<Json>>>,
@@ -100,7 +100,16 @@ pub struct Parameters {
 impl Parameters {
     /// No parameters yet; those of `components` will be accepted.
     pub fn new<C: Into<String>>(components: impl IntoIterator<Item = C>) -> Self {
-        Self { components: components.into_iter().map(Into::into).collect(), ..Self::default() }
+        let components: Vec<String> = components.into_iter().map(Into::into).collect();
+        Self { components: RwLock::new(components), ..Self::default() }
+    }
+
+    /// Has parameters of one more component accepted, too.
+    pub fn register(&self, component: &str) {
+        let mut components = self.components.write();
+        if !components.iter().any(|known| known == component) {
+            components.push(component.to_owned());
+        }
     }
 
     /// Has changes recorded in `log`.
@@ -124,7 +133,7 @@ impl Parameters {
             Component::OperatorPolicy | Component::VhostLimits => return Err(ParameterError::Elsewhere),
             Component::Other => {}
         }
-        if !self.components.contains(&component) {
+        if !self.components.read().contains(&component) {
             return Err(Failed(vec![format!("component {component} not found")]).into());
         }
         let mut entries = self.entries.write();
@@ -177,6 +186,25 @@ impl Parameters {
                 component: component.clone(),
                 name: name.clone(),
             })
+            .collect()
+    }
+
+    /// Those of a vhost and component whose names begin with `prefix` and are not before `from`, by name.
+    pub fn list_from(
+        &self,
+        vhost: &str,
+        component: &str,
+        prefix: &str,
+        from: &str,
+        max: usize,
+    ) -> Vec<(String, Arc<Json>)> {
+        let start = (vhost.to_owned(), component.to_owned(), prefix.max(from).to_owned());
+        self.entries
+            .read()
+            .range(start..)
+            .take_while(|((in_vhost, of, name), _)| in_vhost == vhost && of == component && name.starts_with(prefix))
+            .take(max)
+            .map(|((.., name), value)| (name.clone(), value.clone()))
             .collect()
     }
 

@@ -111,8 +111,11 @@ impl Vhost {
     ) -> Route {
         let keys: smallvec::SmallVec<[&[u8]; 1]> =
             std::iter::once(message.key()).chain(copies.iter().map(Vec::as_slice)).collect();
-        let routing = Routing { key: message.key(), headers: message.headers(), property, random: turn.random() };
+        let (headers, random) = (message.headers(), turn.random());
+        let renderer = turn.broker.renderer().map(|renderer| &**renderer);
+        let routing = Routing { key: message.key(), headers, property, random, message: Some(message), renderer };
         let mut route = route::walk(self, start, &keys, &routing, released);
+        route.envelopes = std::mem::take(&mut route.wrapped).seal(self, message, turn.broker, turn.now);
         for keeper in std::mem::take(&mut route.keepers) {
             if let Some(recent) = &keeper.recent
                 && RecentHistory::<Message>::wants(message.headers())
@@ -174,7 +177,7 @@ impl Vhost {
                     holds.push(key);
                 }
                 let headers = exchange::released_headers(message.headers());
-                let message = message.with_view(View { headers: Some(headers), without_ttl: false });
+                let message = message.with_view(View { headers: Some(headers), ..View::default() });
                 let copies = message.copy_keys();
                 let route = self.route_from(exchange, &message, &copies, None, Some(exchange), turn);
                 batch.push(message, &Arc::new(route));
@@ -222,7 +225,10 @@ impl Batch {
     /// Adds a message.
     #[inline(always)]
     pub fn push(&mut self, message: Message, route: &Arc<Route>) {
-        self.messages.push(message);
+        self.messages.push(match &route.envelopes {
+            None => message,
+            Some(envelopes) => message.with_envelopes(envelopes.clone()),
+        });
         match self.runs.last_mut() {
             Some((last, count)) if Arc::ptr_eq(last, route) => *count += 1,
             _ => self.runs.push((route.clone(), 1)),

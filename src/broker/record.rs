@@ -247,6 +247,15 @@ pub enum Record {
         /// Its arguments.
         arguments: Table,
     },
+    /// What is kept with an exchange is this from now on.
+    ExchangeAltered {
+        /// Its vhost.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// All of it.
+        notes: Table,
+    },
     /// An exchange was deleted.
     ExchangeDeleted {
         /// Its vhost.
@@ -287,6 +296,7 @@ impl Record {
             | Self::QueueAltered { .. }
             | Self::QueueDeleted { .. }
             | Self::ExchangeDeclared { .. }
+            | Self::ExchangeAltered { .. }
             | Self::ExchangeDeleted { .. }
             | Self::Binding { .. }
             | Self::Defined(_)

@@ -393,6 +393,11 @@ impl<'a> Replay<'a> {
                 let exchange = added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
                 exchange.identify(self.place, &self.turn);
             }
+            Record::ExchangeAltered { vhost, name, notes } => {
+                if let Some(exchange) = self.exchange(&vhost, &name) {
+                    exchange.set_notes(notes);
+                }
+            }
             Record::ExchangeDeleted { vhost, name } => {
                 if let Some(vhost) = broker.vhost(&vhost)
                     && let Some(exchange) = vhost.exchange(&name)

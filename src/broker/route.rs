@@ -6,7 +6,10 @@ use std::{collections::HashSet, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    exchange::{Exchange, Routing, Target, delay_ms},
+    exchange::{
+        Exchange, Routing, Target, delay_ms,
+        envelopes::{Envelopes, Wanted},
+    },
     queue::Queue,
     record::Record,
     vhost::Vhost,
@@ -31,6 +34,10 @@ pub struct Route {
     pub(in crate::broker) keepers: SmallVec<[Arc<Exchange>; 1]>,
     /// To be recorded once the message is in its queues: the name by which its exchange knows it.
     pub(in crate::broker) seen: Option<Box<Record>>,
+    /// Bindings on the way that want the message wrapped.
+    pub(in crate::broker) wrapped: Wanted,
+    /// What the message carries for them.
+    pub(in crate::broker) envelopes: Option<Arc<Envelopes>>,
 }
 
 impl Route {
@@ -63,7 +70,7 @@ pub fn walk(
 ) -> Route {
     let mut route = Route { is_cacheable: keys.len() == 1, ..Route::default() };
     let mut waiting: SmallVec<[Arc<Exchange>; 4]> = SmallVec::from_iter([start.clone()]);
-    let mut targets = Vec::new();
+    let (mut targets, mut wrapped) = (Vec::new(), Vec::new());
     while let Some(exchange) = waiting.pop() {
         route.visited.push((exchange.clone(), exchange.generation()));
         if exchange.delays() || exchange.recent.is_some() {
@@ -89,7 +96,12 @@ pub fn walk(
         targets.clear();
         let keys = if exchange.routes_every_key() { keys } else { &keys[..1] };
         for key in keys {
-            exchange.route(&Routing { key, ..*routing }, &mut targets);
+            exchange.route(&Routing { key, ..*routing }, &mut targets, &mut wrapped);
+        }
+        for (target, label) in wrapped.drain(..) {
+            if let Target::Queue(queue) = target {
+                route.wrapped.push(queue.id, &exchange, label);
+            }
         }
         if targets.is_empty()
             && let Some(alternate) = exchange.alternate()

@@ -10,6 +10,7 @@ use super::{
     Broker,
     exchange::{Exchange, Target},
     record::{Keeper, Position, QueueId, Record},
+    value::Table,
     vhost::Vhost,
 };
 
@@ -88,6 +89,11 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
         };
         // Its place is its identity.
         records.push((exchange.identity(), declared));
+        let notes = exchange.notes();
+        if !notes.is_empty() {
+            let (vhost, name) = (vhost.name.clone(), exchange.name.clone());
+            records.push((at, Record::ExchangeAltered { vhost, name, notes: Table::clone(&notes) }));
+        }
     }
     for queue in vhost.queues().into_iter().filter(|queue| queue.survives_restart()) {
         let declared = Record::QueueDeclared {

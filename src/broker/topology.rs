@@ -422,6 +422,26 @@ impl Vhost {
         Ok(exchange)
     }
 
+    /// Changes what layers above keep with a durable exchange, and records it.
+    pub fn alter_exchange<T>(
+        &self,
+        exchange: &Arc<Exchange>,
+        turn: &mut Turn<'_>,
+        change: impl FnOnce(&mut Table) -> T,
+    ) -> T {
+        let _topology = self.change_topology(turn);
+        let mut notes = Table::clone(&exchange.notes());
+        let changed = change(&mut notes);
+        if notes != *exchange.notes() {
+            if exchange.declaration.is_durable && !exchange.is_deleted() {
+                let (vhost, name) = (self.name.clone(), exchange.name.clone());
+                turn.record(Record::ExchangeAltered { vhost, name, notes: notes.clone() });
+            }
+            exchange.set_notes(notes);
+        }
+        changed
+    }
+
     fn redeclare_exchange(
         &self,
         existing: Arc<Exchange>,
@@ -544,6 +564,30 @@ impl Vhost {
             self.record_binding(false, &exchange, destination, key, arguments, turn);
             self.delete_if_abandoned(&exchange, turn);
         }
+        Ok(())
+    }
+
+    /// Gives a binding other arguments: nobody sees the exchange with neither or both of them.
+    pub fn rebind(
+        &self,
+        source: &str,
+        destination: &Target,
+        key: &[u8],
+        (old, new): (&Table, &Table),
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Error> {
+        let _topology = self.change_topology(turn);
+        let exchange = self.binding_source(source, destination)?;
+        if destination.is_deleted() {
+            return Err(self.not_found(destination.kind(), destination.name()));
+        }
+        if !exchange.rebind(destination, key, old, new)? {
+            return Ok(());
+        }
+        turn.begin_transaction();
+        self.record_binding(true, &exchange, destination, key, new, turn);
+        self.record_binding(false, &exchange, destination, key, old, turn);
+        turn.end_transaction();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{BindError, Binding, Holds, Kind, KindError, RecentHistory, Router, Routing};
+use super::{BindError, Binding, Holds, Kind, KindError, RecentHistory, Router, Routing, envelopes::Label};
 use crate::broker::{
     error,
     message::Message,
@@ -141,6 +141,8 @@ pub struct Exchange {
     pub(in crate::broker) inbound: Mutex<Vec<Arc<Exchange>>>,
     /// Name of the policy that applies.
     pub policy: Mutex<Option<Arc<str>>>,
+    /// What layers above keep with it; [`Vhost::alter_exchange`](Vhost::alter_exchange) changes it.
+    notes: RwLock<Arc<Table>>,
 }
 
 impl Exchange {
@@ -180,6 +182,7 @@ impl Exchange {
             dedup,
             inbound: Mutex::new(Vec::new()),
             policy: Mutex::new(None),
+            notes: RwLock::default(),
             declaration,
         })
     }
@@ -230,6 +233,15 @@ impl Exchange {
         self.identity.store(position.0, Ordering::Relaxed);
     }
 
+    /// What layers above keep with it: nothing that the broker reads.
+    pub fn notes(&self) -> Arc<Table> {
+        self.notes.read().clone()
+    }
+
+    pub(in crate::broker) fn set_notes(&self, notes: Table) {
+        *self.notes.write() = Arc::new(notes);
+    }
+
     /// Behind its declaration in the log: whoever is told that it exists waits for that.
     pub(in crate::broker) fn declared_at(&self) -> Position {
         Position(self.declared_at.load(Ordering::Relaxed))
@@ -264,9 +276,9 @@ impl Exchange {
         self.router.read().routes_every_key()
     }
 
-    /// Appends the targets of a message.
-    pub fn route(&self, routing: &Routing<'_>, out: &mut Vec<Target>) {
-        self.router.read().route(routing, out);
+    /// Appends the targets of a message, and those of them that want it wrapped to `wrapped`.
+    pub fn route(&self, routing: &Routing<'_>, out: &mut Vec<Target>, wrapped: &mut Vec<(Target, Label)>) {
+        self.router.read().route_wrapped(routing, out, wrapped);
     }
 
     /// Adds a binding; false when it was there.
@@ -276,6 +288,27 @@ impl Exchange {
             self.touch();
         }
         Ok(is_new)
+    }
+
+    /// Replaces the arguments of a binding; false when there was none with the old ones, or they are the same.
+    pub(in crate::broker) fn rebind(
+        &self,
+        target: &Target,
+        key: &[u8],
+        old: &Table,
+        new: &Table,
+    ) -> Result<bool, BindError> {
+        let mut router = self.router.write();
+        if !router.bind(target.clone(), key, new)? {
+            return Ok(false);
+        }
+        if !router.unbind(target, key, old) {
+            router.unbind(target, key, new);
+            return Ok(false);
+        }
+        drop(router);
+        self.touch();
+        Ok(true)
     }
 
     /// Removes a binding; false when it was not there.

@@ -9,8 +9,10 @@ mod bindings;
 mod consistent_hash;
 pub mod delayed;
 mod direct;
+pub mod envelopes;
 mod fanout;
 pub mod filter;
+pub mod filtered;
 mod handle;
 mod headers;
 pub mod holds;
@@ -28,11 +30,15 @@ pub use bindings::Binding;
 use bindings::{Bindings, dedup_from, sorted};
 pub use consistent_hash::WEIGHT_MAX;
 pub use delayed::{delay_ms, released_headers};
+use envelopes::Label;
 pub use handle::{Declaration, Exchange, Target};
 pub use holds::Holds;
 pub use recent_history::RecentHistory;
 
-use crate::broker::value::{Headers, Table, Value};
+use crate::broker::{
+    message::Message,
+    value::{Headers, Table, Value},
+};
 
 /// How an exchange routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,8 @@ pub enum Kind {
     RecentHistory,
     /// Like the inner kind, after the delay that the message asks for.
     Delayed(Box<Kind>),
+    /// To bindings whose filter the message passes.
+    Filtered,
     /// To nobody: it holds the scheduled messages of its vhost. Clients cannot declare one.
     Schedule,
 }
@@ -79,6 +87,8 @@ pub struct BindError(pub String);
 
 /// The argument that names the inner kind of a delayed exchange.
 const DELAYED_TYPE: &str = "x-delayed-type";
+/// What the kind is called whose bindings have filters.
+pub const FILTERED: &str = "x-sns";
 /// What the kind is called that clients cannot declare.
 const SCHEDULE: &str = "x-tern-schedule";
 
@@ -106,6 +116,7 @@ impl Kind {
                 }
                 Self::Delayed(Box::new(Self::parse(&inner, arguments)?))
             }
+            FILTERED => Self::Filtered,
             SCHEDULE => Self::Schedule,
             _ => return Err(KindError::Unknown(name.to_owned())),
         })
@@ -124,6 +135,7 @@ impl Kind {
             Self::LocalRandom => "x-local-random",
             Self::RecentHistory => "x-recent-history",
             Self::Delayed(_) => "x-delayed-message",
+            Self::Filtered => FILTERED,
             Self::Schedule => SCHEDULE,
         }
     }
@@ -164,12 +176,16 @@ pub struct Routing<'a> {
     pub property: Option<&'a Property<'a>>,
     /// A random number, new for each message.
     pub random: u64,
+    /// The message itself, for bindings that look into its body.
+    pub message: Option<&'a Message>,
+    /// Who knows what of a message filters see.
+    pub renderer: Option<&'a dyn envelopes::Renderer>,
 }
 
 impl<'a> Routing<'a> {
     /// A message with a key and nothing else.
     pub fn by_key(key: &'a [u8]) -> Self {
-        Self { key, headers: Headers::default(), property: None, random: 0 }
+        Self { key, headers: Headers::default(), property: None, random: 0, message: None, renderer: None }
     }
 }
 
@@ -189,6 +205,7 @@ enum Shape<T> {
     ConsistentHash(Box<consistent_hash::ConsistentHash<T>>),
     ModulusHash,
     Random { is_local: bool },
+    Filtered(Box<filtered::Filtered<T>>),
 }
 
 impl<T: Clone + Eq + Hash> Router<T> {
@@ -208,6 +225,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
             Kind::ModulusHash => Shape::ModulusHash,
             Kind::Random => Shape::Random { is_local: false },
             Kind::LocalRandom => Shape::Random { is_local: true },
+            Kind::Filtered => Shape::Filtered(Box::default()),
         };
         Ok(Self { bindings: Bindings::default(), shape })
     }
@@ -219,6 +237,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
             Shape::Headers(_) => headers::check(arguments)?,
             Shape::ConsistentHash(_) => weight = consistent_hash::weight(key)?,
             Shape::Random { is_local: true } => random::check_local(key)?,
+            Shape::Filtered(_) => filtered::check(arguments)?,
             _ => {}
         }
         let arguments = sorted(arguments);
@@ -231,6 +250,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
             Shape::Topic(topic) => topic.add(&target, key),
             Shape::Headers(headers) => headers.add(&target, &arguments),
             Shape::ConsistentHash(hash) => hash.add(&target, weight),
+            Shape::Filtered(filtered) => filtered.add(&target, &arguments),
             Shape::ModulusHash | Shape::Random { .. } => {}
         }
         Ok(true)
@@ -260,6 +280,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
             Shape::Fanout(fanout) => fanout.remove(target),
             Shape::Topic(topic) => topic.remove(target, key),
             Shape::Headers(headers) => headers.remove(target, arguments),
+            Shape::Filtered(filtered) => filtered.remove(target, arguments),
             Shape::ConsistentHash(hash) => {
                 let other = self.bindings.first_of(target);
                 hash.remove(target, other.and_then(|other| consistent_hash::weight(&other.key).ok()));
@@ -270,6 +291,11 @@ impl<T: Clone + Eq + Hash> Router<T> {
 
     /// Appends the targets of a message to `out`, each at most once per call.
     pub fn route(&self, routing: &Routing<'_>, out: &mut Vec<T>) {
+        self.route_wrapped(routing, out, &mut Vec::new());
+    }
+
+    /// The same, and appends those targets that want the message wrapped to `wrapped`.
+    pub fn route_wrapped(&self, routing: &Routing<'_>, out: &mut Vec<T>, wrapped: &mut Vec<(T, Label)>) {
         let start = out.len();
         match &self.shape {
             Shape::Direct(direct) => return direct.route(routing.key, out),
@@ -279,6 +305,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
             Shape::ConsistentHash(hash) => out.extend(hash.route(routing).cloned()),
             Shape::ModulusHash => out.extend(modulus_hash::route(&self.bindings, routing.key).cloned()),
             Shape::Random { .. } => out.extend(random::route(&self.bindings, routing.random).cloned()),
+            Shape::Filtered(filtered) => filtered.route(routing, out, wrapped),
         }
         if self.bindings.has_shared_targets() && out.len() > start + 1 {
             dedup_from(out, start);
@@ -306,7 +333,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
         match &self.shape {
             Shape::Direct(_) | Shape::Fanout(_) | Shape::Topic(_) | Shape::ModulusHash => true,
             Shape::ConsistentHash(hash) => hash.hashes_key(),
-            Shape::Headers(_) | Shape::Random { .. } => false,
+            Shape::Headers(_) | Shape::Random { .. } | Shape::Filtered(_) => false,
         }
     }
 
@@ -320,7 +347,7 @@ impl<T: Clone + Eq + Hash> Router<T> {
 mod tests {
     use super::*;
 
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 11] = [
         "direct",
         "fanout",
         "topic",
@@ -331,6 +358,7 @@ mod tests {
         "x-local-random",
         "x-recent-history",
         "x-delayed-message",
+        "x-sns",
     ];
 
     fn delayed(inner: &str) -> Table {
@@ -492,7 +520,7 @@ mod tests {
     #[test]
     fn targets_may_be_remembered_by_key_only_where_nothing_else_counts() {
         for kind in KINDS {
-            let expected = !matches!(kind, "headers" | "x-random" | "x-local-random");
+            let expected = !matches!(kind, "headers" | "x-random" | "x-local-random" | "x-sns");
             assert_eq!(router(kind).routes_by_key_alone(), expected, "{kind}");
         }
         let by_header = Table::from_iter([("hash-header", Value::text("h"))]);

@@ -6,9 +6,12 @@
 //!
 //! Lock order: topology, then queues (by id where there are several), then an outlet's lock.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -468,7 +471,16 @@ impl Queue {
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
         // What expired on the way to it has changed nothing for whoever asks.
-        if is_cold { Verb::Pending(Ticket(self.id.0)) } else { Verb::Done(got) }
+        if is_cold {
+            return Verb::Pending(Ticket(self.id.0));
+        }
+        Verb::Done(got.map(|mut got| {
+            let presented = turn.broker.presented(self.id, &got.message);
+            if let Cow::Owned(message) = presented {
+                got.message = message;
+            }
+            got
+        }))
     }
 
     /// Settles deliveries, in the order given.
@@ -918,7 +930,7 @@ impl Queue {
             let Machine { consumers, unsettled, .. } = machine;
             let Some(consumer) = consumers.get_mut(slot) else { continue };
             let items = std::mem::take(&mut consumer.assigned);
-            let batch = Batch { items: &items, unsettled, reports_count: self.reports_count() };
+            let batch = Batch::new(&items, unsettled, self.reports_count(), turn.broker.presenter(self.id));
             if self.is_traced.load(Ordering::Relaxed)
                 && let Some(vhost) = self.vhost.upgrade()
             {

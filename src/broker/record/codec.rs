@@ -10,9 +10,10 @@
 //!
 //! message = flags (1 byte, see below)  priority (1 byte)  [time to live (number)]
 //!           length of properties, offset and length of the headers in them, length of body,
-//!           length of the replaced headers (numbers)
+//!           length of the replaced headers, [length of the envelopes] (numbers)
 //!           exchange length (1 byte), exchange, key length (1 byte), key
-//!           properties  body  replaced headers
+//!           properties  body  replaced headers  [envelopes]
+//! envelopes = list of (exchange (text), seal (bytes))  list of (queue, place of the seal, label (bytes))
 //! ```
 //!
 //! A message is written straight from its slices into the given buffer. One that several queues
@@ -28,6 +29,7 @@ use super::{Definition, DefinitionKey, Enqueued, HoldId, HoldKey, Keeper, Positi
 use crate::broker::{
     access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
     block::{Block, Slice},
+    exchange::envelopes::{Envelopes, Seal},
     limits::{UserLimits, VhostLimits},
     message::{Layout, Message, Traits, View},
     parameters::Parameter,
@@ -93,6 +95,7 @@ const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 const HELD_SHARED: u8 = 23;
 const QUEUE_ALTERED: u8 = 28;
+const EXCHANGE_ALTERED: u8 = 29;
 
 /// What a kind of record is called, for operators; `None` if it is unknown.
 pub fn kind_name(kind: u8) -> Option<&'static str> {
@@ -121,6 +124,7 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         PURGED => "purged",
         HELD_SHARED => "held of a body",
         QUEUE_ALTERED => "queue altered",
+        EXCHANGE_ALTERED => "exchange altered",
         _ => return None,
     })
 }
@@ -134,7 +138,8 @@ const HAS_VIEW: u8 = 1 << 2;
 const HAS_VIEW_HEADERS: u8 = 1 << 3;
 const WITHOUT_TTL: u8 = 1 << 4;
 const HAS_GROUP: u8 = 1 << 5;
-const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_TTL | HAS_GROUP;
+const HAS_ENVELOPES: u8 = 1 << 6;
+const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_TTL | HAS_GROUP | HAS_ENVELOPES;
 
 /// Appends a record.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -276,6 +281,12 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_bytes(vhost.as_bytes(), out);
             put_bytes(name.as_bytes(), out);
         }
+        Record::ExchangeAltered { vhost, name, notes } => {
+            begin(EXCHANGE_ALTERED);
+            put_bytes(vhost.as_bytes(), out);
+            put_bytes(name.as_bytes(), out);
+            put_table(notes, out);
+        }
         Record::Binding { is_bound, vhost, source, destination, to_queue, key, arguments } => {
             begin(BINDING);
             out.extend([u8::from(*is_bound), u8::from(*to_queue)]);
@@ -368,7 +379,7 @@ impl Decoder {
         at: Position,
         is_inside: bool,
     ) -> Result<Record, DecodeError> {
-        if !(BODY..=HELD_SHARED).contains(&kind) && kind != QUEUE_ALTERED {
+        if kind_name(kind).is_none() {
             return Err(DecodeError::UnknownKind(kind));
         }
         if version != VERSION {
@@ -497,7 +508,8 @@ fn put_message_head(message: &Message, out: &mut Vec<u8>) {
             | flag(view.is_some(), HAS_VIEW)
             | flag(replaced.is_some(), HAS_VIEW_HEADERS)
             | flag(view.is_some_and(|view| view.without_ttl), WITHOUT_TTL)
-            | flag(has_group, HAS_GROUP),
+            | flag(has_group, HAS_GROUP)
+            | flag(message.envelopes().is_some(), HAS_ENVELOPES),
     );
     out.push(priority);
     if let Some(ttl_ms) = ttl_ms {
@@ -511,14 +523,32 @@ fn put_message_head(message: &Message, out: &mut Vec<u8>) {
     put(headers_len as u64, out);
     put(body_bytes, out);
     put(replaced.len() as u64, out);
+    if let Some(envelopes) = message.envelopes() {
+        put(encoded_envelopes(envelopes).len() as u64, out);
+    }
+}
+
+fn encoded_envelopes(envelopes: &Envelopes) -> Vec<u8> {
+    let mut out = Vec::with_capacity(envelopes.record_bytes_max());
+    put_list(envelopes.seals(), &mut out, |seal, out| {
+        put_bytes(seal.exchange.as_bytes(), out);
+        put_bytes(&seal.bytes, out);
+    });
+    put_list(envelopes.queues(), &mut out, |(queue, seal, label), out| {
+        put(queue.0, out);
+        put(u64::from(*seal), out);
+        put_bytes(label, out);
+    });
+    out
 }
 
 fn with_message_parts<T>(message: &Message, take: impl FnOnce(&mut dyn Iterator<Item = &[u8]>) -> T) -> T {
     let replaced = message.view().and_then(|view| view.headers.as_deref()).unwrap_or_default();
+    let envelopes = message.envelopes().map(|envelopes| encoded_envelopes(envelopes)).unwrap_or_default();
     let head = [message.route_bytes(), message.properties()].into_iter();
     match message.body_contiguous() {
-        Some(body) => take(&mut head.chain([body, replaced])),
-        None => take(&mut head.chain(message.body_parts()).chain([replaced])),
+        Some(body) => take(&mut head.chain([body, replaced, &envelopes])),
+        None => take(&mut head.chain(message.body_parts()).chain([replaced, &envelopes])),
     }
 }
 
@@ -631,6 +661,18 @@ fn put_key(key: &DefinitionKey, out: &mut Vec<u8>) {
             text(name, out);
         }
     }
+}
+
+fn read_envelopes(bytes: &[u8]) -> Result<Arc<Envelopes>, DecodeError> {
+    let mut reader = Reader { rest: bytes, block: None };
+    let seals = reader.list(|reader| Ok(Seal { exchange: reader.text()?, bytes: reader.bytes()?.into() }))?;
+    let queues = reader.list(|reader| {
+        let queue = QueueId(reader.number()?);
+        let seal = u32::try_from(reader.number()?).map_err(|_| Invalid("too many seals"))?;
+        Ok((queue, seal, reader.bytes()?.into()))
+    })?;
+    let envelopes = Envelopes::from_parts(seals, queues).ok_or(Invalid("envelopes that do not fit together"))?;
+    reader.end(Arc::new(envelopes))
 }
 
 /// What is left to read.
@@ -748,13 +790,14 @@ impl<'a> Reader<'a> {
     fn message(&mut self) -> Result<Message, DecodeError> {
         let flags = self.byte()?;
         let is_set = |flag: u8| flags & flag != 0;
-        if flags & !FLAGS != 0 || !is_set(HAS_VIEW) && is_set(HAS_VIEW_HEADERS | WITHOUT_TTL) {
+        if flags & !FLAGS != 0 || !is_set(HAS_VIEW) && is_set(HAS_VIEW_HEADERS | WITHOUT_TTL | HAS_ENVELOPES) {
             return Err(Invalid("unknown flags of a message"));
         }
         let priority = self.byte()?;
         let ttl_ms = if is_set(HAS_TTL) { Some(self.number()?) } else { None };
         let (properties_len, headers_at, headers_len) = (self.len()?, self.len()?, self.len()?);
         let (body_len, replaced_len) = (self.len()?, self.len()?);
+        let envelopes_len = if is_set(HAS_ENVELOPES) { self.len()? } else { 0 };
         if headers_at.checked_add(headers_len).is_none_or(|end| end > properties_len) {
             return Err(Invalid("headers outside of the properties"));
         }
@@ -779,6 +822,7 @@ impl<'a> Reader<'a> {
             return Err(Invalid("a message of more than 4 GiB"));
         }
         let replaced = self.take(replaced_len)?;
+        let envelopes = self.take(envelopes_len)?;
         let properties_at = base + properties_at;
         let headers = if headers_len == 0 { (0, 0) } else { (properties_at + headers_at, headers_len) };
         let layout = Layout { route_at: base, properties: (properties_at, properties_len), headers };
@@ -787,7 +831,8 @@ impl<'a> Reader<'a> {
         let message = Message::inline(block, layout, traits, (base + body_at, body_len));
         Ok(if is_set(HAS_VIEW) {
             let headers = is_set(HAS_VIEW_HEADERS).then(|| replaced.to_vec());
-            let mut message = message.with_view(View { headers, without_ttl: is_set(WITHOUT_TTL) });
+            let envelopes = is_set(HAS_ENVELOPES).then(|| read_envelopes(envelopes)).transpose()?;
+            let mut message = message.with_view(View { headers, without_ttl: is_set(WITHOUT_TTL), envelopes });
             message.traits.ttl = ttl_ms.into();
             message
         } else {
@@ -848,6 +893,9 @@ impl<'a> Reader<'a> {
                 internal: self.flag()?,
                 arguments: self.table()?,
             },
+            EXCHANGE_ALTERED => {
+                Record::ExchangeAltered { vhost: self.text()?, name: self.text()?, notes: self.table()? }
+            }
             EXCHANGE_DELETED => Record::ExchangeDeleted { vhost: self.text()?, name: self.text()? },
             BINDING => Record::Binding {
                 is_bound: self.flag()?,

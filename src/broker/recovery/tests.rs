@@ -586,7 +586,14 @@ fn define(broker: &Broker, what: u8, name: u8, value: u8, turn: &mut Turn<'_>) {
                 metadata.default_queue_type = (value & 8 == 0).then(|| "quorum".to_owned());
             });
         }
-        _ => broker.parameters.set_global(user, json!({ "value": [value, null, "x"] })),
+        _ => {
+            broker.parameters.set_global(user, json!({ "value": [value, null, "x"] }));
+            if let Some(vhost) = broker.vhost(vhost)
+                && let Some(exchange) = vhost.exchange(&exchange_name(value % 2))
+            {
+                vhost.alter_exchange(&exchange, turn, |notes| notes.set("note", Value::I64(value.into())));
+            }
+        }
     }
 }
 
@@ -673,7 +680,7 @@ fn stories_have_records_of_every_kind() {
     const STREAM_TRIMMED: u8 = 13;
     // Without an index a purge settles.
     const PURGED: u8 = 22;
-    let missing: Vec<u8> = (1..=23).filter(|kind| !found.contains(kind)).collect();
+    let missing: Vec<u8> = (1..=23).chain([28, 29]).filter(|kind| !found.contains(kind)).collect();
     assert_eq!(missing, [STREAM_TRIMMED, PURGED]);
 }
 

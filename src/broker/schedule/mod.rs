@@ -225,5 +225,5 @@ impl Vhost {
 }
 
 fn with_headers(message: &Message, headers: Vec<u8>) -> Message {
-    message.with_view(View { headers: Some(headers), without_ttl: false })
+    message.with_view(View { headers: Some(headers), ..View::default() })
 }

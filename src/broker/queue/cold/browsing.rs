@@ -4,7 +4,7 @@
 //! for at a time, and kept until it has been looked through or another has come; whoever finds another's
 //! asks for its own again.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{ColdEntry, Page, PageRequest, Side, Wanted};
 use crate::broker::{
@@ -79,7 +79,13 @@ impl Queue {
             return Verb::Done(BrowsedPage::default());
         }
         match machine.browse(from, max.clamp(1, BROWSED_MAX), turn.now) {
-            Look::Page(page) => {
+            Look::Page(mut page) => {
+                for browsed in &mut page.messages {
+                    let presented = turn.broker.presented(self.id, &browsed.message);
+                    if let Cow::Owned(message) = presented {
+                        browsed.message = message;
+                    }
+                }
                 if page.next.is_none()
                     && let Some(cold) = machine.cold.as_deref_mut()
                 {

@@ -177,6 +177,7 @@ fn record() -> impl Strategy<Value = Record> {
             }
         ),
         (name(), name()).prop_map(|(vhost, name)| Record::ExchangeDeleted { vhost, name }),
+        (name(), name(), table()).prop_map(|(vhost, name, notes)| Record::ExchangeAltered { vhost, name, notes }),
         (any::<(bool, bool)>(), name(), name(), name(), table()).prop_map(
             |((is_bound, to_queue), vhost, source, destination, arguments)| Record::Binding {
                 is_bound,
@@ -264,14 +265,19 @@ fn a_message_keeps_every_part() {
     let mut whole = message(b"body");
     whole.traits = Traits { persistent: true, priority: 7, ttl: Ttl::of_ms(0), has_group: true };
     let pieces = [&b"one "[..], b"two"].map(|piece| Slice::from_vec(piece.to_vec())).to_vec();
-    let view = View { headers: Some(headers(&[("x", Value::Void)])), without_ttl: true };
+    let view = View { headers: Some(headers(&[("x", Value::Void)])), without_ttl: true, ..View::default() };
+    let seal = Seal { exchange: "t".into(), bytes: Arc::from(&b"sealed"[..]) };
+    let queues = vec![(QueueId(1), 0, Arc::from(&b"one"[..])), (QueueId(300), 0, Arc::from(&b""[..]))];
+    let envelopes = Arc::new(Envelopes::from_parts(vec![seal], queues).unwrap());
     for message in [
         whole.clone(),
         message(b""),
         message(b"").with_body_parts(pieces),
-        whole.rerouted("dlx", b"dead", view),
-        whole.with_view(View { headers: None, without_ttl: false }),
-        whole.with_view(View { headers: Some(Vec::new()), without_ttl: false }),
+        whole.rerouted("dlx", b"dead", view.clone()),
+        whole.with_view(View::default()),
+        whole.rerouted("dlx", b"dead", view).with_envelopes(envelopes.clone()),
+        message(b"").with_envelopes(envelopes),
+        whole.with_view(View { headers: Some(Vec::new()), ..View::default() }),
         Message::build("", b"", b"", (0, 0), b"b"),
     ] {
         assert_eq!(parts(&read(&message)), parts(&message));

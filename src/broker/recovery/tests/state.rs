@@ -37,7 +37,7 @@ pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
 }
 
 fn exchange_state(exchange: &Exchange, out: &mut String) {
-    writeln!(out, "  exchange {:?} {:?}", exchange.name, exchange.declaration).unwrap();
+    writeln!(out, "  exchange {:?} {:?} {:?}", exchange.name, exchange.declaration, exchange.notes()).unwrap();
     let mut bindings: Vec<_> = exchange
         .bindings()
         .into_iter()

@@ -1,0 +1,30 @@
+//! Who signs messages.
+
+/// How a message is signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// RSA with SHA-1.
+    #[default]
+    One,
+    /// RSA with SHA-256.
+    Two,
+}
+
+impl Version {
+    /// What messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
+}
+
+/// Signs messages.
+pub trait Signer: Send + Sync {
+    /// The signature of a text, in base64.
+    fn sign(&self, version: Version, text: &[u8]) -> String;
+
+    /// Where the certificate is that the signature is checked with. `base_url` is how a client reaches this broker.
+    fn certificate_url(&self, base_url: &str) -> String;
+}

@@ -171,6 +171,7 @@ fn every_file_is_declared() {
 fn every_option_is_a_documented_setting() {
     let table = fs::read_to_string(root().join("src/config/table.rs")).expect("the table of settings is there");
     let layers = [
+        ("aws", "src/aws/options.rs"),
         ("broker", "src/broker/options.rs"),
         ("amqp", "src/protocol/amqp/options.rs"),
         ("stomp", "src/protocol/stomp/options.rs"),

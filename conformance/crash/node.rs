@@ -140,7 +140,7 @@ impl Node {
         let port = self.port.to_string();
         let stomp_port = self.stomp_port.to_string();
         command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", &stomp_port]);
-        command.args(["--set", "web_stomp.listeners=none"]);
+        command.args(["--set", "web_stomp.listeners=none", "--set", "aws.listeners=none"]);
         command.arg("--data").arg(self.data_dir());
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -272,7 +272,8 @@ impl<'m> Contents<'m> {
     }
 }
 
-fn is_attribute(name: &str) -> bool {
+/// Whether a header of that name is an attribute.
+pub fn is_attribute(name: &str) -> bool {
     let is_ours = matches!(name, GROUP_ID | GROUP_SEQ | TIMESTAMP_IN_MS | EXPIRES | "CC" | "BCC");
     !is_ours && !name.starts_with("x-") && is_attribute_name(name)
 }

@@ -5,6 +5,8 @@
 //! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
 //! - `error`: refusals with their codes in each protocol;
 //! - `message`: messages of AWS as messages of the broker, and back;
+//! - `identity`: who calls, by `sigv4` and `keys`;
+//! - `pages`: what is served beside the services;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
 //! - `sqs` and `sns`: the operations, each module with a table of those it has.
 //!
@@ -14,10 +16,14 @@ pub mod call;
 pub mod checkers;
 pub mod dispatch;
 pub mod error;
+pub mod identity;
+pub mod keys;
 pub mod message;
 pub mod model;
 pub mod options;
+pub mod pages;
 pub mod query;
+pub mod sigv4;
 pub mod sns;
 pub mod sqs;
 pub mod xml;
@@ -31,6 +37,10 @@ pub use options::Options;
 pub struct Aws {
     /// Settings.
     pub options: Options,
+    /// Access keys of the settings.
+    pub keys: keys::SettledKeys,
+    /// Keys that signatures are made with, remembered.
+    pub signing_keys: sigv4::SigningKeys,
     /// Permissions of those who called before.
     pub checkers: checkers::Checkers,
     /// What the operations of SQS keep.
@@ -42,6 +52,6 @@ pub struct Aws {
 impl Aws {
     /// With these settings, and nothing else yet.
     pub fn new(options: Options) -> Self {
-        Self { options, ..Self::default() }
+        Self { keys: keys::SettledKeys::new(&options.access_keys), options, ..Self::default() }
     }
 }

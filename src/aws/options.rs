@@ -2,6 +2,8 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+pub use super::keys::AccessKey;
+
 /// Settings of SQS and SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -16,11 +18,24 @@ pub struct Options {
     /// Whether calls from this machine are taken with any credentials, as the default user. Default: while nothing
     /// but loopback addresses are listened on.
     pub development: Option<bool>,
+    /// Keys that sign, and whose they are, beside those that administration makes. Default none.
+    pub access_keys: Vec<AccessKey>,
+    /// Origins of pages that may call; `*` is any. Default none listed: over loopback pages of this machine, over the
+    /// network any. What is no page says no origin and may always.
+    pub origins: Vec<String>,
+    /// Open connections. Default 16,384. Full: a further one is closed at once.
+    pub connections_count_max: usize,
+    /// Milliseconds that a connection may be open without a request, and that the head of one may take. Default
+    /// 75,000: longer than clients keep theirs.
+    pub idle_timeout_ms: u64,
     /// Bytes of a request's body. Default 4 MiB: a batch of 1 MiB whose octets are all escaped in a form is
     /// three times as long.
     pub body_bytes_max: usize,
     /// Seconds that a signature's time may differ from ours. Default 900, as AWS.
     pub clock_skew_secs: u64,
+    /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
+    /// accept certain hosts only. Default empty: how clients reach this broker.
+    pub signing_cert_url: String,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
     pub reset: bool,
 }
@@ -33,8 +48,13 @@ impl Default for Options {
             accounts: Vec::new(),
             region: "us-east-1".into(),
             development: None,
+            access_keys: Vec::new(),
+            origins: Vec::new(),
+            connections_count_max: 16_384,
+            idle_timeout_ms: 75_000,
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
+            signing_cert_url: String::new(),
             reset: false,
         }
     }

@@ -50,6 +50,12 @@ impl<'a> Form<'a> {
         self.parameters.get(found).filter(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    /// Adds a parameter that is not there.
+    pub fn insert(&mut self, name: &'a str, value: String) {
+        let at = self.parameters.partition_point(|(known, _)| &**known <= name);
+        self.parameters.insert(at, (name.into(), value.into()));
+    }
+
     /// The input of an operation.
     pub fn decode(&self, service: Service, shape: &Shape) -> Result<Value, Error> {
         let all = Scope { service, parameters: &self.parameters, prefix_bytes: 0 };

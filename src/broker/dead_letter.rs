@@ -95,7 +95,7 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
                 admitted.push((index, seq, message, is_recorded));
             }
             Err(Pushed::Refused) => {}
-            Err(Pushed::Duplicate | Pushed::Accepted(_)) => is_taken = true,
+            Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => is_taken = true,
         }
     }
     // A message of a queue that is not recorded may still enter one that is.

@@ -80,9 +80,9 @@ impl Vhost {
         let mut seen = None;
         if let Some(dedup) = &start.dedup {
             // Taken for the look alone: routing may take other locks.
-            let observed = dedup.lock().observe(message.headers(), turn.now);
+            let observed = dedup.lock().observe(message.headers(), 0, turn.now);
             match observed {
-                Observed::Duplicate => return Route::kept(),
+                Observed::Duplicate(_) => return Route::kept(),
                 Observed::New(name) if self.records(start, turn) => {
                     let keeper = Keeper::Exchange { vhost: self.name.clone(), name: start.name.clone() };
                     seen = Some(Box::new(Record::Seen { keeper, seen: name }));

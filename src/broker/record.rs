@@ -178,6 +178,36 @@ pub enum Record {
         /// Their identities, each with the number of failed deliveries that it has now.
         seqs: Vec<(u64, u32)>,
     },
+    /// Messages were leased, in one call.
+    Leased {
+        /// The queue.
+        queue: QueueId,
+        /// Which, and how.
+        leased: LeasedTo,
+    },
+    /// Leases end at another time.
+    LeaseChanged {
+        /// The queue.
+        queue: QueueId,
+        /// The messages.
+        seqs: Vec<u64>,
+        /// When they end.
+        until: Time,
+    },
+    /// Messages are withheld that have entered the queue.
+    Withheld {
+        /// The queue.
+        queue: QueueId,
+        /// Their identities, each with the time at which it is ready.
+        seqs: Vec<(u64, Time)>,
+    },
+    /// Messages are no longer withheld.
+    Unheld {
+        /// The queue.
+        queue: QueueId,
+        /// Their identities.
+        seqs: Vec<u64>,
+    },
     /// One message left a queue and entered others (or none) in one step.
     Move {
         /// Where it was, with its identity there; `None` when it was in no recorded queue.
@@ -326,6 +356,22 @@ impl Record {
             other => other.is_definition(),
         }
     }
+}
+
+/// What one call leased.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeasedTo {
+    /// Identities of the messages in their queue. Those of messages that are in no log, too: nobody else gets
+    /// them.
+    pub seqs: Vec<u64>,
+    /// The groups that they hold.
+    pub groups: Vec<(u64, Arc<[u8]>)>,
+    /// Names the leases.
+    pub nonce: u64,
+    /// When they began.
+    pub at: Time,
+    /// When they end.
+    pub until: Time,
 }
 
 /// A message that enters a queue, borrowed: what most records are.

@@ -195,6 +195,26 @@ impl<'a> Replay<'a> {
                     seqs.iter().for_each(|&(seq, count)| machine.restore_requeued(seq, count, &find));
                 }
             }
+            Record::Leased { queue, leased } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_leased(leased, &|level, seq| self.find(queue, level, seq));
+                }
+            }
+            Record::LeaseChanged { queue, seqs, until } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_lease_changed(&seqs, until);
+                }
+            }
+            Record::Withheld { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_withheld(&seqs, &|level, seq| self.find(queue, level, seq));
+                }
+            }
+            Record::Unheld { queue, seqs } => {
+                if let Some(queue) = self.queue(queue)? {
+                    queue.lock().restore_unheld(&seqs);
+                }
+            }
             Record::Move { from, to, message, at } => {
                 if let Some((queue, seq)) = from
                     && let Some(queue) = self.queue(queue)?
@@ -479,7 +499,10 @@ impl<'a> Replay<'a> {
             let mut machine = queue.lock();
             match &mut machine.stream {
                 Some(stream) => stream.restore_index(header, pages.segments(id)),
-                None => machine.restore_header(header),
+                None => {
+                    machine.restore_header(header);
+                    machine.restore_notes(pages.notes(id), &|level, seq| pages.find(id, level, seq));
+                }
             }
         }
         Ok(Some(queue))

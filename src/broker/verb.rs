@@ -15,6 +15,7 @@ use super::{
     queue::{
         Queue,
         cold::{ColdEntry, Header, PageRequest, Window},
+        leases::Note,
         stream::Summary,
     },
     record::QueueId,
@@ -50,6 +51,12 @@ pub trait ColdPages: Send + Sync {
 
     /// The header of a queue, while records are replayed.
     fn header(&self, queue: QueueId) -> Option<Header>;
+
+    /// What is noted beside messages of a queue, while records are replayed.
+    fn notes(&self, queue: QueueId) -> Vec<Note> {
+        let _ = queue;
+        Vec::new()
+    }
 
     /// The segments of a stream, in order, while records are replayed.
     fn segments(&self, queue: QueueId) -> Vec<Summary>;

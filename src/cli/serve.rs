@@ -140,10 +140,7 @@ pub fn startup_screen(settings: &Settings, listeners: &[(&str, SocketAddr)]) -> 
         lines.push((*protocol, url(settings, protocol, *addr)));
     }
     if listeners.is_empty() {
-        lines.push((
-            "warning",
-            "nothing listens: amqp.listeners, stomp.listeners and web_stomp.listeners are empty".to_owned(),
-        ));
+        lines.push(("warning", "nothing listens: every protocol's listeners are empty".to_owned()));
     }
     lines.extend(settings.warnings().into_iter().map(|warning| ("warning", warning)));
 
@@ -169,6 +166,10 @@ fn url(settings: &Settings, protocol: &str, addr: SocketAddr) -> String {
     // Standard output ends up in log archives: only a password that everybody knows is printed.
     let pass = if broker.default_pass == "guest" { "guest" } else { "PASSWORD" };
     let target = SocketAddr::new(ip, addr.port());
+    if protocol == "aws" {
+        let url = format!("http://{target}");
+        return if addr.ip().is_unspecified() { format!("{url}   (on every address)") } else { url };
+    }
     let url =
         format!("{protocol}://{}:{pass}@{target}/{}", escape(&broker.default_user), escape(&broker.default_vhost));
     if addr.ip().is_unspecified() { format!("{url}   (on every address)") } else { url }

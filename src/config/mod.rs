@@ -29,6 +29,8 @@ pub struct Settings {
     pub amqp: crate::protocol::amqp::Options,
     /// For STOMP sessions.
     pub stomp: crate::protocol::stomp::Options,
+    /// For SQS and SNS.
+    pub aws: crate::aws::Options,
     /// For the process.
     pub server: crate::server::Options,
     /// For the log, the index of cold messages and their checkpoints.

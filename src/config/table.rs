@@ -10,10 +10,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::Settings;
 use super::value::{Off, Parsed, Rule, Unit};
+use crate::aws::options::AccessKey;
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
-use crate::server::options::{Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame};
+use crate::server::options::{AWS_PORT, Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame};
 use crate::store::options::Sync;
 
 /// One setting.
@@ -32,7 +33,7 @@ pub(super) struct Setting {
 impl Setting {
     /// Whether the value must not be printed.
     pub(super) fn is_secret(&self) -> bool {
-        self.key.ends_with("_pass")
+        self.key.ends_with("_pass") || self.key == "aws.access_keys"
     }
 
     /// Whether the environment may name a file that holds the value.
@@ -588,6 +589,107 @@ pub(super) const SETTINGS: &[Setting] = &[
         server.web_stomp_message_bytes_max = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes as u64)
     ),
+    row!(
+        "aws.port",
+        count(0, 65535),
+        "Port of SQS and SNS on each address of server.bind; 0 takes a free one, as where amqp.port = 0.",
+        server.aws_port = |parsed| Some(parsed.number()),
+        |port| port.unwrap_or(AWS_PORT).to_string()
+    ),
+    row!(
+        "aws.second_port",
+        port_or_off(),
+        "A second port of SQS and SNS on each address of server.bind; 4566 is where many test setups look.",
+        server.aws_second_port = |parsed| match parsed {
+            Parsed::Off => None,
+            parsed => Some(parsed.number()),
+        },
+        |port| port.map_or("off".into(), |port| port.to_string())
+    ),
+    row!("aws.listeners", Rule::List("addresses such as 127.0.0.1:9324"),
+        "Addresses of SQS and SNS instead of server.bind and aws.port; \"none\" switches them off.",
+        server.aws_listeners ? listeners, |addresses| show_listeners(addresses, "aws")),
+    row!(
+        "aws.development",
+        Rule::OneOf(&["auto", "on", "off"]),
+        "Whether calls from this machine need no known key; auto: while nothing but loopback is listened on.",
+        aws.development = |parsed| match parsed.text().as_str() {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        },
+        |mode| mode.map_or("auto", |is_on| if is_on { "on" } else { "off" }).into()
+    ),
+    row!("aws.account", Rule::Checked("twelve digits"),
+        "Account in ARNs and addresses of queues of aws.vhost; emulators have this one.",
+        aws.account ? account, String::clone),
+    row!("aws.vhost", Rule::Text, "Virtual host of aws.account.", aws.vhost = Parsed::text, String::clone),
+    row!("aws.accounts", Rule::List("accounts such as 111111111111=vhost"),
+    "Further accounts and their virtual hosts.",
+    aws.accounts ? accounts, |all| {
+        list(&all.iter().map(|(account, vhost)| format!("{account}={vhost}")).collect::<Vec<_>>())
+    }),
+    row!(
+        "aws.region",
+        Rule::Text,
+        "Region in ARNs where a request names none; answers are in the region that was signed for.",
+        aws.region = Parsed::text,
+        String::clone
+    ),
+    row!("aws.access_keys", Rule::List("keys such as ID:SECRET:USER"),
+    "Access keys of users; tern ctl add_access_key makes others.",
+    aws.access_keys ? access_keys, |keys| {
+        list(&keys.iter().map(|key| format!("{}:{}:{}", key.id, key.secret, key.user)).collect::<Vec<_>>())
+    }),
+    row!(
+        "aws.clock_skew_secs",
+        Rule::Number { min: 1, max: 86_400, unit: Unit::Secs, off: Off::Never },
+        "How far the time of a signature may be from ours, as AWS.",
+        aws.clock_skew_secs = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "aws.origins",
+        Rule::List("origins such as https://app.example.com, or *"),
+        "Pages that may call; without a list those of this machine over loopback, and any over the network.",
+        aws.origins = Parsed::list,
+        |items| list(items)
+    ),
+    row!(
+        "aws.connections_count_max",
+        count(1, 1 << 20),
+        "Open connections of SQS and SNS; full: a further one is closed at once.",
+        aws.connections_count_max = Parsed::number,
+        usize::to_string
+    ),
+    row!(
+        "aws.idle_timeout_ms",
+        millis(1000, HOUR_MS),
+        "How long a connection may stay without a request, and how long the head of one may take.",
+        aws.idle_timeout_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
+        "aws.body_bytes_max",
+        bytes(2 << 20, 64 << 20),
+        "Largest body of a request; 1 MiB of message is up to three times as long when it is escaped.",
+        aws.body_bytes_max = Parsed::number,
+        |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "aws.signing_cert_url",
+        Rule::Text,
+        "What addresses of the certificate for notifications begin with; empty: how clients reach this broker.",
+        aws.signing_cert_url = Parsed::text,
+        String::clone
+    ),
+    row!(
+        "aws.reset",
+        SWITCH,
+        "Whether POST /_tern/reset deletes every queue, topic and user, for test suites; never in production.",
+        aws.reset = is_on,
+        on_or_off
+    ),
     row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),
         "Addresses that listeners bind; loopback, so nothing is reachable before somebody asks for it.",
         server.bind ? bind, |ips| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")),
@@ -853,6 +955,26 @@ fn listeners(parsed: Parsed) -> Result<Option<Vec<SocketAddr>>, String> {
         }
     }
     Ok(Some(addresses))
+}
+
+fn account(parsed: Parsed) -> Result<String, String> {
+    let text = parsed.text();
+    let is_account = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_account { Ok(text) } else { Err("twelve digits".into()) }
+}
+
+fn accounts(parsed: Parsed) -> Result<Vec<(String, String)>, String> {
+    let mut all = Vec::new();
+    for text in parsed.list() {
+        let (number, vhost) = text.split_once('=').ok_or("accounts such as 111111111111=vhost")?;
+        all.push((account(Parsed::Text(number.to_owned()))?, vhost.to_owned()));
+    }
+    Ok(all)
+}
+
+fn access_keys(parsed: Parsed) -> Result<Vec<AccessKey>, String> {
+    let keys = parsed.list().into_iter().map(|text| AccessKey::parse(&text));
+    keys.collect::<Option<_>>().ok_or_else(|| "keys such as ID:SECRET:USER".into())
 }
 
 fn stomp_listeners(parsed: Parsed) -> Result<Option<Vec<StompListener>>, String> {

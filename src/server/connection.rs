@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    clock,
+    aws, clock,
     options::Protocol,
     proxy_protocol::{self, Parsed},
     read_buffer::{self, Read},
@@ -43,6 +43,8 @@ pub struct Context {
     pub amqp: Arc<amqp::Options>,
     /// Settings of STOMP, and what it tells clients of us, by dialect.
     pub stomp: [Arc<stomp::Surroundings>; 2],
+    /// SQS and SNS.
+    pub aws: Arc<aws::Web>,
     /// Settings of the process.
     pub server: Arc<super::Options>,
     /// Connections that have not opened a vhost yet.
@@ -91,6 +93,7 @@ pub async fn serve(context: Arc<Context>, protocol: Protocol, stream: TcpStream,
             let session = stomp::Session::new(broker, surroundings, shared.clone(), peer, local, now);
             run(session, &shared, stream, peer, left, handshake).await;
         }
+        Protocol::Aws => aws::serve(stream, left, (peer, local), handshake).await,
         Protocol::WebStomp => web_stomp::serve(stream, left, (peer, local), handshake).await,
     }
 }

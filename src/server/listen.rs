@@ -111,6 +111,7 @@ fn flag(protocol: Protocol) -> &'static str {
         Protocol::Amqp => "--amqp-port",
         Protocol::Stomp(_) => "--stomp-port",
         Protocol::WebStomp => "--set web_stomp.port",
+        Protocol::Aws => "--set aws.port",
     }
 }
 
@@ -171,7 +172,13 @@ mod tests {
 
     fn listening_on(addresses: &[&str]) -> Options {
         let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
-        Options { amqp_listeners: Some(addresses), stomp_port: Some(0), web_stomp_port: Some(0), ..Options::default() }
+        Options {
+            amqp_listeners: Some(addresses),
+            stomp_port: Some(0),
+            web_stomp_port: Some(0),
+            aws_port: Some(0),
+            ..Options::default()
+        }
     }
 
     #[test]
@@ -225,8 +232,9 @@ mod tests {
         let any = "127.0.0.1:0".parse().unwrap();
         let listed = vec![(any, None), (any, Some(Dialect::Activemq)), (any, Some(Dialect::Rabbitmq))];
         let stomp_listeners = Some(listed);
-        let (amqp_listeners, web_stomp_listeners) = (Some(vec![]), Some(vec![]));
-        let options = Options { amqp_listeners, stomp_listeners, web_stomp_listeners, ..Options::default() };
+        let (amqp_listeners, web_stomp_listeners, aws_listeners) = (Some(vec![]), Some(vec![]), Some(vec![]));
+        let options =
+            Options { amqp_listeners, stomp_listeners, web_stomp_listeners, aws_listeners, ..Options::default() };
         let dialects: Vec<_> = open_all(&options).unwrap().iter().map(|bound| bound.protocol.name()).collect();
         assert_eq!(dialects, ["stomp", "stomp/activemq", "stomp"]);
         let all = Options { stomp_dialect: Dialect::Activemq, amqp_port: 0, ..Options::default() };

@@ -4,6 +4,7 @@
 //! watches memory and disk ([`watch`]), and the one that waits for the signal to stop.
 
 pub mod aside;
+pub mod aws;
 pub mod clock;
 pub mod connection;
 pub mod control;
@@ -14,6 +15,7 @@ pub mod options;
 pub mod persistence;
 pub mod proxy_protocol;
 pub mod read_buffer;
+pub mod sns;
 pub mod socket;
 pub mod watch;
 mod web_socket;
@@ -36,6 +38,7 @@ pub use options::{Options, Persistence, Protocol};
 
 use crate::{
     admin::{definitions, node::Node},
+    aws::Aws,
     broker::{Broker, definitions::Definitions},
     config::Settings,
     protocol::{
@@ -76,12 +79,21 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     broker.show_properties_by(amqp::properties::show);
     broker.attach_fields(Arc::new(jms::JmsFields));
     broker.access.digest_aside(aside::run);
+    let aws = Arc::new(Aws::new(settings.aws.clone()));
+    let signer = Arc::new(sns::KeptSigner::new(data_dir, &settings.aws.signing_cert_url));
+    aws.sns.begin(&broker, &settings.aws, signer, "http://localhost:9324");
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }
     let bound = listen::open_all(&settings.server)?;
+    if let Some(listener) = bound.iter().find(|bound| bound.protocol == Protocol::Aws) {
+        aws.sns.listens_on(listener.addr);
+    }
+    let is_development = is_development(settings, &bound);
+    let web = Arc::new(aws::Web::new(broker.clone(), aws.clone(), is_development));
     let context = Arc::new(Context {
         broker: broker.clone(),
+        aws: web.clone(),
         amqp: Arc::new(settings.amqp.clone()),
         stomp: surroundings_of_stomp(settings),
         server: Arc::new(settings.server.clone()),
@@ -93,6 +105,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         tokio::spawn(tick(broker.clone())),
         tokio::spawn(watch::run(broker.clone(), log.clone(), data_dir.clone())),
         tokio::spawn(control::serve(control, broker.clone(), node.clone())),
+        tokio::spawn(sns::run(broker.clone(), aws)),
     ];
     // Before anybody is told that the broker runs: a signal that came earlier would kill it.
     let signals = Signals::new().map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;
@@ -106,7 +119,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     tracing::info!(connections = broker.connections.len(), "stopping");
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     process.close().await;
-    drain(&broker, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
+    drain(&broker, &web, Duration::from_millis(settings.server.shutdown_drain_ms)).await;
     // Its threads tell the watcher, which may wake tasks of this runtime: not from one of them.
     let closed = tokio::task::spawn_blocking(move || opened.close()).await;
     if let Err(error) = closed {
@@ -116,6 +129,22 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         Some(failure) => Err(StartError::Other(failure.to_owned())),
         None => Ok(()),
     }
+}
+
+/// Whether calls of SQS and SNS from this machine are taken with any credentials.
+fn is_development(settings: &Settings, bound: &[Bound]) -> bool {
+    let mut listeners = bound.iter().filter(|bound| bound.protocol == Protocol::Aws).peekable();
+    if listeners.peek().is_none() {
+        return false;
+    }
+    let is_local = listeners.all(|bound| bound.addr.ip().is_loopback());
+    let is_on = settings.aws.development.unwrap_or(is_local);
+    if is_on {
+        tracing::info!("SQS and SNS take calls from this machine with any credentials: aws.development");
+    } else {
+        tracing::info!("SQS and SNS take calls that an access key has signed, and no others: aws.development is off");
+    }
+    is_on
 }
 
 /// What sessions of STOMP know of where they run, by dialect.
@@ -204,18 +233,19 @@ impl Signals {
 }
 
 /// Closes all connections and waits until their clients have answered, or the time is over.
-async fn drain(broker: &Broker, limit: Duration) {
+async fn drain(broker: &Broker, web: &aws::Web, limit: Duration) {
     broker.halt_deliveries(true, clock::now());
+    web.close();
     for connection in broker.connections.list() {
         connection.handle.close("broker forced connection closure with reason 'shutdown'");
     }
     let emptied = async {
-        while !broker.connections.is_empty() {
+        while !broker.connections.is_empty() || web.connections_count() > 0 {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     };
     if tokio::time::timeout(limit, emptied).await.is_err() {
-        tracing::warn!(connections = broker.connections.len(), "some clients did not answer");
+        tracing::warn!(connections = broker.connections.len() + web.connections_count(), "some clients did not answer");
     }
 }
 

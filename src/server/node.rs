@@ -180,7 +180,7 @@ impl Node for Process {
         let listeners = self.listeners.clone();
         Box::pin(async move {
             listeners.close().await;
-            drain(&listeners.context.broker, STOP_APP_DRAIN).await;
+            drain(&listeners.context.broker, &listeners.context.aws, STOP_APP_DRAIN).await;
             Ok(())
         })
     }

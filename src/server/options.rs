@@ -47,6 +47,13 @@ pub struct Options {
     pub web_stomp_frame: WebFrame,
     /// Largest message of a WebSocket that is taken, in bytes. Default 16 MiB; a frame may have several.
     pub web_stomp_message_bytes_max: usize,
+    /// Port of SQS and SNS on each address of `bind`; zero takes a free one. By default [`AWS_PORT`], with exceptions
+    /// as for `stomp_port`.
+    pub aws_port: Option<u16>,
+    /// A second port of SQS and SNS on each address of `bind`; 4566 is where LocalStack was. Default: none.
+    pub aws_second_port: Option<u16>,
+    /// Addresses of SQS and SNS that replace `bind` and `aws_port`; an empty list switches them off. Default: not set.
+    pub aws_listeners: Option<Vec<SocketAddr>>,
     /// Peers whose connections begin with a PROXY protocol header. Default none: whoever may send
     /// one chooses the address that we believe, loopback included.
     pub proxy_protocol_trusted: Vec<Cidr>,
@@ -136,6 +143,9 @@ impl Default for Options {
             web_stomp_origins: Vec::new(),
             web_stomp_frame: WebFrame::default(),
             web_stomp_message_bytes_max: 16 << 20,
+            aws_port: None,
+            aws_second_port: None,
+            aws_listeners: None,
             proxy_protocol_trusted: Vec::new(),
             data_dir: PathBuf::from("./tern-data"),
             control_socket_mode: 0o660,
@@ -178,6 +188,15 @@ impl Options {
         self.listeners_beside(Protocol::WebStomp, listed, self.web_stomp_port, WEB_STOMP_PORT)
     }
 
+    /// Where SQS and SNS listen.
+    pub fn aws(&self) -> Vec<Listener> {
+        let mut listeners = self.listeners_beside(Protocol::Aws, self.aws_listeners.clone(), self.aws_port, AWS_PORT);
+        if let Some(port) = self.aws_second_port {
+            listeners.extend(self.listeners_of(Protocol::Aws, None, port));
+        }
+        listeners
+    }
+
     /// Listeners of a protocol that has to be asked for, or find its port free.
     fn listeners_beside(
         &self,
@@ -203,6 +222,7 @@ impl Options {
         let mut all = self.amqp();
         all.extend(self.stomp());
         all.extend(self.web_stomp());
+        all.extend(self.aws());
         all
     }
 
@@ -245,6 +265,8 @@ pub enum Protocol {
     Stomp(Dialect),
     /// STOMP over WebSocket.
     WebStomp,
+    /// SQS and SNS over HTTP.
+    Aws,
 }
 
 impl Protocol {
@@ -255,6 +277,7 @@ impl Protocol {
             Self::Stomp(Dialect::Rabbitmq) => "stomp",
             Self::Stomp(Dialect::Activemq) => "stomp/activemq",
             Self::WebStomp => "http/web-stomp",
+            Self::Aws => "http/aws",
         }
     }
 
@@ -262,6 +285,7 @@ impl Protocol {
     pub fn section(self) -> &'static str {
         match self {
             Self::WebStomp => "web_stomp",
+            Self::Aws => "aws",
             Self::Amqp | Self::Stomp(_) => self.name(),
         }
     }
@@ -273,6 +297,7 @@ impl Protocol {
             Self::Stomp(Dialect::Rabbitmq) => "STOMP",
             Self::Stomp(Dialect::Activemq) => "STOMP as of ActiveMQ",
             Self::WebStomp => "STOMP over WebSockets",
+            Self::Aws => "SQS and SNS over HTTP",
         }
     }
 }
@@ -282,6 +307,9 @@ pub const STOMP_PORT: u16 = 61613;
 
 /// The port of STOMP over WebSocket, by default.
 pub const WEB_STOMP_PORT: u16 = 15674;
+
+/// The port of SQS and SNS, by default.
+pub const AWS_PORT: u16 = 9324;
 
 /// What frames of STOMP are sent as over a WebSocket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

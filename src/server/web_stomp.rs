@@ -170,7 +170,7 @@ fn answer(request: &Request<Incoming>, options: &Options, is_loopback: bool) -> 
 
 /// Whether pages from `origin` may connect. A browser tells it of every page, and would let any page on the
 /// network try the well-known login of a broker on the machine of whoever looks at it.
-fn is_welcome(origin: &str, listed: &[String], is_loopback: bool) -> bool {
+pub(super) fn is_welcome(origin: &str, listed: &[String], is_loopback: bool) -> bool {
     if listed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(origin)) {
         return true;
     }

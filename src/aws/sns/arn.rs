@@ -104,7 +104,14 @@ pub(super) fn uuid_of(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0F | 0x40;
     bytes[8] = bytes[8] & 0x3F | 0x80;
     let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("{}-{}-{}-{}-{}", hex(&bytes[..4]), hex(&bytes[4..6]), hex(&bytes[6..8]), hex(&bytes[8..10]), hex(&bytes[10..]))
+    format!(
+        "{}-{}-{}-{}-{}",
+        hex(&bytes[..4]),
+        hex(&bytes[4..6]),
+        hex(&bytes[6..8]),
+        hex(&bytes[8..10]),
+        hex(&bytes[10..])
+    )
 }
 
 #[cfg(test)]
@@ -127,10 +134,7 @@ mod tests {
             "Invalid parameter: SubscriptionArn Reason: An ARN must have at least 6 elements, not 5"
         );
         assert_eq!(refused(Some("arn:aws:sns:us-east-1:111111111111:random")), "Invalid parameter: SubscriptionId");
-        assert_eq!(
-            refused(None),
-            "Invalid parameter: SubscriptionArn Reason: no value for required parameter"
-        );
+        assert_eq!(refused(None), "Invalid parameter: SubscriptionArn Reason: no value for required parameter");
     }
 
     #[test]

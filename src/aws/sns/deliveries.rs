@@ -18,9 +18,7 @@ use super::{
 };
 use crate::{
     aws::message::{Contents, Draft},
-    broker::{
-        message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost,
-    },
+    broker::{message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost},
 };
 
 /// How messages of a subscription are delivered.

@@ -18,11 +18,7 @@
 //!
 //! The label of a binding says what its subscriber takes: `PROTOCOL:raw:ID` or `PROTOCOL:json:ID`.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::RwLock;
@@ -225,7 +221,7 @@ impl Renderer for Envelope {
             trace: contents.headers.get(TRACE_HEADER).and_then(ValueRef::as_text),
             ..Draft::default()
         };
-        let rendered = if label.is_raw {
+        let mut rendered = if label.is_raw {
             let raw;
             let body = match own {
                 Some(own) => own.as_bytes(),
@@ -239,7 +235,8 @@ impl Renderer for Envelope {
             let body = notification(&seal, &contents, text, &attributes, label);
             Draft { body: body.as_bytes(), ..draft }.build()
         };
-        Message { traits: message.traits, ..rendered }
+        rendered.traits = message.traits;
+        rendered
     }
 }
 

@@ -24,9 +24,8 @@ use crate::{
 const APPLICATION: &str = "sns-platform-application";
 const ENDPOINT: &str = "sns-platform-endpoint";
 
-const PLATFORMS: [&str; 10] = [
-    "ADM", "APNS", "APNS_SANDBOX", "APNS_VOIP", "APNS_VOIP_SANDBOX", "BAIDU", "FCM", "GCM", "MPNS", "WNS",
-];
+const PLATFORMS: [&str; 10] =
+    ["ADM", "APNS", "APNS_SANDBOX", "APNS_VOIP", "APNS_VOIP_SANDBOX", "BAIDU", "FCM", "GCM", "MPNS", "WNS"];
 /// What is never told.
 const SECRETS: [&str; 2] = ["PlatformCredential", "PlatformPrincipal"];
 const ENDPOINT_ATTRIBUTES: [&str; 3] = ["CustomUserData", "Enabled", "Token"];
@@ -198,8 +197,7 @@ fn check_endpoint_attributes(attributes: &Map<String, Json>) -> Result<(), Error
             return Err(invalid(format_args!("Attributes Reason: Invalid attribute name: {name}")));
         }
         if name == "CustomUserData" && value.as_str().is_some_and(|text| text.len() > CUSTOM_DATA_BYTES_MAX) {
-            let reason =
-                format_args!("{name}: must be at most {CUSTOM_DATA_BYTES_MAX} bytes long in UTF-8 encoding");
+            let reason = format_args!("{name}: must be at most {CUSTOM_DATA_BYTES_MAX} bytes long in UTF-8 encoding");
             return Err(invalid(format_args!("Attributes Reason: Invalid value for attribute: {reason}")));
         }
     }

@@ -254,7 +254,9 @@ fn check<'a>(entry: &'a Entry<'_>, topic: Option<&Topic>, path: &str) -> Result<
         for (name, id) in [("MessageGroupId", group), ("MessageDeduplicationId", given)] {
             let is_valid = |id: &str| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic());
             if !id.is_none_or(is_valid) {
-                return Err(invalid(format_args!("{name} Reason: {name} can only include alphanumeric and punctuation characters. 1 to 128 in length")));
+                return Err(invalid(format_args!(
+                    "{name} Reason: {name} can only include alphanumeric and punctuation characters. 1 to 128 in length"
+                )));
             }
         }
     }
@@ -446,7 +448,7 @@ pub(super) fn next_sequence(now: Time) -> String {
 
 /// Looks after the bindings of subscriptions whose queue has gone or come back, when something has changed.
 #[derive(Default)]
-pub struct Bindings {
+pub(super) struct Bindings {
     /// By vhost: how often a queue was declared.
     declared: Mutex<HashMap<Arc<str>, Arc<Declared>>>,
     /// By vhost and topic.

@@ -43,8 +43,11 @@ impl Retries {
     /// Reads a healthy retry policy in which nothing is missing; what is not sound is taken for the nearest that is.
     pub fn new(policy: &Json) -> Self {
         let number = |name: &str, otherwise: u64, max: u64| {
-            policy.get(name).and_then(|value| value.as_u64().or_else(|| value.as_f64().map(|value| value as u64)))
-                .unwrap_or(otherwise).min(max)
+            policy
+                .get(name)
+                .and_then(|value| value.as_u64().or_else(|| value.as_f64().map(|value| value as u64)))
+                .unwrap_or(otherwise)
+                .min(max)
         };
         let count = number("numRetries", 3, COUNT_MAX) as u32;
         let mut left = count;
@@ -132,9 +135,11 @@ mod tests {
 
     #[test]
     fn what_is_not_sound_is_bounded() {
-        let policy = json!({"numRetries": 1_000_000, "numNoDelayRetries": 500, "minDelayTarget": 9, "maxDelayTarget": 1});
+        let policy =
+            json!({"numRetries": 1_000_000, "numNoDelayRetries": 500, "minDelayTarget": 9, "maxDelayTarget": 1});
         assert_eq!(delays(&policy), [0; 100]);
-        let policy = json!({"numRetries": 1, "minDelayTarget": 0, "maxDelayTarget": 1e9, "backoffFunction": "geometric"});
+        let policy =
+            json!({"numRetries": 1, "minDelayTarget": 0, "maxDelayTarget": 1e9, "backoffFunction": "geometric"});
         assert_eq!(delays(&policy), [3_600_000]);
         assert!(delays(&json!({"numRetries": 0})).is_empty());
     }

@@ -20,7 +20,7 @@ use crate::{
 const ATTRIBUTES: &str = "sns-sms-attributes";
 const SANDBOX: &str = "sns-sandbox-number";
 /// The component whose parameters are numbers that have opted out.
-pub const OPTED_OUT: &str = "sns-opted-out";
+pub(super) const OPTED_OUT: &str = "sns-opted-out";
 
 /// Whether it is a number in the form of E.164, or nearly: the plus sign may be missing.
 pub(super) fn is_number(text: &str) -> bool {

@@ -27,7 +27,8 @@ use crate::{
 type Text<'a> = Option<Cow<'a, str>>;
 
 /// What may be subscribed with.
-const PROTOCOLS: [&str; 9] = ["http", "https", "email", "email-json", "sms", "sqs", "application", "lambda", "firehose"];
+const PROTOCOLS: [&str; 9] =
+    ["http", "https", "email", "email-json", "sms", "sqs", "application", "lambda", "firehose"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -345,9 +346,6 @@ pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     }
     changed.bind(Some(&old), &topic, turn)?;
     changed.keep(&vhost, turn)?;
-    if name == "ReplayPolicy" {
-        super::replay::begin(&changed, &topic, turn)?;
-    }
     call.reply_done()
 }
 
@@ -375,13 +373,7 @@ pub(super) fn list_by_topic(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     page_of(call, turn, &vhost, Some(topic.name()), request.next_token.as_deref())
 }
 
-fn page_of(
-    call: &Call,
-    turn: &Turn<'_>,
-    vhost: &str,
-    topic: Option<&str>,
-    token: Option<&str>,
-) -> Result<Step, Error> {
+fn page_of(call: &Call, turn: &Turn<'_>, vhost: &str, topic: Option<&str>, token: Option<&str>) -> Result<Step, Error> {
     let mut from = page::behind(page::after(token)?);
     let mut found = Vec::new();
     // Those that are gone fill no page.

@@ -80,13 +80,7 @@ fn is_false(flag: &bool) -> bool {
 
 impl Subscription {
     /// Subscriptions of a vhost, or of one topic there, whose names are not before `from`, by name.
-    pub fn list(
-        broker: &Broker,
-        vhost: &str,
-        topic: Option<&str>,
-        from: &str,
-        max: usize,
-    ) -> Vec<(String, Self)> {
+    pub fn list(broker: &Broker, vhost: &str, topic: Option<&str>, from: &str, max: usize) -> Vec<(String, Self)> {
         let prefix = topic.map(|topic| format!("{topic}:")).unwrap_or_default();
         let found = broker.parameters.list_from(vhost, COMPONENT, &prefix, from, max);
         found.into_iter().filter_map(|(name, value)| Some((name, Self::from_json(&value)?))).collect()
@@ -233,7 +227,8 @@ pub(super) fn dead_letter_arn(policy: &str) -> Option<String> {
 
 /// A topic is about to be deleted: its subscriptions stay to be looked at, and take no more.
 pub(super) fn topic_deleted(topic: &Topic, turn: &mut Turn<'_>) {
-    for (_, mut subscription) in Subscription::list(turn.broker, &topic.vhost.name, Some(topic.name()), "", usize::MAX) {
+    for (_, mut subscription) in Subscription::list(turn.broker, &topic.vhost.name, Some(topic.name()), "", usize::MAX)
+    {
         if !subscription.is_to_queue()
             && let Some(queue) = topic.vhost.queue(&subscription.own_queue())
         {

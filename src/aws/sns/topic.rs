@@ -241,9 +241,8 @@ fn is_object(value: &str) -> bool {
 
 /// Whether there is an attribute of that name for such a topic.
 pub(super) fn is_known(name: &str, is_fifo: bool) -> bool {
-    let is_feedback = || {
-        FEEDBACK_OF.iter().any(|of| name.strip_prefix(of).is_some_and(|rest| FEEDBACK.contains(&rest)))
-    };
+    let is_feedback =
+        || FEEDBACK_OF.iter().any(|of| name.strip_prefix(of).is_some_and(|rest| FEEDBACK.contains(&rest)));
     (SETTABLE.iter().any(|(known, _)| *known == name) || is_feedback()) && (is_fifo || !FIFO_ONLY.contains(&name))
 }
 

@@ -92,14 +92,10 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
         arguments.push("x-cache-ttl", Value::I64(DEDUP_MS));
         arguments.push("x-deduplication-header", Value::text(topic::DEDUP_HEADER));
     }
-    let declare = DeclareExchange {
-        name,
-        kind: exchange::FILTERED,
-        durable: true,
-        arguments,
-        ..DeclareExchange::default()
-    };
-    let made = vhost.declare_exchange(&declare, turn).map_err(|error| invalid(format_args!("Topic Name Reason: {error}")))?;
+    let declare =
+        DeclareExchange { name, kind: exchange::FILTERED, durable: true, arguments, ..DeclareExchange::default() };
+    let made =
+        vhost.declare_exchange(&declare, turn).map_err(|error| invalid(format_args!("Topic Name Reason: {error}")))?;
     let notes = topic::new_notes(wanted, tags, &call.caller.region);
     vhost.alter_exchange(&made, turn, |kept| *kept = notes);
     subscription::forget_gone(turn.broker, &vhost.name, name);

@@ -21,7 +21,7 @@
 
 use std::{collections::BTreeMap, sync::Weak};
 
-use super::{Queue, ready::Entry, stream::Summary};
+use super::{Queue, leases::NoteChange, ready::Entry, stream::Summary};
 use crate::broker::{
     message::Message,
     record::{Position, QueueId},
@@ -128,6 +128,8 @@ pub struct Look {
     pub segments: Vec<Summary>,
     /// The new header, if it is another one.
     pub header: Option<Header>,
+    /// Notes beside messages that have changed.
+    pub notes: Vec<NoteChange>,
 }
 
 impl Look {
@@ -138,6 +140,7 @@ impl Look {
             && self.heads.is_empty()
             && self.segments.is_empty()
             && self.header.is_none()
+            && self.notes.is_empty()
     }
 }
 
@@ -248,6 +251,8 @@ pub(super) struct Cold {
     is_expired_asked: bool,
     /// Somebody waits to get a message.
     has_get: bool,
+    /// Somebody has received since a page was last asked for.
+    has_receivers: bool,
     /// What was read last for those who look.
     leaf: Option<browsing::Leaf>,
     is_leaf_asked: bool,
@@ -275,6 +280,7 @@ impl Default for Cold {
             is_front_asked: false,
             is_expired_asked: false,
             has_get: false,
+            has_receivers: false,
             leaf: None,
             is_leaf_asked: false,
             is_damaged: false,
@@ -327,6 +333,13 @@ impl Cold {
         }
     }
 
+    /// The same for one that is not in memory.
+    pub(super) fn left_cold(&mut self, entry: &ColdEntry) {
+        if let Some(side) = self.side_of_mut(entry.place) {
+            side.count_out(entry);
+        }
+    }
+
     /// A message is leaving; until that is recorded it is alive.
     pub(super) fn dies(&mut self, entry: &Entry, priority_max: u8) {
         if entry.place.is_in_spill() {
@@ -364,12 +377,38 @@ impl Cold {
         }
     }
 
+    /// The same for one that is not in memory.
+    pub(super) fn changes_cold(&mut self, entry: ColdEntry) {
+        if let Some(side) = self.side_of_mut(entry.place)
+            && entry.seq < side.indexed_below
+        {
+            side.changed.insert(entry.seq, entry);
+        }
+    }
+
+    /// Whether what the index has of a message is of one that is gone.
+    pub(super) fn has_lost(&self, entry: &ColdEntry) -> bool {
+        self.is_purged(entry)
+    }
+
+    pub(super) fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
+    pub(super) fn has_spilled(&self) -> bool {
+        self.spill.as_deref().is_some_and(Side::has_any)
+    }
+
+    pub(super) fn set_damaged(&mut self) {
+        self.is_damaged = true;
+    }
+
     fn is_purged(&self, entry: &ColdEntry) -> bool {
         self.side_of(entry.place).is_some_and(|side| side.is_purged(entry.seq))
     }
 
     /// What its index has of a message with what it has not.
-    fn overlay(&self, entry: ColdEntry) -> ColdEntry {
+    pub(super) fn overlay(&self, entry: ColdEntry) -> ColdEntry {
         let mut entry = match self.side_of(entry.place) {
             Some(side) => side.overlay(entry),
             None => entry,
@@ -379,7 +418,7 @@ impl Cold {
     }
 
     /// Whether an index has it, so that it need not be in memory.
-    fn is_committed(&self, entry: &Entry) -> bool {
+    pub(super) fn is_committed(&self, entry: &Entry) -> bool {
         self.side_of(entry.place).is_some_and(|side| entry.seq < side.committed_below)
     }
 
@@ -401,11 +440,17 @@ impl Cold {
         self.has_get = true;
     }
 
+    /// Somebody receives: what comes next is read before it is needed.
+    pub(super) fn note_receiver(&mut self) {
+        self.has_receivers = true;
+    }
+
     pub(super) fn was_handed(&mut self, up_to: u64) {
         self.redelivered_up_to = up_to;
     }
 }
 
+pub(in crate::broker) use replay::Find;
 pub use spill::{LevelPlaces, Overflow};
 
 use side::{Home, Side};

@@ -51,13 +51,15 @@ pub struct Seen {
     pub key: Arc<[u8]>,
     /// From when it is forgotten.
     pub deadline: Time,
+    /// The message that had it first, where that is in a queue; else 0.
+    pub seq: u64,
 }
 
 /// What a window says to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
-    /// It repeats an earlier one.
-    Duplicate,
+    /// It repeats an earlier one, which came under that seq.
+    Duplicate(u64),
     /// It is remembered from now on.
     New(Seen),
     /// It has no name, or nothing is remembered.
@@ -68,6 +70,7 @@ pub enum Observed {
 struct Entry {
     serial: u64,
     deadline: Time,
+    seq: u64,
 }
 
 impl Window {
@@ -85,22 +88,22 @@ impl Window {
     }
 
     /// Whether a message with these headers repeats an earlier one. If it does not, its key is
-    /// remembered from now on.
-    pub fn observe(&mut self, headers: Headers<'_>, now: Time) -> Observed {
+    /// remembered from now on, under that seq.
+    pub fn observe(&mut self, headers: Headers<'_>, seq: u64, now: Time) -> Observed {
         if headers.is_empty() {
             return Observed::Unnamed;
         }
         let Some(key) = headers.get(&self.header) else { return Observed::Unnamed };
         let own_ttl = headers.iter().find(|(name, _)| *name == TTL_HEADER).and_then(|(_, value)| value.as_integer());
         let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
-        self.observe_key(&key_bytes(key), now, ttl_ms)
+        self.observe_key(&key_bytes(key), seq, now, ttl_ms)
     }
 
     /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
-    pub fn observe_key(&mut self, key: &[u8], now: Time, ttl_ms: Option<u64>) -> Observed {
+    pub fn observe_key(&mut self, key: &[u8], seq: u64, now: Time, ttl_ms: Option<u64>) -> Observed {
         if let Some(entry) = self.seen.get(key) {
             if now < entry.deadline {
-                return Observed::Duplicate;
+                return Observed::Duplicate(entry.seq);
             }
             self.seen.remove(key);
         }
@@ -108,7 +111,7 @@ impl Window {
             return Observed::Unnamed;
         }
         let deadline = ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl));
-        let seen = Seen { serial: self.next_serial, key: key.into(), deadline };
+        let seen = Seen { serial: self.next_serial, key: key.into(), deadline, seq };
         self.remember(&seen);
         Observed::New(seen)
     }
@@ -121,7 +124,8 @@ impl Window {
         // Records of an exchange may change places; they come back in their order.
         let at = self.order.partition_point(|(serial, _)| *serial < seen.serial);
         self.order.insert(at, (seen.serial, seen.key.clone()));
-        self.seen.insert(seen.key.clone(), Entry { serial: seen.serial, deadline: seen.deadline });
+        let Seen { serial, deadline, seq, .. } = *seen;
+        self.seen.insert(seen.key.clone(), Entry { serial, deadline, seq });
         self.drop_stale_order();
     }
 
@@ -138,7 +142,7 @@ impl Window {
     pub fn iter(&self) -> impl Iterator<Item = Seen> {
         self.order.iter().filter_map(|(serial, key)| {
             let entry = self.seen.get(key).filter(|entry| entry.serial == *serial)?;
-            Some(Seen { serial: *serial, key: key.clone(), deadline: entry.deadline })
+            Some(Seen { serial: *serial, key: key.clone(), deadline: entry.deadline, seq: entry.seq })
         })
     }
 
@@ -213,7 +217,7 @@ mod tests {
     }
 
     fn is_duplicate(window: &mut Window, key: &[u8], now: Time, ttl_ms: Option<u64>) -> bool {
-        window.observe_key(key, now, ttl_ms) == Observed::Duplicate
+        matches!(window.observe_key(key, 7, now, ttl_ms), Observed::Duplicate(7))
     }
 
     fn headers(entries: &[(&str, Value)]) -> Vec<u8> {
@@ -225,7 +229,7 @@ mod tests {
     }
 
     fn repeats(window: &mut Window, entries: &[(&str, Value)], now: u64) -> bool {
-        window.observe(Headers::new(&headers(entries)), Time(now)) == Observed::Duplicate
+        matches!(window.observe(Headers::new(&headers(entries)), 7, Time(now)), Observed::Duplicate(7))
     }
 
     #[test]
@@ -321,7 +325,7 @@ mod tests {
     fn restored_keys_are_known_for_as_long_as_before_and_leave_in_their_order() {
         let mut before = window(2, Some(100));
         for (now, key) in [(0, b"a"), (1, b"b"), (2, b"c")] {
-            before.observe_key(key, Time(now), Some(100));
+            before.observe_key(key, 7, Time(now), Some(100));
         }
         let mut kept: Vec<_> = before.iter().collect();
         kept.reverse();

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::{
     arguments::{QueueArguments, QueueType},
     consumers::{self, Consumer, Cursor},
+    leases::{Withhold, tell_waiters},
     machine::{Counters, Dead, Effects, Got, Limits, Machine, Pushed, Reason},
     properties::Properties,
     stream::{Filter, OffsetSpec, Stream},
@@ -134,8 +135,12 @@ pub struct Queue {
 pub struct QueueStatus {
     /// Messages waiting.
     pub ready: u64,
-    /// Messages delivered and not settled.
+    /// Messages delivered or leased and not settled.
     pub unsettled: u64,
+    /// Those of them that are leased.
+    pub leased: u64,
+    /// Messages withheld, which are neither ready nor unsettled.
+    pub withheld: u64,
     /// Bytes of the bodies of waiting messages.
     pub ready_bytes: u64,
     /// Bytes of the bodies of unsettled messages.
@@ -369,10 +374,10 @@ impl Queue {
                     if message.traits.has_group {
                         machine.select_groups(|| turn.broker.fields());
                     }
-                    machine.enter(seq, message, place, turn.now, effects);
+                    machine.enter_or_withhold((seq, message, place), Withhold::Queue, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
-                Err(Pushed::Duplicate | Pushed::Accepted(_)) => {}
+                Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => {}
             }
         }
     }
@@ -554,6 +559,14 @@ impl Queue {
             let seqs = std::mem::take(&mut effects.requeued);
             turn.record(Record::Requeue { queue: self.id, seqs });
         }
+        if !effects.unheld.is_empty() {
+            let seqs = std::mem::take(&mut effects.unheld);
+            turn.record(Record::Unheld { queue: self.id, seqs });
+        }
+        if !effects.withheld.is_empty() {
+            let seqs = std::mem::take(&mut effects.withheld);
+            turn.record(Record::Withheld { queue: self.id, seqs });
+        }
         if !effects.settled.is_empty() {
             let seqs = std::mem::take(&mut effects.settled);
             turn.record(Record::Settle { queue: self.id, seqs });
@@ -731,7 +744,7 @@ impl Queue {
         self.change_consumer(id, turn, |consumer| consumer.is_parked = false);
     }
 
-    /// Removes all ready messages; returns how many.
+    /// Removes all messages that are ready, leased or withheld; returns how many.
     pub fn purge(self: &Arc<Self>, turn: &mut Turn<'_>) -> u64 {
         if let Some(count) = self.purge_at_once(turn) {
             return count;
@@ -763,7 +776,9 @@ impl Queue {
         }
         let ready = machine.ready_count();
         machine.clear();
+        let waiters = machine.take_waiters();
         drop(machine);
+        tell_waiters(waiters);
         for (outlet, key) in told {
             outlet.cancelled(key);
             turn.flush_later(outlet);
@@ -774,11 +789,14 @@ impl Queue {
     /// Deletes nothing and answers how it stands.
     pub fn status(&self) -> QueueStatus {
         let machine = self.machine.lock();
+        let (leased, withheld) = machine.aside_counts();
         QueueStatus {
             ready: machine.ready_count(),
             unsettled: machine.unsettled_count(),
+            leased: leased as u64,
+            withheld: withheld as u64,
             ready_bytes: machine.stream.as_ref().map_or(machine.ready.bytes(), |stream| stream.bytes()),
-            unsettled_bytes: machine.unsettled.bytes(),
+            unsettled_bytes: machine.unsettled.bytes() + machine.leased_bytes(),
             consumers: machine.consumers.len() as u64,
             counters: machine.counters,
             used_at: machine.used_at,
@@ -835,6 +853,7 @@ impl Queue {
                 return true;
             }
             let mut has_more = machine.retry(turn.now, CHUNK, &mut effects);
+            has_more |= machine.come_due(turn.now, CHUNK, &mut effects);
             has_more |= machine.expire(turn.now, CHUNK, &mut effects);
             has_more |= machine.enforce_limits(CHUNK, &mut effects);
             has_more |= machine.compact(CHUNK);
@@ -888,6 +907,14 @@ impl Queue {
                 break;
             }
         }
+        let (aside, aside_bytes) = self.machine.lock().persistent_aside();
+        (count, bytes) = (count + aside, bytes + aside_bytes);
+        let mut add = |entry: &super::ready::Entry| {
+            if entry.message.traits.persistent {
+                count += 1;
+                bytes += entry.message.body_bytes();
+            }
+        };
         let mut from = 0;
         loop {
             let machine = self.machine.lock();
@@ -967,6 +994,7 @@ impl Queue {
         turn: &mut Turn<'_>,
     ) {
         self.record_settled(&mut effects, turn);
+        let told = machine.take_told();
         if machine.cold.is_some() {
             machine.prune_gone();
             self.ask_for_pages(&mut machine, turn);
@@ -979,6 +1007,7 @@ impl Queue {
             self.appoint(turn.now, turn);
         }
         drop(machine);
+        tell_waiters(told);
         for dead in effects.dead {
             turn.dead_letter_later(self.clone(), dead);
         }
@@ -986,6 +1015,7 @@ impl Queue {
 
     pub(super) fn appoint_next(self: &Arc<Self>, machine: &Machine, turn: &Turn<'_>) {
         let mut at = machine.ready.next_deadline().min(machine.retries.next_due()).min(machine.cold_due());
+        at = at.min(machine.aside_due());
         if machine.needs_compaction() || machine.stream.is_some() {
             at = at.min(turn.now.after_ms(COMPACT_AFTER_MS));
         }

@@ -15,6 +15,7 @@ use super::{
     consumers::{self, Consumers},
     dedup::{Observed, Seen, Window},
     handed::Handed,
+    leases::Leases,
     ready::{Entry, Front, Ready},
     retries::{Retries, Retry, RetryDelay},
     selective::{GroupMode, Selection},
@@ -125,6 +126,12 @@ pub struct Effects {
     pub settled: Vec<u64>,
     /// Seqs of persistent messages whose delivery failed, each with how often that happened.
     pub requeued: Vec<(u64, u32)>,
+    /// Seqs of persistent messages that are withheld, each with its time.
+    pub withheld: Vec<(u64, Time)>,
+    /// Seqs of persistent messages that are no longer withheld.
+    pub unheld: Vec<u64>,
+    /// Seqs of messages whose leases end at another time.
+    pub leases_changed: Vec<u64>,
     /// Names that are remembered from now on, to be recorded after the messages that had them.
     pub seen: Vec<Seen>,
     /// Persistent messages up to this one are to be recorded as possibly delivered.
@@ -138,7 +145,7 @@ impl Effects {
         }
     }
 
-    fn requeue(&mut self, entry: &Entry) {
+    pub(super) fn requeue(&mut self, entry: &Entry) {
         if self.wants_settled && entry.message.traits.persistent {
             self.requeued.push((entry.seq, entry.delivery_count));
         }
@@ -152,8 +159,8 @@ pub enum Pushed {
     Accepted(u64),
     /// The queue is full and refuses it.
     Refused,
-    /// The queue has seen it before; it counts as taken.
-    Duplicate,
+    /// The queue has seen it before, under that seq; it counts as taken.
+    Duplicate(u64),
 }
 
 /// Totals since the queue was declared.
@@ -233,7 +240,9 @@ pub struct Machine {
     pub(super) is_overflowing: bool,
     dedup: Option<Box<Window>>,
     /// Who may take what, once that is not the same for everybody.
-    selection: Option<Box<Selection>>,
+    pub(super) selection: Option<Box<Selection>>,
+    /// What is set aside until a time, and who waits for messages, once there has been any.
+    pub(super) leases: Option<Box<Leases>>,
     /// How far a selection looks.
     pub(super) reach: Reach,
     /// Consumers with assigned deliveries.
@@ -285,6 +294,7 @@ impl Machine {
             is_overflowing: false,
             dedup: None,
             selection: None,
+            leases: None,
             reach: LOOK_AHEAD,
             assigned: Vec::new(),
             has_more: false,
@@ -316,12 +326,12 @@ impl Machine {
         }
     }
 
-    /// Unsettled deliveries, and messages that wait to be tried again.
+    /// Unsettled deliveries, leased messages, and those that wait to be tried again.
     pub fn unsettled_count(&self) -> u64 {
         if self.stream.is_some() {
             return self.consumers.iter().map(|consumer| u64::from(consumer.unsettled)).sum();
         }
-        (self.unsettled.len() + self.retries.len()) as u64
+        (self.unsettled.len() + self.retries.len() + self.aside_counts().0) as u64
     }
 
     /// Takes a message in that is in no log.
@@ -340,10 +350,11 @@ impl Machine {
     /// Whether a message may come in, and under which seq: it then has to [`Self::enter`].
     pub fn admit(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<(u64, Message), Pushed> {
         if let Some(stream) = &self.stream {
-            if is_duplicate(&mut self.dedup, &message, now, effects) {
-                return Err(Pushed::Duplicate);
+            let offset = stream.next_offset();
+            if let Some(seq) = duplicate_of(&mut self.dedup, &message, offset, now, effects) {
+                return Err(Pushed::Duplicate(seq));
             }
-            return Ok((stream.next_offset(), message));
+            return Ok((offset, message));
         }
         // Before the message is remembered: what was refused may come again.
         if self.limits.overflow != Overflow::DropHead && self.has_length_limit() && self.is_full(now, effects) {
@@ -360,8 +371,8 @@ impl Machine {
             }
             return Err(Pushed::Refused);
         }
-        if is_duplicate(&mut self.dedup, &message, now, effects) {
-            return Err(Pushed::Duplicate);
+        if let Some(seq) = duplicate_of(&mut self.dedup, &message, self.next_seq, now, effects) {
+            return Err(Pushed::Duplicate(seq));
         }
         Ok((self.next_seq, message))
     }
@@ -378,6 +389,7 @@ impl Machine {
         self.next_seq += 1;
         let deadline = self.deadline_of(&message, now);
         self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place });
+        self.announce(1);
         if self.limits.overflow == Overflow::DropHead && self.has_length_limit() {
             self.drop_head(now, effects);
         }
@@ -393,7 +405,11 @@ impl Machine {
     /// and nothing has to be looked at first.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.ready.is_empty() && self.stream.is_none() && self.dedup.is_none() && self.selection.is_none()
+        self.ready.is_empty()
+            && self.stream.is_none()
+            && self.dedup.is_none()
+            && self.selection.is_none()
+            && self.limits.withhold_ms.is_none()
     }
 
     /// The consumer that a message may be passed to by [`Self::pass`] without waiting in the queue,
@@ -530,6 +546,7 @@ impl Machine {
     /// Forgets all messages, as a deleted queue does.
     pub fn clear(&mut self) {
         self.retries.clear();
+        self.clear_aside();
         self.cold = None;
         self.ready = Ready::new(self.ready.priority_max());
         if let Some(stream) = &mut self.stream {
@@ -583,7 +600,10 @@ impl Machine {
     }
 
     /// Gives a message up.
-    fn die(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
+    pub(super) fn die(&mut self, entry: Entry, reason: Reason, effects: &mut Effects) {
+        if let Some(leases) = &mut self.leases {
+            leases.forget(entry.seq);
+        }
         if let Some(cold) = &mut self.cold {
             cold.dies(&entry, self.ready.priority_max());
         }
@@ -639,7 +659,7 @@ impl Machine {
         self.has_more = !self.ready.is_empty();
     }
 
-    fn expire_one(&mut self, now: Time, effects: &mut Effects) {
+    pub(super) fn expire_one(&mut self, now: Time, effects: &mut Effects) {
         if let Some(entry) = self.ready.pop_expired(now) {
             self.counters.expired += 1;
             self.die(entry, Reason::Expired, effects);
@@ -662,7 +682,7 @@ impl Machine {
         }
         if consumer.options.no_ack {
             self.counters.delivered_no_ack += 1;
-            settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
+            settle(&mut self.cold, &mut self.leases, &entry, self.ready.priority_max(), effects);
             consumer.assigned.push(Assigned::Owned {
                 message: entry.message,
                 redelivered: entry.redelivered,
@@ -774,7 +794,7 @@ impl Machine {
         }
         let (message, redelivered, delivery_count) = (entry.message.clone(), entry.redelivered, entry.delivery_count);
         let held = if no_ack {
-            settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
+            self.gone(&entry, effects);
             None
         } else {
             if effects.wants_settled && entry.message.traits.persistent {
@@ -792,14 +812,17 @@ impl Machine {
             let consumer = if self.stream.is_some() {
                 one.slot
             } else {
-                let Self { cold, selection, .. } = self;
+                let Self { cold, selection, leases, .. } = self;
                 let ended = self.unsettled.end(one, |consumer, entry| {
-                    settle(cold, entry, priority_max, effects);
+                    settle(cold, leases, entry, priority_max, effects);
                     if entry.message.traits.has_group
                         && consumer != NO_CONSUMER
                         && let Some(selection) = selection
                     {
                         selection.settled(&entry.message);
+                        if let Some(leases) = leases {
+                            leases.announce();
+                        }
                     }
                 });
                 let Some((consumer, ())) = ended else { continue };
@@ -826,12 +849,13 @@ impl Machine {
                 && let Some(selection) = &mut self.selection
             {
                 selection.settled(&entry.message);
+                self.announce(1);
             }
         }
         match how {
             Settle::Accepted => {
                 self.counters.acked += 1;
-                settle(&mut self.cold, &entry, self.ready.priority_max(), effects);
+                self.gone(&entry, effects);
             }
             Settle::Returned => self.put_back(entry),
             Settle::Requeued => {
@@ -881,15 +905,26 @@ impl Machine {
         self.ready.next_deadline() <= now
     }
 
-    /// Removes at most `max` ready messages; returns how many.
+    /// Removes at most `max` messages that are ready or set aside; returns how many.
     pub fn purge(&mut self, max: usize, effects: &mut Effects) -> usize {
         for done in 0..max {
             match self.ready.pop() {
-                Some(entry) => effects.settle(&entry),
-                None => return done,
+                Some(entry) => {
+                    if let Some(leases) = &mut self.leases {
+                        leases.forget(entry.seq);
+                    }
+                    effects.settle(&entry);
+                }
+                None => return done + self.purge_aside(max - done, effects),
             }
         }
         max
+    }
+
+    /// A message leaves for good. Its record follows before the lock is let go.
+    #[inline]
+    pub(super) fn gone(&mut self, entry: &Entry, effects: &mut Effects) {
+        settle(&mut self.cold, &mut self.leases, entry, self.ready.priority_max(), effects);
     }
 
     /// Chooses the single active consumer if there is none; returns its slot when it is new.
@@ -929,24 +964,39 @@ impl Machine {
 
 /// A message leaves for good. Its record follows before the lock is let go.
 #[inline(always)]
-fn settle(cold: &mut Option<Box<Cold>>, entry: &Entry, priority_max: u8, effects: &mut Effects) {
+fn settle(
+    cold: &mut Option<Box<Cold>>,
+    leases: &mut Option<Box<Leases>>,
+    entry: &Entry,
+    priority_max: u8,
+    effects: &mut Effects,
+) {
+    if let Some(leases) = leases {
+        leases.forget(entry.seq);
+    }
     if let Some(cold) = cold {
         cold.left(entry, priority_max);
     }
     effects.settle(entry);
 }
 
-/// Whether the window knows that message; if not, it does from now on.
-fn is_duplicate(dedup: &mut Option<Box<Window>>, message: &Message, now: Time, effects: &mut Effects) -> bool {
-    let Some(window) = dedup else { return false };
-    match window.observe(message.headers(), now) {
-        Observed::Duplicate => true,
-        Observed::Unnamed => false,
+/// The seq of the message that this one repeats, if the window knows it; if not, it does from now on, under
+/// this seq.
+fn duplicate_of(
+    dedup: &mut Option<Box<Window>>,
+    message: &Message,
+    seq: u64,
+    now: Time,
+    effects: &mut Effects,
+) -> Option<u64> {
+    match dedup.as_deref_mut()?.observe(message.headers(), seq, now) {
+        Observed::Duplicate(of) => Some(of),
+        Observed::Unnamed => None,
         Observed::New(seen) => {
             if effects.wants_settled {
                 effects.seen.push(seen);
             }
-            false
+            None
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod consumers;
 pub mod dedup;
 mod handed;
 mod handle;
+pub mod leases;
 pub mod machine;
 pub mod properties;
 pub mod ready;

@@ -92,6 +92,8 @@ pub(super) struct Found {
     group: Option<(Name, bool)>,
 }
 
+/// Stands for a call of a receiver among the slots of consumers.
+const RECEIVER: u32 = u32::MAX - 1;
 /// Messages that are looked at before the lock is let go.
 const LOOKED_AT_MAX: usize = 4_096;
 /// What is noted that is not worth looking through.
@@ -181,6 +183,16 @@ impl Selection {
     /// [`Self::taken`].
     pub(super) fn find(&mut self, slot: u32, ready: &Ready, now: Time) -> Option<Found> {
         let at = (*self.seats.get(slot as usize)?)?;
+        self.find_in(at, slot, ready, now)
+    }
+
+    /// The first message that a receiver may take, who wants everything. Whoever asks takes it, and says so to
+    /// [`Self::received`].
+    pub(super) fn find_for_receiver(&mut self, ready: &Ready, now: Time) -> Option<Found> {
+        self.find_in(0, RECEIVER, ready, now)
+    }
+
+    fn find_in(&mut self, at: usize, slot: u32, ready: &Ready, now: Time) -> Option<Found> {
         loop {
             let own = self.groups.first_of(slot);
             let lane = self.lanes[at].as_mut()?;
@@ -258,6 +270,36 @@ impl Selection {
             self.release(&name);
         }
         opens
+    }
+
+    /// A receiver has taken a message that was found. Returns the group that its lease holds, if there are
+    /// such: until [`Self::end_receive`] the same call may find more of it.
+    pub(super) fn received(&mut self, found: Found) -> Option<Name> {
+        let (name, _) = found.group?;
+        if self.groups.mode == GroupMode::Consumer {
+            // A lease has no consumer that could keep a group: it takes what nobody has.
+            self.follow(0, Some(name), found.key, true);
+            return None;
+        }
+        self.groups.take(&name, found.key, RECEIVER, false);
+        Some(name)
+    }
+
+    /// A call of a receiver is over: nobody gets more of these groups.
+    pub(super) fn end_receive(&mut self, held: &[Name]) {
+        held.iter().for_each(|name| self.groups.lease_out(name));
+    }
+
+    /// A lease holds a group since before there was a selection.
+    pub(super) fn hold(&mut self, name: &Name) {
+        self.groups.hold(name);
+    }
+
+    /// A lease that held a group is over.
+    pub(super) fn lease_ended(&mut self, name: &Name) {
+        if self.groups.settle(name) {
+            self.release(name);
+        }
     }
 
     /// A delivery to a consumer was settled, in whichever way.

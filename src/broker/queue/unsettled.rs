@@ -72,6 +72,12 @@ impl Unsettled {
         }
     }
 
+    /// Where the message of that seq is held, if it is. Looks at all of them.
+    pub fn find(&self, seq: u64) -> Option<Held> {
+        let is_it = |slot: &Slot| matches!(slot, Slot::Taken { entry, .. } if entry.seq == seq);
+        self.slots.iter().position(is_it).map(|slot| Held { seq, slot: slot as u32 })
+    }
+
     /// Takes the delivery and the slot of its consumer.
     pub fn take(&mut self, held: Held) -> Option<(Entry, u32)> {
         self.get(held)?;

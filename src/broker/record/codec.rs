@@ -25,7 +25,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value as Json;
 
-use super::{Definition, DefinitionKey, Enqueued, HoldId, HoldKey, Keeper, Position, QueueId, Record};
+use super::{Definition, DefinitionKey, Enqueued, HoldId, HoldKey, Keeper, LeasedTo, Position, QueueId, Record};
 use crate::broker::{
     access::{HashAlgorithm, PasswordHash, PermissionEntry, Permissions, TopicPermissionEntry, TopicPermissions, User},
     block::{Block, Slice},
@@ -94,6 +94,10 @@ const REMOVED: u8 = 20;
 const TRANSACTION: u8 = 21;
 const PURGED: u8 = 22;
 const HELD_SHARED: u8 = 23;
+const LEASED: u8 = 24;
+const LEASE_CHANGED: u8 = 25;
+const WITHHELD: u8 = 26;
+const UNHELD: u8 = 27;
 const QUEUE_ALTERED: u8 = 28;
 const EXCHANGE_ALTERED: u8 = 29;
 
@@ -123,14 +127,20 @@ pub fn kind_name(kind: u8) -> Option<&'static str> {
         TRANSACTION => "transaction",
         PURGED => "purged",
         HELD_SHARED => "held of a body",
+        LEASED => "leased",
+        LEASE_CHANGED => "lease changed",
+        WITHHELD => "withheld",
+        UNHELD => "no longer withheld",
         QUEUE_ALTERED => "queue altered",
         EXCHANGE_ALTERED => "exchange altered",
         _ => return None,
     })
 }
 
-/// The only version of every kind so far.
+/// The version of every kind but those that say otherwise.
 const VERSION: u8 = 1;
+/// The version of [`SEEN`] that names a message's seq. The first did not.
+const SEEN_VERSION: u8 = 2;
 
 const PERSISTENT: u8 = 1;
 const HAS_TTL: u8 = 1 << 1;
@@ -143,7 +153,7 @@ const FLAGS: u8 = PERSISTENT | HAS_TTL | HAS_VIEW | HAS_VIEW_HEADERS | WITHOUT_T
 
 /// Appends a record.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
-    let mut begin = |kind: u8| out.extend([kind, VERSION]);
+    let mut begin = |kind: u8| out.extend([kind, if kind == SEEN { SEEN_VERSION } else { VERSION }]);
     match record {
         Record::Body { targets, message } => {
             begin(BODY);
@@ -168,6 +178,36 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
         }
         Record::Settle { queue, seqs } => {
             begin(SETTLE);
+            put(queue.0, out);
+            put_seqs(seqs.iter().copied(), out);
+        }
+        Record::Leased { queue, leased } => {
+            begin(LEASED);
+            let LeasedTo { seqs, groups, nonce, at, until } = leased;
+            put(queue.0, out);
+            out.extend_from_slice(&nonce.to_le_bytes());
+            put(at.0, out);
+            put_deadline(*until, out);
+            put_seqs(seqs.iter().copied(), out);
+            put_list(groups, out, |(seq, name), out| {
+                put(*seq, out);
+                put_bytes(name, out);
+            });
+        }
+        Record::LeaseChanged { queue, seqs, until } => {
+            begin(LEASE_CHANGED);
+            put(queue.0, out);
+            put_deadline(*until, out);
+            put_seqs(seqs.iter().copied(), out);
+        }
+        Record::Withheld { queue, seqs } => {
+            begin(WITHHELD);
+            put(queue.0, out);
+            put_seqs(seqs.iter().map(|(seq, _)| *seq), out);
+            put_seqs(seqs.iter().map(|(_, until)| until.0), out);
+        }
+        Record::Unheld { queue, seqs } => {
+            begin(UNHELD);
             put(queue.0, out);
             put_seqs(seqs.iter().copied(), out);
         }
@@ -212,6 +252,7 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put(seen.serial, out);
             put_deadline(seen.deadline, out);
             put_bytes(&seen.key, out);
+            put(seen.seq, out);
         }
         Record::Held { vhost, exchange, hold, due, message, body } => {
             begin(if body.is_some() { HELD_SHARED } else { HELD });
@@ -382,7 +423,7 @@ impl Decoder {
         if kind_name(kind).is_none() {
             return Err(DecodeError::UnknownKind(kind));
         }
-        if version != VERSION {
+        if version != VERSION && (kind, version) != (SEEN, SEEN_VERSION) {
             return Err(DecodeError::UnknownVersion { kind, version });
         }
         Ok(match kind {
@@ -423,7 +464,7 @@ impl Decoder {
             }
             TRANSACTION if is_inside => return Err(Invalid("a transaction inside of a transaction")),
             TRANSACTION => Record::Transaction(reader.list(|reader| self.record(reader, at, true))?),
-            _ => reader.plain(kind)?,
+            _ => reader.plain(kind, version)?,
         })
     }
 
@@ -841,12 +882,33 @@ impl<'a> Reader<'a> {
     }
 
     /// A record that neither has a body of its own identity nor names one.
-    fn plain(&mut self, kind: u8) -> Result<Record, DecodeError> {
+    fn plain(&mut self, kind: u8, version: u8) -> Result<Record, DecodeError> {
         Ok(match kind {
             SETTLE => Record::Settle { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
             PURGED => {
                 Record::Purged { queue: QueueId(self.number()?), below: self.number()?, kept: self.seqs(|seq| seq)? }
             }
+            LEASED => {
+                let queue = QueueId(self.number()?);
+                let nonce = self.take(8)?.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                let (at, until) = (Time(self.number()?), self.deadline()?);
+                let seqs = self.seqs(|seq| seq)?;
+                let groups = self.list(|reader| Ok((reader.number()?, reader.bytes()?.into())))?;
+                Record::Leased { queue, leased: LeasedTo { seqs, groups, nonce, at, until } }
+            }
+            LEASE_CHANGED => {
+                let (queue, until) = (QueueId(self.number()?), self.deadline()?);
+                Record::LeaseChanged { queue, seqs: self.seqs(|seq| seq)?, until }
+            }
+            WITHHELD => {
+                let queue = QueueId(self.number()?);
+                let (seqs, times) = (self.seqs(|seq| seq)?, self.seqs(Time)?);
+                if seqs.len() != times.len() {
+                    return Err(Invalid("messages withheld without times"));
+                }
+                Record::Withheld { queue, seqs: seqs.into_iter().zip(times).collect() }
+            }
+            UNHELD => Record::Unheld { queue: QueueId(self.number()?), seqs: self.seqs(|seq| seq)? },
             REQUEUE => {
                 let (queue, mut seqs) = (QueueId(self.number()?), self.seqs(|seq| (seq, 0))?);
                 for (_, count) in &mut seqs {
@@ -868,7 +930,8 @@ impl<'a> Reader<'a> {
                     Keeper::Queue(QueueId(self.number()?))
                 };
                 let (serial, deadline, key) = (self.number()?, self.deadline()?, self.bytes()?.into());
-                Record::Seen { keeper, seen: Seen { serial, key, deadline } }
+                let seq = if version == SEEN_VERSION { self.number()? } else { 0 };
+                Record::Seen { keeper, seen: Seen { serial, key, deadline, seq } }
             }
             RELEASED => Record::Released { vhost: self.text()?, exchange: self.text()?, holds: self.hold_keys()? },
             KEPT => Record::Kept { vhost: self.text()?, exchange: self.text()?, message: self.message()? },

@@ -34,7 +34,7 @@ pub(super) fn examine(settings: &Settings, is_running: bool) -> Vec<Finding> {
     if listeners.is_empty() {
         findings.push(Finding::warn(
             "ports",
-            "nothing listens: amqp.listeners, stomp.listeners and web_stomp.listeners are empty",
+            "nothing listens: every protocol's listeners are empty",
             "set one of them",
         ));
     }

@@ -357,6 +357,15 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
             changes.put(Key::new(entries::LEVELS, owner, level.level.into(), 0), &entries::put_level(level));
         }
     }
+    for note in &look.notes {
+        let parts = note.put.as_ref().map(entries::put_note).unwrap_or_default();
+        for part in (parts.len() as u8)..note.parts_before {
+            changes.delete(entries::note_key(id, part, note.seq));
+        }
+        for (part, value) in (0..).zip(&parts) {
+            changes.put(entries::note_key(id, part, note.seq), value);
+        }
+    }
     for entry in &look.puts {
         changes.put(entries::message_key(id, entry.level, entry.seq), &entries::put_message(entry));
         if entry.has_own_ttl {

@@ -8,6 +8,8 @@
 //! | 3, levels | header of the queue | level | 0 | number of messages, bytes of their bodies |
 //! | 4, holds | exchange | when it is due | identity | place, bytes of the body |
 //! | 5, segments of a stream | header of the queue | first offset | 0 | [`Summary`] |
+//! | 6, notes | header of the queue | 0 | seq of the message | what is noted of it ([`Note`]) |
+//! | 6, notes | header of the queue | from 1 on | seq of the message | the name of the group that it holds, in parts |
 //!
 //! Flags: 1 own time to live, 2 redelivered. Numbers are LEB128; a deadline is one more, so that never
 //! is 0. A message of a stream has the time at which it came for a deadline. A segment has its number of
@@ -19,6 +21,7 @@ use crate::{
         exchange::holds::HoldEntry,
         queue::{
             cold::{ColdEntry, Header, LevelHeader},
+            leases::{NOTE_PART_BYTES, Note, NoteState},
             stream::Summary,
         },
         record::{HoldId, HoldKey, Position, QueueId},
@@ -33,6 +36,7 @@ pub(super) const HEADERS: u8 = 2;
 pub(super) const LEVELS: u8 = 3;
 pub(super) const HOLDS: u8 = 4;
 pub(super) const SEGMENTS: u8 = 5;
+pub(super) const NOTES: u8 = 6;
 
 const HAS_OWN_TTL: u64 = 1;
 const REDELIVERED: u64 = 2;
@@ -70,6 +74,11 @@ pub(super) fn deadline_key(queue: QueueId, deadline: Time, seq: u64) -> Key {
 /// Where a segment of a stream is filed.
 pub(super) fn segment_key(queue: QueueId, base: u64) -> Key {
     Key::new(SEGMENTS, header_owner(queue), base, 0)
+}
+
+/// Where a part of a note of a message is filed; the first is the note, the others are its group's name.
+pub(super) fn note_key(queue: QueueId, part: u8, seq: u64) -> Key {
+    Key::new(NOTES, header_owner(queue), part.into(), seq)
 }
 
 /// The messages that the exchange of that identity holds back. Differs from all owners of queues.
@@ -186,6 +195,37 @@ pub(super) fn segment(base: u64, value: &[u8]) -> Option<Summary> {
     })
 }
 
+const NOTED_LEASED: u64 = 0;
+const NOTED_WITHHELD: u64 = 1;
+const NOTED_RECEIVED: u64 = 2;
+
+/// The parts of a note, in order.
+pub(super) fn put_note(note: &Note) -> Vec<Vec<u8>> {
+    let level = u64::from(note.level);
+    let first = match note.state {
+        NoteState::Leased { nonce, until, first_received_at } => {
+            put(&[NOTED_LEASED, level, until.0.wrapping_add(1), nonce, first_received_at.0])
+        }
+        NoteState::Withheld { until } => put(&[NOTED_WITHHELD, level, until.0.wrapping_add(1), 0, 0]),
+        NoteState::Received { first_received_at } => put(&[NOTED_RECEIVED, level, 0, 0, first_received_at.0]),
+    };
+    let group = note.group.iter().flat_map(|group| group.chunks(NOTE_PART_BYTES)).map(<[u8]>::to_vec);
+    std::iter::once(first).chain(group).collect()
+}
+
+/// The note of a message, without the group that it holds.
+pub(super) fn note(seq: u64, value: &[u8]) -> Option<Note> {
+    let [kind, level, until, nonce, first_received_at] = numbers(value)?;
+    let (until, first_received_at) = (Time(until.wrapping_sub(1)), Time(first_received_at));
+    let state = match kind {
+        NOTED_LEASED => NoteState::Leased { nonce, until, first_received_at },
+        NOTED_WITHHELD => NoteState::Withheld { until },
+        NOTED_RECEIVED => NoteState::Received { first_received_at },
+        _ => return None,
+    };
+    Some(Note { seq, level: u8::try_from(level).ok()?, state, group: None })
+}
+
 /// The value of a level.
 pub(super) fn put_level(level: &LevelHeader) -> Vec<u8> {
     put(&[level.len, level.bytes])
@@ -248,6 +288,28 @@ mod tests {
             let value = put_segment(&written);
             prop_assert!(value.len() <= VALUE_BYTES_MAX);
             prop_assert_eq!(segment(place >> 1, &value), Some(written));
+        }
+
+        #[test]
+        fn notes_are_read_as_they_were_written(
+            (nonce, until, first) in any::<(u64, u64, u64)>(),
+            kind in 0..3u8,
+            group in prop::option::of(prop::collection::vec(any::<u8>(), 1..200)),
+        ) {
+            let (until, first_received_at) = (Time(until), Time(first));
+            let state = match kind {
+                0 => NoteState::Leased { nonce, until, first_received_at },
+                1 => NoteState::Withheld { until },
+                _ => NoteState::Received { first_received_at },
+            };
+            let written = Note { seq: 7, level: 3, state, group: group.map(Into::into) };
+            let parts = put_note(&written);
+            prop_assert_eq!(parts.len(), usize::from(written.parts_count()));
+            prop_assert!(parts.iter().all(|part| part.len() <= VALUE_BYTES_MAX));
+            let group = parts[1..].concat();
+            prop_assert_eq!(written.group.as_deref().unwrap_or_default(), &group[..]);
+            let read = note(7, &parts[0]).unwrap();
+            prop_assert_eq!(Note { group: None, ..written }, read);
         }
 
         #[test]

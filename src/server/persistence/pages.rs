@@ -2,7 +2,7 @@
 //! threads of its own.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, OnceLock, Weak},
     thread,
@@ -23,6 +23,7 @@ use crate::{
         queue::{
             Queue,
             cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+            leases::Note,
             stream::Summary,
         },
         record::QueueId,
@@ -254,6 +255,21 @@ impl ColdPages for Pages {
             header.levels.extend(entries::level(level.rank.order as u8, level.value.as_bytes()));
         }
         Some(header)
+    }
+
+    fn notes(&self, queue: QueueId) -> Vec<Note> {
+        let mut scan = self.index.scan(entries::NOTES, entries::header_owner(queue), Rank::MIN);
+        let (mut notes, mut groups) = (Vec::new(), HashMap::<u64, Vec<u8>>::new());
+        while let Some((rank, value)) = self.at_start(scan.next_entry()).flatten() {
+            match rank.order {
+                0 => notes.extend(entries::note(rank.seq, value)),
+                _ => groups.entry(rank.seq).or_default().extend_from_slice(value),
+            }
+        }
+        for note in &mut notes {
+            note.group = groups.remove(&note.seq).map(Into::into);
+        }
+        notes
     }
 
     fn segments(&self, queue: QueueId) -> Vec<Summary> {

@@ -47,8 +47,8 @@ pub enum KeyError {
 
 impl KeptSigner {
     /// Nothing is read or made before the first signature.
-    pub fn new(dir: &Path, certificate_base: Option<&str>) -> Self {
-        let certificate_base = certificate_base.filter(|base| !base.is_empty()).map(ToOwned::to_owned);
+    pub fn new(dir: &Path, certificate_base: &str) -> Self {
+        let certificate_base = Some(certificate_base.to_owned()).filter(|base| !base.is_empty());
         Self { dir: dir.to_owned(), certificate_base, signer: OnceLock::new() }
     }
 
@@ -129,13 +129,13 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_only_its_owner_reads_it() {
         let dir = tempfile::tempdir().unwrap();
-        let first = KeptSigner::new(dir.path(), None);
+        let first = KeptSigner::new(dir.path(), "");
         assert!(!dir.path().join(KEY_FILE).exists(), "nobody has signed yet");
         let url = first.certificate_url("http://host:1");
         let name = url.strip_prefix("http://host:1/_tern/sns/").unwrap();
         let mode = |file: &str| fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(KEY_FILE), mode(CERTIFICATE_FILE)), (0o600, 0o644));
-        let again = KeptSigner::new(dir.path(), Some("https://sns.example/"));
+        let again = KeptSigner::new(dir.path(), "https://sns.example/");
         assert_eq!(again.certificate_url("http://host:1"), format!("https://sns.example/{name}"));
         assert_eq!(again.certificate(name), first.certificate(name));
         assert!(again.certificate(name).is_some_and(|pem| pem.starts_with("-----BEGIN CERTIFICATE-----")));
@@ -150,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(KEY_FILE), "not a key").unwrap();
         fs::write(dir.path().join(CERTIFICATE_FILE), "not a certificate").unwrap();
-        let signer = KeptSigner::new(dir.path(), None);
+        let signer = KeptSigner::new(dir.path(), "");
         assert!(!signer.sign(Version::One, b"text").is_empty());
         assert_eq!(fs::read_to_string(dir.path().join(KEY_FILE)).unwrap(), "not a key");
     }

@@ -183,7 +183,13 @@ impl Worker {
         match (verdict, delay) {
             (Verdict::Delivered, _) => self.accept(&leased, &mut turn),
             (Verdict::Again, Some(delay)) => {
-                tracing::debug!(subscription = arn, said, attempt = leased.receives, delay, "not delivered; trying again");
+                tracing::debug!(
+                    subscription = arn,
+                    said,
+                    attempt = leased.receives,
+                    delay,
+                    "not delivered; trying again"
+                );
                 self.settle(&leased, LeaseSettle::Change { lease_ms: delay }, &mut turn);
             }
             (Verdict::Again | Verdict::Refused, _) => {
@@ -204,14 +210,21 @@ impl Worker {
     fn bury(&self, leased: &Leased, of: &Subscription, message: &Message, said: &str, turn: &mut Turn<'_>) {
         let arn = of.arn(&of.region);
         let is_kept = give_up(of, &self.vhost, message, turn);
-        self.shared.aws.sns.outcomes.note(&arn, |outcome| {
-            if is_kept { outcome.dead_lettered += 1 } else { outcome.dropped += 1 }
-        });
+        self.shared
+            .aws
+            .sns
+            .outcomes
+            .note(&arn, |outcome| if is_kept { outcome.dead_lettered += 1 } else { outcome.dropped += 1 });
         let attempts = leased.receives;
         if is_kept {
             tracing::info!(subscription = arn, said, attempts, "not delivered; it is in the dead-letter queue");
         } else {
-            tracing::warn!(subscription = arn, said, attempts, "not delivered; dropped, as there is no dead-letter queue");
+            tracing::warn!(
+                subscription = arn,
+                said,
+                attempts,
+                "not delivered; dropped, as there is no dead-letter queue"
+            );
         }
     }
 

@@ -55,10 +55,13 @@ impl Machine {
         // The others were indexed when they were ready, and nothing of them has to be told.
         let largest_out = self.handed.delivered().max(*dying_max);
         let mut out = Vec::new();
-        if is_purged || is_spill || largest_out >= since || !side.moved.is_empty() {
+        let aside = self.leases.as_deref();
+        if is_purged || is_spill || largest_out >= since || !side.moved.is_empty() || aside.is_some() {
             let entries = self.unsettled.slots(0, usize::MAX).chain(self.retries.iter());
             let recorded = entries.filter(|entry| home.has(entry.place));
             out.extend(recorded.map(|entry| ColdEntry::of(entry, priority_max)));
+            let aside = aside.into_iter().flat_map(|aside| aside.cold_entries(priority_max));
+            out.extend(aside.filter(|entry| home.has(entry.place)));
             if !is_spill {
                 out.extend(dying.values().cloned());
             }
@@ -114,6 +117,9 @@ impl Machine {
             levels: side.level_headers(),
         };
         look.header = (side.header.as_ref() != Some(&header)).then_some(header);
+        if let Some(leases) = self.leases.as_deref_mut().filter(|_| !is_spill) {
+            look.notes = leases.look(indexed_below, priority_max);
+        }
         if look.is_empty() {
             side.moved.clear();
             if is_whole {
@@ -145,6 +151,9 @@ impl Machine {
         let Some(cold) = self.cold.as_deref_mut() else { return };
         let Some(side) = cold.side_mut(home) else { return };
         let Some(given) = side.given.take() else { return };
+        if let Some(leases) = self.leases.as_deref_mut().filter(|_| home == Home::Log) {
+            leases.looked(is_committed);
+        }
         if is_committed {
             side.committed_below = given.below;
             side.heads.extend(given.heads);
@@ -161,6 +170,7 @@ impl Machine {
         cold.window = window;
         if is_committed {
             self.evict(evicted);
+            self.evict_aside(&window, evicted);
         }
     }
 
@@ -192,6 +202,9 @@ impl Machine {
         for entry in self.unsettled.slots(0, usize::MAX).chain(self.retries.iter()) {
             self.ready.note_out(entry.message.traits.priority.min(priority_max), entry.seq);
         }
+        for entry in self.leases.as_deref().into_iter().flat_map(|aside| aside.cold_entries(priority_max)) {
+            self.ready.note_out(entry.level, entry.seq);
+        }
         for entry in cold.dying.values() {
             self.ready.note_out(entry.level, entry.seq);
         }
@@ -207,6 +220,7 @@ impl Machine {
         let Some(cold) = self.cold.as_deref_mut().filter(|cold| cold.sides().any(Side::is_prunable)) else { return };
         let entries = self.unsettled.slots(0, usize::MAX).chain(self.retries.iter());
         let mut out: Vec<_> = entries.map(|entry| ColdEntry::of(entry, priority_max)).collect();
+        out.extend(self.leases.as_deref().into_iter().flat_map(|aside| aside.cold_entries(priority_max)));
         out.extend(cold.dying.values().cloned());
         for side in cold.sides_mut().filter(|side| side.is_prunable()) {
             side.prune(&self.ready, &out);
@@ -217,7 +231,7 @@ impl Machine {
     pub(in crate::broker::queue) fn purge_all(&mut self) -> Option<Purge> {
         let priority_max = self.ready.priority_max();
         let cold = self.cold.as_deref_mut()?;
-        let count = self.ready.len() as u64;
+        let count = self.ready.len() as u64 + self.leases.as_deref().map_or(0, |aside| aside.len() as u64);
         let ready = std::mem::replace(&mut self.ready, Ready::new(priority_max));
         let entries = self.unsettled.slots(0, usize::MAX).chain(self.retries.iter());
         let mut kept: Vec<_> = entries.map(|entry| ColdEntry::of(entry, priority_max)).collect();
@@ -234,6 +248,7 @@ impl Machine {
         if cold.is_logged {
             cold.log.purge(self.next_seq, kept);
         }
+        self.clear_aside();
         Some(Purge { count, kept: seqs, ready })
     }
 }

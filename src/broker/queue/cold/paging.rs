@@ -4,6 +4,7 @@ use super::{Cold, EXPIRED_MAX, Page, Wanted, browsing::BROWSING};
 use crate::broker::{
     queue::{
         behaviour::Overflow,
+        leases::THAWING,
         machine::{Dead, Effects, Machine, Reason},
         ready::{Front, Gap},
     },
@@ -22,7 +23,7 @@ impl Machine {
         let level = self.wanted_level(now);
         let Some(cold) = self.cold.as_deref_mut().filter(|cold| !cold.is_damaged) else { return [None, None] };
         let front = level.filter(|_| !cold.is_front_asked).and_then(|level| self.ready.gap(level)).map(|gap| {
-            cold.is_front_asked = true;
+            (cold.is_front_asked, cold.has_receivers) = (true, false);
             Wanted::Front {
                 level: gap.level,
                 from: gap.from,
@@ -49,7 +50,7 @@ impl Machine {
                 let is_too_long = self.limits.overflow == Overflow::DropHead && self.is_too_long(0);
                 (has_get || is_consumed || is_too_long).then_some(level)
             }
-            Front::Entry(entry) if selected.is_none() && !self.consumers.is_empty() => {
+            Front::Entry(entry) if selected.is_none() && (!self.consumers.is_empty() || cold.has_receivers) => {
                 let level = entry.message.traits.priority.min(self.ready.priority_max());
                 self.ready.gap(level).filter(|gap| self.is_running_low(gap, cold)).map(|gap| gap.level)
             }
@@ -95,6 +96,9 @@ impl Machine {
         if page.generation & BROWSING != 0 {
             return self.leaf_in(page);
         }
+        if page.generation & THAWING != 0 {
+            return self.thaw(page);
+        }
         let cold = self.cold.as_deref_mut()?;
         match page.wanted {
             Wanted::Front { .. } => (cold.is_front_asked, cold.has_get) = (false, false),
@@ -127,6 +131,8 @@ impl Machine {
                     _ => Gap::UNKNOWN,
                 };
                 let missing = self.ready.fill(level, filled, next, deadline);
+                self.announce(1);
+                let cold = self.cold.as_deref_mut()?;
                 (missing > 0).then(|| {
                     cold.is_damaged = true;
                     format!("the index misses {missing} messages of priority {level}")

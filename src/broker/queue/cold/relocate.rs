@@ -78,5 +78,6 @@ impl Machine {
         };
         self.unsettled.iter_mut().for_each(&mut relocate);
         self.retries.for_each_mut(relocate);
+        self.relocate_aside(|seq, at| others.get(&seq).filter(|(old, _)| *old == at).map(|(_, new)| *new));
     }
 }

@@ -54,7 +54,7 @@ impl Machine {
         self.cold.as_deref().is_some_and(|cold| seq < cold.log.indexed_below)
     }
 
-    fn find_cold(&self, seq: u64, find: Find<'_>) -> Option<ColdEntry> {
+    pub(in crate::broker::queue) fn find_cold(&self, seq: u64, find: Find<'_>) -> Option<ColdEntry> {
         let cold = self.cold.as_deref().filter(|cold| seq < cold.log.indexed_below && !cold.log.is_purged(seq))?;
         let mut gaps = self.ready.gaps().iter().filter(|gap| gap.has(seq));
         gaps.find_map(|gap| find(gap.level, seq)).map(|entry| cold.overlay(entry))
@@ -62,6 +62,9 @@ impl Machine {
 
     /// Forgets a message that a log says has left the queue.
     pub(in crate::broker) fn restore_gone(&mut self, seq: u64, find: Find<'_>) -> Option<Entry> {
+        if self.restore_aside_gone(seq) {
+            return None;
+        }
         if let Some(entry) = self.take_resident(seq) {
             return Some(entry);
         }
@@ -73,12 +76,15 @@ impl Machine {
         None
     }
 
-    fn take_resident(&mut self, seq: u64) -> Option<Entry> {
+    pub(in crate::broker::queue) fn take_resident(&mut self, seq: u64) -> Option<Entry> {
         (0..=self.ready.priority_max()).find_map(|level| self.ready.take(level, seq))
     }
 
     /// Repeats a failed delivery that a log tells of.
     pub(in crate::broker) fn restore_requeued(&mut self, seq: u64, delivery_count: u32, find: Find<'_>) {
+        if self.restore_back(seq, Some(delivery_count)) {
+            return;
+        }
         if let Some(mut entry) = self.take_resident(seq) {
             entry.redelivered = true;
             entry.delivery_count = delivery_count;
@@ -93,6 +99,7 @@ impl Machine {
     /// Repeats that everything before a seq went, but for some.
     pub(in crate::broker) fn restore_purged(&mut self, below: u64, kept: &[u64], find: Find<'_>) {
         let kept: BTreeSet<u64> = kept.iter().copied().collect();
+        self.restore_aside_purged(below, |seq| kept.contains(&seq));
         for level in 0..=self.ready.priority_max() {
             let gone = self.ready.range(level, 0, below).map(|entry| entry.seq).filter(|seq| !kept.contains(seq));
             for seq in gone.collect::<Vec<_>>() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Home, Look, Page, PageRequest, Side, Window};
 use crate::broker::{
-    queue::{Queue, handle::CHUNK, machine::Machine, ready::Front},
+    queue::{Queue, handle::CHUNK, leases::THAWING, machine::Machine, ready::Front},
     record::{Position, Record},
     turn::Turn,
 };
@@ -53,6 +53,7 @@ impl Queue {
             return;
         }
         let damage = machine.page_in(page, &mut effects);
+        machine.come_due(turn.now, CHUNK, &mut effects);
         self.run(&mut machine, turn, &mut effects);
         let mut has_more = machine.enforce_limits(CHUNK, &mut effects);
         has_more |= machine.expire(turn.now, CHUNK, &mut effects);
@@ -95,6 +96,18 @@ impl Queue {
             }
             return;
         }
+        if let Some(thaw) = machine.wanted_thaw()
+            && let Some(cold) = machine.cold.as_deref()
+        {
+            pages.fetch(PageRequest {
+                queue: Arc::downgrade(self),
+                id: self.id,
+                generation: cold.generation() | THAWING,
+                wanted: thaw.wanted,
+                is_in_log: thaw.is_in_log,
+                is_in_spill: thaw.is_in_spill,
+            });
+        }
         if machine.ready.gaps().is_empty() {
             return;
         }
@@ -129,6 +142,17 @@ impl Queue {
 }
 
 impl Machine {
+    /// Notes that a receiver waits for what comes next, which is on disk.
+    /// False if it cannot be read.
+    pub(in crate::broker::queue) fn want_front(&mut self) -> bool {
+        let is_selected = self.selected_level().is_some();
+        let Some(cold) = self.cold.as_deref_mut().filter(|cold| !cold.is_damaged()) else { return false };
+        if !is_selected {
+            cold.wait();
+        }
+        true
+    }
+
     /// Notes that somebody waits for the first message, if it has to be read; false when it has not.
     pub(in crate::broker::queue) fn wait_for_front(&mut self) -> bool {
         let is_cold = matches!(self.ready.front(), Front::Cold(_));

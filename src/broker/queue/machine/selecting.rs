@@ -70,6 +70,9 @@ impl Machine {
     fn begin_selection(&mut self, fields: Arc<dyn Fields>) {
         let priority_max = self.ready.priority_max();
         let mut selection = Selection::new(fields, self.limits.group_mode, self.reach, priority_max);
+        for name in self.held_groups() {
+            selection.hold(&name);
+        }
         for &slot in self.consumers.slots() {
             selection.join(slot, None, priority_max);
         }
@@ -140,6 +143,9 @@ impl Machine {
         self.consumers.close(slot);
         if let Some(selection) = &mut self.selection {
             selection.leave(slot);
+            if let Some(leases) = &mut self.leases {
+                leases.announce();
+            }
             if selection.is_idle() && !self.ready.has_groups() {
                 self.selection = None;
             }
@@ -147,10 +153,11 @@ impl Machine {
     }
 
     /// Puts a message back to its place.
-    pub(super) fn put_back(&mut self, entry: Entry) {
+    pub(in crate::broker::queue) fn put_back(&mut self, entry: Entry) {
         if let Some(selection) = &mut self.selection {
             selection.returned(&entry, self.ready.priority_max());
         }
         self.ready.push(entry);
+        self.announce(1);
     }
 }

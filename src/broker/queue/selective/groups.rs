@@ -73,7 +73,7 @@ struct Group {
 /// Groups of one queue whose owners are remembered. Full: of those that nothing waits of and nothing is
 /// unsettled of, the half that was not used for longest is given to whoever comes first.
 const GROUPS_MAX: usize = 65_536;
-/// The owner of a group whose consumer has gone and has not settled all of it.
+/// The owner of a group whose consumer has gone and has not settled all of it, and of one that leases hold.
 const NOBODY: u32 = u32::MAX;
 
 impl Groups {
@@ -154,6 +154,21 @@ impl Groups {
         opens
     }
 
+    /// Leases hold a group from now on, and nobody gets more of it.
+    pub(super) fn lease_out(&mut self, name: &Name) {
+        if let Some(group) = self.known.get_mut(name).filter(|group| group.unsettled > 0) {
+            offer(&mut self.offered, name, group, None);
+            group.owner = Some(NOBODY);
+        }
+    }
+
+    /// One more lease holds a group.
+    pub(super) fn hold(&mut self, name: &Name) {
+        let group = self.known.entry(name.clone()).or_default();
+        group.unsettled += 1;
+        group.owner = Some(NOBODY);
+    }
+
     /// A delivery was settled. Returns whether the group is to be released.
     pub(super) fn settle(&mut self, name: &Name) -> bool {
         let Some(group) = self.known.get_mut(name) else { return false };
@@ -163,8 +178,10 @@ impl Groups {
 
     /// Whether nothing keeps a group with its owner.
     pub(super) fn is_over(&self, name: &Name) -> bool {
-        let is_over = |group: &Group| group.owner.is_some() && group.unsettled == 0;
-        self.mode == GroupMode::Unsettled && self.known.get(name).is_some_and(is_over)
+        let is_unsettled = self.mode == GroupMode::Unsettled;
+        let is_over =
+            |group: &Group| group.unsettled == 0 && group.owner.is_some_and(|owner| is_unsettled || owner == NOBODY);
+        self.known.get(name).is_some_and(is_over)
     }
 
     /// Takes a group from its owner. Returns the first message that waits.

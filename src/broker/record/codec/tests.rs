@@ -141,13 +141,23 @@ fn record() -> impl Strategy<Value = Record> {
             at
         }),
         (queue(), number()).prop_map(|(queue, up_to)| Record::Handed { queue, up_to }),
+        (queue(), seqs(), prop::collection::vec((number(), text()), 0..3), any::<u64>(), time(), time()).prop_map(
+            |(queue, seqs, groups, nonce, at, until)| {
+                let groups = groups.into_iter().map(|(seq, name)| (seq, name.as_bytes().into())).collect();
+                Record::Leased { queue, leased: LeasedTo { seqs, groups, nonce, at, until } }
+            }
+        ),
+        (queue(), seqs(), time()).prop_map(|(queue, seqs, until)| Record::LeaseChanged { queue, seqs, until }),
+        (queue(), prop::collection::vec((number(), time()), 0..6))
+            .prop_map(|(queue, seqs)| Record::Withheld { queue, seqs }),
+        (queue(), seqs()).prop_map(|(queue, seqs)| Record::Unheld { queue, seqs }),
         (queue(), number(), time(), text()).prop_map(|(queue, serial, deadline, key)| Record::Seen {
             keeper: Keeper::Queue(queue),
-            seen: Seen { serial, key: key.as_bytes().into(), deadline },
+            seen: Seen { serial, key: key.as_bytes().into(), deadline, seq: serial >> 3 },
         }),
         (name(), name(), number()).prop_map(|(vhost, name, serial)| Record::Seen {
             keeper: Keeper::Exchange { vhost, name },
-            seen: Seen { serial, key: [1, 2].into(), deadline: Time::NEVER },
+            seen: Seen { serial, key: [1, 2].into(), deadline: Time::NEVER, seq: 0 },
         }),
         (name(), name(), prop::collection::vec((time(), number()), 0..6)).prop_map(|(vhost, exchange, holds)| {
             let holds = holds.into_iter().map(|(due, hold)| HoldKey { due, hold: HoldId(hold) }).collect();
@@ -334,8 +344,8 @@ fn records_of_a_newer_broker_are_refused_by_name() {
     let mut bytes = bytes_of(&Record::Handed { queue: QueueId(1), up_to: 2 });
     bytes[1] = 2;
     assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownVersion { kind: HANDED, version: 2 });
-    bytes[0] = HELD_SHARED + 1;
-    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(HELD_SHARED + 1));
+    bytes[0] = LAST + 1;
+    assert_eq!(decode(&bytes).unwrap_err(), DecodeError::UnknownKind(LAST + 1));
 }
 
 #[test]

@@ -1,0 +1,1 @@
+//! Leases and withheld messages in queues without a log.

@@ -11,11 +11,11 @@ use rsa::{
     pkcs1v15::{Signature, SigningKey},
     pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey, LineEnding},
     rand_core::{OsRng, RngCore},
-    sha1::Sha1,
     sha2::{Digest, Sha256},
     signature::{RandomizedSigner, SignatureEncoding},
     traits::PublicKeyParts,
 };
+use sha1::Sha1;
 use x509_cert::{
     Certificate,
     builder::{Builder, CertificateBuilder, Profile},
@@ -49,6 +49,9 @@ pub enum SignerError {
     /// A key could not be read or written.
     #[error("the key is none in PKCS #8: {0}")]
     KeyText(#[from] rsa::pkcs8::Error),
+    /// A public key could not be written.
+    #[error("the public key cannot be written: {0}")]
+    PublicKey(#[from] x509_cert::spki::Error),
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] x509_cert::builder::Error),
@@ -74,7 +77,7 @@ impl RsaSigner {
     /// Makes a key and its certificate. Takes a second or so.
     pub fn generate(now: Time) -> Result<Self, SignerError> {
         let key = RsaPrivateKey::new(&mut OsRng, KEY_BITS)?;
-        let public = key.to_public_key().to_public_key_der().map_err(rsa::pkcs8::Error::from)?;
+        let public = key.to_public_key().to_public_key_der()?;
         let mut serial = [0; 16];
         OsRng.fill_bytes(&mut serial);
         // A serial number is positive and has no leading zero.
@@ -90,7 +93,7 @@ impl RsaSigner {
             SerialNumber::new(&serial)?,
             validity,
             Name::from_str(SUBJECT)?,
-            SubjectPublicKeyInfoOwned::try_from(public.as_bytes()).map_err(x509_cert::der::Error::from)?,
+            SubjectPublicKeyInfoOwned::try_from(public.as_bytes())?,
             &signer,
         )?;
         let certificate = builder.build::<Signature>()?;
@@ -104,7 +107,7 @@ impl RsaSigner {
     }
 
     fn new(key: RsaPrivateKey, certificate: &Certificate) -> Result<Self, SignerError> {
-        let public = key.to_public_key().to_public_key_der().map_err(rsa::pkcs8::Error::from)?;
+        let public = key.to_public_key().to_public_key_der()?;
         if certificate.tbs_certificate.subject_public_key_info.to_der()? != public.as_bytes() {
             return Err(SignerError::Mismatch);
         }

@@ -36,7 +36,7 @@ pub struct KeptSigner {
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+enum KeyError {
     /// A file.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),

@@ -49,6 +49,11 @@ impl<'m> Fields<'m> {
         Some(reader.fields)
     }
 
+    /// Whether some value is in an array.
+    pub(super) fn has_arrays(&self) -> bool {
+        !self.places.is_empty()
+    }
+
     /// The elements of arrays that this occurrence is in, from the outermost.
     pub(super) fn places(&self, occurrence: &Occurrence<'_>) -> &[Place] {
         let start = occurrence.places_start as usize;

@@ -29,6 +29,7 @@ PLACEHOLDERS = [
     (r"ID(:|\\c)[\w.-]+-\d+-\d+-\d+(:|\\c)\d+((:|\\c)-?\d+)*", "ID"),
     (r"timestamp:1[789]\d{11}", "timestamp:TIME"),
     (r"tcp(:|\\c)//[\d.:\\c]+", "tcp://PEER"),
+    (r"\\c MessageAck \{[^}]*\}", ""),
 ]
 
 

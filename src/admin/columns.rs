@@ -32,6 +32,9 @@ pub type Column = (&'static str, Type);
 /// `list_users`.
 pub const USERS: &[Column] = &[("user", Type::Text), ("tags", Type::Words)];
 
+/// `list_access_keys`.
+pub const ACCESS_KEYS: &[Column] = &[("access_key", Type::Text), ("user", Type::Text)];
+
 /// `list_vhosts`. `default_queue_type` is `undefined` if unset.
 pub const VHOSTS: &[Column] = &[
     ("name", Type::Text),

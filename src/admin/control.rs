@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::{
+    access_keys,
     columns::Column,
     connections, definitions, exchanges,
     failure::{EXIT_SOFTWARE, EXIT_UNAVAILABLE, Failure, Kind},
@@ -112,6 +113,9 @@ pub fn handle(broker: &Arc<Broker>, node: &Arc<dyn Node>, request: &Request) -> 
         Verb::SetUserTags { name, tags } => users::set_tags(call, name, tags),
         Verb::AuthenticateUser { name, password } => users::authenticate(call, name, password),
         Verb::ListUsers {} => users::list(call),
+        Verb::AddAccessKey { user, id, secret } => access_keys::add(call, user, id.as_deref(), secret.as_deref()),
+        Verb::DeleteAccessKey { id } => access_keys::delete(call, id),
+        Verb::ListAccessKeys {} => Ok(access_keys::list(call)),
 
         Verb::AddVhost { name, description, tags, default_queue_type } => {
             vhosts::add(call, name, description.as_deref(), tags, default_queue_type.as_deref())

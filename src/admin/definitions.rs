@@ -267,7 +267,7 @@ impl<'a> Import<'a> {
             exclusive: false,
             auto_delete: of.auto_delete,
             arguments: of.arguments.clone(),
-            dead_queue: None,
+            dead_queue: of.dead_queue.as_deref(),
             properties: Properties::from_table(of.properties.clone()),
         };
         let existing = vhost.queue(&of.name);
@@ -388,6 +388,7 @@ fn queue_definitions(vhost: &Arc<Vhost>) -> Vec<QueueDefinition> {
         durable: queue.is_durable,
         auto_delete: queue.declaration.is_auto_delete,
         arguments: queue.declaration.arguments.clone(),
+        dead_queue: queue.declaration.dead_queue.as_deref().map(str::to_owned),
         properties: queue.properties().to_table(),
     };
     queues.filter(|queue| queue.declaration.owner.is_none()).map(definition).collect()
@@ -602,6 +603,19 @@ mod tests {
         assert!(written.queues.is_empty() && written.bindings.is_empty());
         assert_eq!(written.exchanges.len(), 1);
         assert!(written.global_parameters.is_empty());
+    }
+
+    #[test]
+    fn the_queue_of_the_dead_goes_with_its_queue() {
+        let desk = Desk::new();
+        let wanted = DeclareQueue { name: "q", durable: true, dead_queue: Some("dead"), ..DeclareQueue::default() };
+        desk.vhost().declare_queue(&wanted, None, &mut desk.turn()).unwrap();
+        let exported = export(&desk.broker, "3.13.7");
+        let other = Desk::new();
+        import(&other.broker, Time(0), &exported).unwrap();
+        let queue = other.vhost().queue("q").unwrap();
+        assert_eq!(queue.declaration.dead_queue.as_deref(), Some("dead"));
+        assert_eq!(queue.dead_letter().key.as_deref(), Some(&b"dead"[..]));
     }
 
     #[test]

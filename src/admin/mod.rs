@@ -5,6 +5,7 @@
 //! with one file for each group of verbs; what concerns the process and not the broker it asks of a
 //! [`node`]. [`definitions`] moves whole definitions files in and out, also at the start.
 
+mod access_keys;
 pub mod columns;
 mod connections;
 pub mod control;

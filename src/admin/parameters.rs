@@ -10,6 +10,7 @@ use super::{
     policies,
 };
 use crate::broker::{
+    access::keys::PARAMETER_PREFIX,
     limits::VhostLimits,
     parameters::{Component, NotFound, Parameter, ParameterError},
     policy::{Layer, Policy},
@@ -74,7 +75,9 @@ pub(super) fn clear_global(call: &Call<'_>, name: &str) -> Result<Reply, Failure
 }
 
 pub(super) fn list_global(call: &Call<'_>) -> Result<Reply, Failure> {
-    let all = call.broker.parameters.list_global().into_iter();
+    // Secrets are in definitions, not on screens.
+    let is_shown = |(name, _): &(String, _)| !name.starts_with(PARAMETER_PREFIX);
+    let all = call.broker.parameters.list_global().into_iter().filter(is_shown);
     let row = |(name, value): (String, std::sync::Arc<Json>)| vec![json!(name), Json::String(value.to_string())];
     Ok(all_columns(columns::GLOBAL_PARAMETERS, all.map(row)))
 }

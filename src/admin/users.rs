@@ -7,7 +7,7 @@ use super::{
     control::{Call, Reply, all_columns, invalid},
     failure::{EXIT_DATA, Failure, Kind},
 };
-use crate::broker::access::AccessError;
+use crate::broker::access::{AccessError, keys};
 
 pub(super) fn add(call: &Call<'_>, name: &str, password: &str) -> Result<Reply, Failure> {
     call.broker.access.add(name, password).map_err(|error| refused(call, error))?;
@@ -17,6 +17,7 @@ pub(super) fn add(call: &Call<'_>, name: &str, password: &str) -> Result<Reply, 
 
 pub(super) fn delete(call: &Call<'_>, name: &str) -> Result<Reply, Failure> {
     call.broker.access.delete(name).map_err(|error| refused(call, error))?;
+    keys::delete_of_user(call.broker, name);
     tracing::info!(user = name, "deleted a user");
     // What has been opened under the name must not outlive it.
     for connection in call.broker.connections.list() {

@@ -73,6 +73,16 @@ pub enum Verb {
         password: String,
     },
     ListUsers {},
+    /// `ok` is an object: `access_key` and `secret_key`, made here where they are null.
+    AddAccessKey {
+        user: String,
+        id: Option<String>,
+        secret: Option<String>,
+    },
+    DeleteAccessKey {
+        id: String,
+    },
+    ListAccessKeys {},
     /// `definition` is the text as typed: the server parses it (see [`Failure::not_json`]).
     SetUserLimits {
         user: String,

@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        aws::{Options, keys::AccessKey, sigv4},
+        aws::{Options, options::AccessKey, sigv4},
         broker::{self, time::Time},
     };
 

@@ -4,9 +4,10 @@
 //! - `dispatch`: which service and operation a request means, and the function that does it;
 //! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
 //! - `error`: refusals with their codes in each protocol;
-//! - `message`: messages of AWS as messages of the broker, and back;
-//! - `identity`: who calls, by `sigv4` and `keys`;
+//! - `identity`: who calls, by `sigv4`;
+//! - `policy`: access policies of queues and topics;
 //! - `pages`: what is served beside the services;
+//! - `message`: messages of AWS as messages of the broker, and back;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
 //! - `sqs` and `sns`: the operations, each module with a table of those it has.
 //!
@@ -17,11 +18,11 @@ pub mod checkers;
 pub mod dispatch;
 pub mod error;
 pub mod identity;
-pub mod keys;
 pub mod message;
 pub mod model;
 pub mod options;
 pub mod pages;
+pub mod policy;
 pub mod query;
 pub mod sigv4;
 pub mod sns;
@@ -32,13 +33,15 @@ pub use call::{Call, Caller, Handler, Reply, Service, Step, Wire};
 pub use error::Error;
 pub use options::Options;
 
+use crate::broker::access::keys::SettledKeys;
+
 /// What both services keep between calls. One a process.
 #[derive(Default)]
 pub struct Aws {
     /// Settings.
     pub options: Options,
     /// Access keys of the settings.
-    pub keys: keys::SettledKeys,
+    pub keys: SettledKeys,
     /// Keys that signatures are made with, remembered.
     pub signing_keys: sigv4::SigningKeys,
     /// Permissions of those who called before.
@@ -52,6 +55,6 @@ pub struct Aws {
 impl Aws {
     /// With these settings, and nothing else yet.
     pub fn new(options: Options) -> Self {
-        Self { keys: keys::SettledKeys::new(&options.access_keys), options, ..Self::default() }
+        Self { keys: SettledKeys::new(&options.access_keys), options, ..Self::default() }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
-pub use super::keys::AccessKey;
+pub use crate::broker::access::keys::AccessKey;
 
 /// Settings of SQS and SNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Options {
     /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
     /// accept certain hosts only. Default empty: how clients reach this broker.
     pub signing_cert_url: String,
+    /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
+    pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
     pub reset: bool,
 }
@@ -55,6 +57,7 @@ impl Default for Options {
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
             signing_cert_url: String::new(),
+            queue_deleted_recently: false,
             reset: false,
         }
     }

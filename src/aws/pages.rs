@@ -1,7 +1,7 @@
 //! What the listener serves beside the services, under `/_tern/`: pages for people and tests.
 
 use super::{Aws, sns};
-use crate::broker::{Broker, time::Time};
+use crate::broker::{Broker, time::Time, turn::Turn};
 
 /// A request for a page.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +41,23 @@ impl Page {
 /// The page that a request asks for; `None`: there is none.
 pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
     match (request.method, request.path) {
+        ("POST", "reset") if aws.options.reset => Some(reset(broker, request.now)),
         ("GET", "health") => Some(Page::json(&serde_json::json!({ "status": "ok" }))),
         (_, path) if path.starts_with("sns/") => sns::page(aws, broker, request),
         _ => None,
+    }
+}
+
+/// Deletes everything, as administration does. Test suites of others begin so.
+fn reset(broker: &Broker, now: Time) -> Page {
+    let mut turn = Turn::new(broker, now);
+    let made = broker.reset(&mut turn);
+    turn.end();
+    match made {
+        Ok(()) => {
+            tracing::warn!("everything was deleted: aws.reset is on");
+            Page::json(&serde_json::json!({ "status": "ok" }))
+        }
+        Err(reason) => Page { status: 500, ..Page::json(&serde_json::json!({ "status": reason })) },
     }
 }

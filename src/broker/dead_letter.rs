@@ -85,6 +85,9 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
             continue;
         }
         let deadline = machine.deadline_of(&message, turn.now);
+        if message.traits.has_group {
+            machine.select_groups(|| turn.broker.fields());
+        }
         match machine.admit(message.clone(), turn.now, effects) {
             Ok((seq, message)) => {
                 is_taken = true;

@@ -482,6 +482,9 @@ pub struct QueueDefinition {
     /// Its arguments.
     #[serde(default, with = "arguments")]
     pub arguments: Table,
+    /// The queue that takes its dead messages without being asked to; other brokers do not know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_queue: Option<String>,
     /// What is known of it beside its declaration. RabbitMQ does not know it.
     #[serde(default, with = "arguments", skip_serializing_if = "Table::is_empty")]
     pub properties: Table,

@@ -59,18 +59,35 @@ impl Ttl {
     /// No limit.
     pub const NONE: Self = Self([u16::MAX; 3]);
 
+    /// It has expired before it came, and is given up at once: zero milliseconds are enough for a consumer that
+    /// waits.
+    pub const EXPIRED: Self = Self([u16::MAX, u16::MAX, u16::MAX - 1]);
+
     /// So many milliseconds; more than 8,900 years are no limit.
     pub fn of_ms(ms: u64) -> Self {
-        if ms >> 48 == 0 { Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16]) } else { Self::NONE }
+        if ms < MS_MAX { Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16]) } else { Self::NONE }
     }
 
     /// Milliseconds, if there is a limit.
     #[inline]
     pub fn ms(self) -> Option<u64> {
         let Self([high, middle, low]) = self;
-        (self != Self::NONE).then_some(u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low))
+        match u64::from(high) << 32 | u64::from(middle) << 16 | u64::from(low) {
+            ms @ ..MS_MAX => Some(ms),
+            MS_MAX => Some(0),
+            _ => None,
+        }
+    }
+
+    /// See [`Self::EXPIRED`].
+    #[inline]
+    pub fn is_expired(self) -> bool {
+        self == Self::EXPIRED
     }
 }
+
+/// The number that stands for [`Ttl::EXPIRED`]; the one behind it for [`Ttl::NONE`].
+const MS_MAX: u64 = (1 << 48) - 2;
 
 impl From<Option<u64>> for Ttl {
     fn from(ms: Option<u64>) -> Self {
@@ -482,10 +499,14 @@ mod tests {
 
     #[test]
     fn times_to_live_are_kept_to_the_millisecond() {
-        for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 2] {
+        for ms in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 48) - 3] {
             assert_eq!(Ttl::of_ms(ms).ms(), Some(ms));
         }
-        assert_eq!((Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()), (None, None));
+        assert_eq!(
+            (Ttl::of_ms((1 << 48) - 2).ms(), Ttl::of_ms(1 << 48).ms(), Ttl::from(None).ms()),
+            (None, None, None)
+        );
+        assert!(Ttl::EXPIRED.is_expired() && Ttl::EXPIRED.ms() == Some(0) && !Ttl::of_ms(0).is_expired());
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Vhost {
         let mut seen = None;
         if let Some(dedup) = &start.dedup {
             // Taken for the look alone: routing may take other locks.
-            let observed = dedup.lock().observe(message.headers(), 0, turn.now);
+            let observed = dedup.lock().observe(message.headers(), None, 0, turn.now);
             match observed {
                 Observed::Duplicate(_) => return Route::kept(),
                 Observed::New(name) if self.records(start, turn) => {

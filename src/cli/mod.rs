@@ -6,6 +6,7 @@ pub mod bench;
 pub mod config;
 pub mod ctl;
 pub mod doctor;
+pub mod env;
 pub mod serve;
 pub mod store;
 
@@ -41,6 +42,8 @@ enum Command {
     Store(store::Command),
     /// Check disk, limits, settings and ports of this machine, and say what to do.
     Doctor(Box<doctor::Doctor>),
+    /// Print the variables by which AWS's tools find this broker: `eval "$(tern env)"`.
+    Env(Box<env::Args>),
     /// Measure a broker: any that speaks AMQP 0-9-1.
     Bench(Box<bench::Bench>),
     /// Administer the running broker, as rabbitmqctl does; `tern ctl help` lists its verbs.
@@ -78,6 +81,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::Store(command) => store::run(command),
         Command::Doctor(args) => doctor::run(*args),
+        Command::Env(args) => env::run(&args),
         Command::Bench(args) => bench::run(*args),
         Command::Ctl(args) => administer(Program::Ctl, args.words.into_iter()),
         Command::Diagnostics(args) => administer(Program::Diagnostics, args.words.into_iter()),

@@ -10,7 +10,7 @@
 //! | JMSDeliveryMode | 'PERSISTENT' or 'NON_PERSISTENT' |
 //! | JMSTimestamp | the header timestamp_in_ms; timestamp, in milliseconds |
 //! | JMSExpiration | 0 without expiration; the header expires; timestamp and expiration; nothing without the one |
-//! | JMSDestination | the routing key: the name of the queue, or the topic |
+//! | JMSDestination | `queue://` and the name of the queue, or `topic://` and the routing key |
 //! | JMSRedelivered | it was delivered before |
 
 use super::amqp::properties::Fields as Properties;
@@ -75,7 +75,7 @@ impl Fields for JmsFields {
                     .and_then(|at| at.checked_add(i64::try_from(ms).ok()?))
                     .map_or(Value::Null, Value::Long),
             },
-            "JMSDestination" => Value::Text(message.key()),
+            "JMSDestination" => Value::Joined(destination_kind(message), message.key()),
             "JMSRedelivered" => Value::Bool(subject.redelivered),
             _ => message.headers().get(name).map_or(Value::Null, value),
         }
@@ -89,6 +89,16 @@ impl Fields for JmsFields {
             value.as_integer().or_else(text)
         });
         Some(Group { name, is_last: number.is_some_and(|number| number < 0) })
+    }
+}
+
+/// What the destination of a message begins with. Temporary ones have the names that STOMP gives them.
+pub fn destination_kind(message: &Message) -> &'static str {
+    match (message.exchange().is_empty(), message.key().starts_with(b"ID:")) {
+        (true, false) => "queue://",
+        (true, true) => "temp-queue://",
+        (false, false) => "topic://",
+        (false, true) => "temp-topic://",
     }
 }
 
@@ -171,7 +181,7 @@ mod tests {
             ("JMSDeliveryMode", Value::Text(b"PERSISTENT")),
             ("JMSTimestamp", Value::Long(1_700_000_000_000)),
             ("JMSExpiration", Value::Long(1_700_000_000_500)),
-            ("JMSDestination", Value::Text(b"orders")),
+            ("JMSDestination", Value::Joined("queue://", b"orders")),
             ("JMSRedelivered", Value::Bool(false)),
             ("JMSXGroupID", Value::Null),
         ] {

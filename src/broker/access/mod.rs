@@ -5,12 +5,14 @@
 //! - `user`: one user;
 //! - `grants`: what a user may do on one vhost, compiled;
 //! - `checker`: a session's view of its own grants, with its decisions remembered;
+//! - `keys`: access keys of users, where requests are signed instead of logging in;
 //! - `registry`: all users and permissions.
 //!
 //! On the message path only a [`Checker`] is asked; it takes no lock while nothing has changed.
 
 mod checker;
 mod grants;
+pub mod keys;
 mod password;
 mod registry;
 mod user;

@@ -5,11 +5,12 @@
 //!
 //! Invariants:
 //! - `order` names the open consumers, priority descending, then in order of arrival;
-//! - a closed consumer keeps its slot while deliveries of it are unsettled;
+//! - a closed consumer keeps its slot while deliveries of it are unsettled; slots without one are in `free`;
+//! - `soles_count` and `exclusives_count` are of the open consumers, and so is `by_id` where it is kept;
 //! - while `is_blocked`, no open consumer could take a message, or none may;
 //! - while `is_halted`, it is blocked.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::HashMap};
 
 use crate::broker::{
     consumer::{Assigned, ConsumerId, ConsumerOptions},
@@ -48,7 +49,12 @@ pub struct Cursor {
 #[derive(Default)]
 pub struct Consumers {
     slots: Vec<Option<Consumer>>,
+    free: Vec<u32>,
     order: Vec<u32>,
+    soles_count: usize,
+    exclusives_count: usize,
+    /// Slots, once there are more than [`SEARCHED_MAX`].
+    by_id: Option<HashMap<ConsumerId, u32, foldhash::fast::RandomState>>,
     next: usize,
     is_blocked: bool,
     /// Nobody is to get anything.
@@ -57,9 +63,20 @@ pub struct Consumers {
     pub active: Option<u32>,
 }
 
+/// Consumers among which one is looked for by its identity.
+const SEARCHED_MAX: usize = 32;
+
 impl Consumers {
+    /// Somebody has asked to be the only one.
+    pub fn has_exclusive(&self) -> bool {
+        self.exclusives_count > 0
+    }
+
     /// The slot of the first consumer that is to be served alone.
     pub fn first_sole(&self) -> Option<u32> {
+        if self.soles_count == 0 {
+            return None;
+        }
         let is_sole = |slot: &u32| self.slots[*slot as usize].as_ref().is_some_and(|one| one.options.is_sole);
         self.order.iter().copied().find(is_sole)
     }
@@ -82,12 +99,14 @@ impl Consumers {
     /// Adds a consumer; returns its slot.
     pub fn add(&mut self, id: ConsumerId, options: ConsumerOptions, cursor: Option<Box<Cursor>>) -> u32 {
         let priority = options.priority;
+        self.soles_count += usize::from(options.is_sole);
+        self.exclusives_count += usize::from(options.exclusive);
         let consumer =
             Consumer { id, options, unsettled: 0, is_parked: false, is_closed: false, assigned: Vec::new(), cursor };
-        let slot = match self.slots.iter().position(Option::is_none) {
+        let slot = match self.free.pop() {
             Some(free) => {
-                self.slots[free] = Some(consumer);
-                free as u32
+                self.slots[free as usize] = Some(consumer);
+                free
             }
             None => {
                 self.slots.push(Some(consumer));
@@ -98,6 +117,14 @@ impl Consumers {
         let priority_of = |slot: u32| slots[slot as usize].as_ref().map_or(i32::MIN, |c| c.options.priority);
         let at = self.order.partition_point(|&other| priority_of(other) >= priority);
         self.order.insert(at, slot);
+        match &mut self.by_id {
+            Some(by_id) => _ = by_id.insert(id, slot),
+            None if self.order.len() > SEARCHED_MAX => {
+                let named = self.order.iter().filter_map(|&slot| Some((self.get(slot)?.id, slot)));
+                self.by_id = Some(named.collect());
+            }
+            None => {}
+        }
         self.is_blocked = self.is_halted;
         slot
     }
@@ -114,6 +141,9 @@ impl Consumers {
 
     /// The slot of an open consumer.
     pub fn slot_of(&self, id: ConsumerId) -> Option<u32> {
+        if let Some(by_id) = &self.by_id {
+            return by_id.get(&id).copied();
+        }
         self.order.iter().copied().find(|&slot| self.get(slot).is_some_and(|consumer| consumer.id == id))
     }
 
@@ -129,7 +159,8 @@ impl Consumers {
 
     /// Takes a consumer out of service. What it holds stays unsettled.
     pub fn close(&mut self, slot: u32) {
-        if let Some(at) = self.order.iter().position(|&other| other == slot) {
+        // Those who come last often go first.
+        if let Some(at) = self.order.iter().rposition(|&other| other == slot) {
             self.order.remove(at);
             if self.next > at {
                 self.next -= 1;
@@ -138,11 +169,26 @@ impl Consumers {
         if self.active == Some(slot) {
             self.active = None;
         }
-        let Some(consumer) = self.get_mut(slot) else { return };
+        let Some(consumer) = self.get_mut(slot).filter(|consumer| !consumer.is_closed) else { return };
         consumer.is_closed = true;
-        if consumer.unsettled == 0 {
-            self.slots[slot as usize] = None;
+        let (id, is_over) = (consumer.id, consumer.unsettled == 0);
+        let (is_sole, is_exclusive) = (consumer.options.is_sole, consumer.options.exclusive);
+        self.soles_count -= usize::from(is_sole);
+        self.exclusives_count -= usize::from(is_exclusive);
+        if let Some(by_id) = &mut self.by_id {
+            by_id.remove(&id);
+            if by_id.is_empty() {
+                self.by_id = None;
+            }
         }
+        if is_over {
+            self.vacate(slot);
+        }
+    }
+
+    fn vacate(&mut self, slot: u32) {
+        self.slots[slot as usize] = None;
+        self.free.push(slot);
     }
 
     /// One delivery of the consumer in that slot was settled.
@@ -155,7 +201,7 @@ impl Consumers {
         }
         if consumer.is_closed {
             if consumer.unsettled == 0 {
-                self.slots[slot as usize] = None;
+                self.vacate(slot);
             }
         } else {
             self.unblock(slot);
@@ -321,4 +367,82 @@ pub fn keep_list(mut list: Vec<Assigned>) {
             lists.push(list);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::{
+        connections::ConnectionId,
+        consumer::{Batch, Handed, Outlet},
+        value::Table,
+    };
+
+    struct Nobody;
+
+    impl Outlet for Nobody {
+        fn deliver(&self, _: u64, _: &Batch<'_>) -> Handed {
+            Handed::default()
+        }
+        fn cancelled(&self, _: u64) {}
+        fn flush(&self) {}
+    }
+
+    fn options(outlet: &Arc<Nobody>, is_sole: bool, exclusive: bool) -> ConsumerOptions {
+        ConsumerOptions {
+            tag: "c".into(),
+            no_ack: false,
+            exclusive,
+            priority: 0,
+            prefetch: 0,
+            declared_prefetch: 0,
+            shared_credit: None,
+            selector: None,
+            is_sole,
+            arguments: Table::new(),
+            outlet: outlet.clone(),
+            key: 0,
+            connection: ConnectionId(1),
+            channel: 1,
+        }
+    }
+
+    #[test]
+    fn consumers_are_found_by_their_identity_however_many_there_are() {
+        let outlet = Arc::new(Nobody);
+        let mut consumers = Consumers::default();
+        for id in 0..100 {
+            let slot = consumers.add(ConsumerId(id), options(&outlet, false, false), None);
+            assert_eq!(consumers.slot_of(ConsumerId(id)), Some(slot));
+        }
+        for id in (0..100).filter(|id| id % 3 != 0) {
+            consumers.close(consumers.slot_of(ConsumerId(id)).unwrap());
+        }
+        for id in 0..100 {
+            let slot = consumers.slot_of(ConsumerId(id));
+            assert_eq!(
+                slot.and_then(|slot| consumers.get(slot)).map(|one| one.id),
+                (id % 3 == 0).then_some(ConsumerId(id))
+            );
+        }
+        assert_eq!(consumers.len(), 34);
+        for id in 100..166 {
+            assert!(consumers.add(ConsumerId(id), options(&outlet, false, false), None) < 100, "slots are used again");
+        }
+    }
+
+    #[test]
+    fn who_asks_to_be_alone_is_counted_while_it_is_there() {
+        let outlet = Arc::new(Nobody);
+        let mut consumers = Consumers::default();
+        consumers.add(ConsumerId(1), options(&outlet, false, false), None);
+        assert_eq!((consumers.first_sole(), consumers.has_exclusive()), (None, false));
+        let slot = consumers.add(ConsumerId(2), options(&outlet, true, true), None);
+        assert_eq!((consumers.first_sole(), consumers.has_exclusive()), (Some(slot), true));
+        consumers.close(slot);
+        consumers.close(slot);
+        assert_eq!((consumers.first_sole(), consumers.has_exclusive()), (None, false));
+    }
 }

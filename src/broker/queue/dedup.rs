@@ -15,7 +15,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::arguments::DedupArguments;
+use super::{arguments::DedupArguments, behaviour::DedupScope};
 use crate::broker::{
     time::Time,
     value::{Headers, ValueRef},
@@ -27,6 +27,8 @@ pub const KEYS_DEFAULT: usize = 128;
 pub const KEYS_MAX: usize = 1 << 20;
 /// The header by which a message names its own key's time to live.
 const TTL_HEADER: &[u8] = b"x-cache-ttl";
+/// Keys whose time is over that are forgotten when one comes.
+const FORGOTTEN_AT_ONCE: usize = 4;
 /// Longest key kept as it is; of a longer one its digest is kept.
 const KEY_BYTES_MAX: usize = 64;
 
@@ -36,6 +38,8 @@ pub struct Window {
     keys_max: usize,
     ttl_ms: Option<u64>,
     header: String,
+    /// Keys of different groups differ.
+    is_by_group: bool,
     seen: HashMap<Arc<[u8]>, Entry, foldhash::fast::RandomState>,
     /// Keys as they came, each with the serial that says whether its entry is still this one.
     order: VecDeque<(u64, Arc<[u8]>)>,
@@ -81,6 +85,7 @@ impl Window {
             keys_max: asked.min(KEYS_MAX),
             ttl_ms: arguments.cache_ttl_ms,
             header: arguments.header.clone(),
+            is_by_group: arguments.scope == DedupScope::Group,
             seen: HashMap::default(),
             order: VecDeque::new(),
             next_serial: 0,
@@ -88,15 +93,19 @@ impl Window {
     }
 
     /// Whether a message with these headers repeats an earlier one. If it does not, its key is
-    /// remembered from now on, under that seq.
-    pub fn observe(&mut self, headers: Headers<'_>, seq: u64, now: Time) -> Observed {
+    /// remembered from now on, under that seq. `group` is the one that the message belongs to.
+    pub fn observe(&mut self, headers: Headers<'_>, group: Option<&[u8]>, seq: u64, now: Time) -> Observed {
         if headers.is_empty() {
             return Observed::Unnamed;
         }
         let Some(key) = headers.get(&self.header) else { return Observed::Unnamed };
         let own_ttl = headers.iter().find(|(name, _)| *name == TTL_HEADER).and_then(|(_, value)| value.as_integer());
         let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
-        self.observe_key(&key_bytes(key), seq, now, ttl_ms)
+        let key = key_bytes(key);
+        match group.filter(|_| self.is_by_group) {
+            Some(group) => self.observe_key(&key_in_group(group, &key), seq, now, ttl_ms),
+            None => self.observe_key(&key, seq, now, ttl_ms),
+        }
     }
 
     /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
@@ -110,10 +119,16 @@ impl Window {
         if self.keys_max == 0 {
             return Observed::Unnamed;
         }
+        self.forget_over(now);
         let deadline = ttl_ms.map_or(Time::NEVER, |ttl| now.after_ms(ttl));
         let seen = Seen { serial: self.next_serial, key: key.into(), deadline, seq };
         self.remember(&seen);
         Observed::New(seen)
+    }
+
+    /// Whether it asks for the group of a message.
+    pub fn is_by_group(&self) -> bool {
+        self.is_by_group
     }
 
     fn remember(&mut self, seen: &Seen) {
@@ -162,6 +177,18 @@ impl Window {
         self.order.clear();
     }
 
+    /// Forgets some of the oldest whose time is over: more than come, so that none pile up.
+    fn forget_over(&mut self, now: Time) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((serial, key)) = self.order.front() else { return };
+            let is_live = |entry: &Entry| entry.serial == *serial && now < entry.deadline;
+            if self.seen.get(key).is_some_and(is_live) {
+                return;
+            }
+            self.forget_oldest();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         let Some((serial, key)) = self.order.pop_front() else {
             // Not reached: every remembered key stands in `order`. Emptying both keeps the bound.
@@ -201,10 +228,20 @@ fn key_bytes(key: ValueRef<'_>) -> Vec<u8> {
     bytes
 }
 
+/// What stands for a key among the messages of a group. One is no kind of a key, so it meets no other.
+fn key_in_group(group: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    digest.update((group.len() as u64).to_le_bytes());
+    digest.update(group);
+    digest.update(key);
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(digest.finalize().as_slice());
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::queue::behaviour::DedupScope;
     use crate::broker::value::{HeadersBuilder, Value};
 
     fn window(size: u64, ttl_ms: Option<u64>) -> Window {
@@ -229,7 +266,7 @@ mod tests {
     }
 
     fn repeats(window: &mut Window, entries: &[(&str, Value)], now: u64) -> bool {
-        matches!(window.observe(Headers::new(&headers(entries)), 7, Time(now)), Observed::Duplicate(7))
+        matches!(window.observe(Headers::new(&headers(entries)), None, 7, Time(now)), Observed::Duplicate(7))
     }
 
     #[test]
@@ -319,6 +356,30 @@ mod tests {
         assert!(!repeats(&mut window, &[("x-deduplication-header", long.clone())], 0));
         assert!(repeats(&mut window, &[("x-deduplication-header", long)], 0));
         assert!(window.seen.keys().all(|key| key.len() <= KEY_BYTES_MAX + 2));
+    }
+
+    #[test]
+    fn names_are_looked_for_among_all_messages_or_those_of_one_group() {
+        let name = headers(&[("x-deduplication-header", Value::text("a"))]);
+        let observe = |window: &mut Window, group: &str, seq| {
+            window.observe(Headers::new(&name), Some(group.as_bytes()), seq, Time(0))
+        };
+        let mut of_queue = window(10, None);
+        assert!(matches!(observe(&mut of_queue, "one", 1), Observed::New(_)));
+        assert_eq!(observe(&mut of_queue, "two", 2), Observed::Duplicate(1));
+        let mut by_group = Window { is_by_group: true, ..window(10, None) };
+        assert!(matches!(observe(&mut by_group, "one", 1), Observed::New(_)));
+        assert!(matches!(observe(&mut by_group, "two", 2), Observed::New(_)));
+        assert_eq!(observe(&mut by_group, "two", 3), Observed::Duplicate(2));
+    }
+
+    #[test]
+    fn keys_whose_time_is_over_do_not_pile_up() {
+        let mut window = window(1_000_000, Some(100));
+        for now in 0..10_000_u64 {
+            assert!(!is_duplicate(&mut window, &now.to_le_bytes(), Time(now), Some(100)));
+        }
+        assert!(window.len() <= 101, "{}", window.len());
     }
 
     #[test]

@@ -355,6 +355,7 @@ impl Queue {
             // Who gets a message that has a group is not for `choose_consumer` to say.
             if machine.is_open()
                 && !message.traits.has_group
+                && !message.traits.ttl.is_expired()
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
@@ -368,12 +369,12 @@ impl Queue {
                 }
                 continue;
             }
+            if message.traits.has_group {
+                machine.select_groups(|| turn.broker.fields());
+            }
             match machine.admit(message, turn.now, effects) {
                 Ok((seq, message)) => {
                     let place = record(machine, seq, &message, turn);
-                    if message.traits.has_group {
-                        machine.select_groups(|| turn.broker.fields());
-                    }
                     machine.enter_or_withhold((seq, message, place), Withhold::Queue, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
@@ -668,7 +669,7 @@ impl Queue {
         if self.is_deleted() {
             return Err(Error::NotFound { kind: Kind::Queue, name: self.name.to_string(), vhost });
         }
-        let is_taken = machine.consumers.iter().any(|consumer| consumer.options.exclusive)
+        let is_taken = machine.consumers.has_exclusive()
             || options.exclusive && (!machine.consumers.is_empty() || machine.has_single_active_consumer);
         if is_taken {
             return Err(Error::ExclusiveUse { name: self.name.to_string(), vhost });
@@ -828,7 +829,7 @@ impl Queue {
 
     /// Whether a consumer has asked to be the only one.
     pub fn is_exclusively_consumed(&self) -> bool {
-        self.machine.lock().consumers.iter().any(|consumer| consumer.options.exclusive)
+        self.machine.lock().consumers.has_exclusive()
     }
 
     /// Notes that somebody declared it again or looked at it by name.

@@ -258,11 +258,6 @@ impl Leases {
         self.due.peek().map_or(Time::NEVER, |Reverse((due, _))| *due)
     }
 
-    /// All that is set aside and in memory, in no order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.aside.values().filter_map(|aside| if let Body::Here(entry) = &aside.body { Some(entry) } else { None })
-    }
-
     /// All that is set aside, in no order.
     pub(super) fn cold_entries(&self, priority_max: u8) -> impl Iterator<Item = ColdEntry> {
         self.aside.values().map(move |aside| aside.cold(priority_max))

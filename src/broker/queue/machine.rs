@@ -347,11 +347,12 @@ impl Machine {
         Pushed::Accepted(seq)
     }
 
-    /// Whether a message may come in, and under which seq: it then has to [`Self::enter`].
+    /// Whether a message may come in, and under which seq: it then has to [`Self::enter`]. If it has a group,
+    /// [`Self::select_groups`] was called.
     pub fn admit(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<(u64, Message), Pushed> {
         if let Some(stream) = &self.stream {
             let offset = stream.next_offset();
-            if let Some(seq) = duplicate_of(&mut self.dedup, &message, offset, now, effects) {
+            if let Some(seq) = duplicate_of(&mut self.dedup, None, &message, offset, now, effects) {
                 return Err(Pushed::Duplicate(seq));
             }
             return Ok((offset, message));
@@ -371,7 +372,8 @@ impl Machine {
             }
             return Err(Pushed::Refused);
         }
-        if let Some(seq) = duplicate_of(&mut self.dedup, &message, self.next_seq, now, effects) {
+        let selection = self.selection.as_deref();
+        if let Some(seq) = duplicate_of(&mut self.dedup, selection, &message, self.next_seq, now, effects) {
             return Err(Pushed::Duplicate(seq));
         }
         Ok((self.next_seq, message))
@@ -449,6 +451,9 @@ impl Machine {
 
     /// When a message expires that enters the queue now.
     pub fn deadline_of(&self, message: &Message, now: Time) -> Time {
+        if message.traits.ttl.is_expired() {
+            return Time(now.0.saturating_sub(1));
+        }
         let ttl_ms = match (message.traits.ttl.ms(), self.limits.message_ttl_ms) {
             (Some(own), Some(of_queue)) => Some(own.min(of_queue)),
             (own, of_queue) => own.or(of_queue),
@@ -984,12 +989,15 @@ fn settle(
 /// this seq.
 fn duplicate_of(
     dedup: &mut Option<Box<Window>>,
+    selection: Option<&Selection>,
     message: &Message,
     seq: u64,
     now: Time,
     effects: &mut Effects,
 ) -> Option<u64> {
-    match dedup.as_deref_mut()?.observe(message.headers(), seq, now) {
+    let window = dedup.as_deref_mut()?;
+    let group = selection.filter(|_| window.is_by_group()).and_then(|selection| selection.group_of(message));
+    match window.observe(message.headers(), group, seq, now) {
         Observed::Duplicate(of) => Some(of),
         Observed::Unnamed => None,
         Observed::New(seen) => {

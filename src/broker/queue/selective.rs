@@ -115,6 +115,11 @@ impl Selection {
         }
     }
 
+    /// The name of the group that a message belongs to.
+    pub(super) fn group_of<'m>(&self, message: &'m Message) -> Option<&'m [u8]> {
+        group_of(&*self.fields, message).map(|group| group.name)
+    }
+
     /// A consumer has come.
     pub(super) fn join(&mut self, slot: u32, selector: Option<&Arc<Selector>>, priority_max: u8) {
         let is_same = |lane: &Lane| lane.selector.as_deref() == selector.map(|selector| &**selector);

@@ -84,14 +84,16 @@ impl<'a> Evaluation<'_, 'a> {
                     ),
                 }
             }
-            Expression::In { is_negated, name, texts } => match (self.lookup)(name) {
-                Value::Text(text) => {
-                    self.spend(text.len())?;
-                    let is_in = texts.binary_search_by(|one| one.as_bytes().cmp(text)).is_ok();
-                    Some(is_in != *is_negated)
-                }
-                _ => None,
-            },
+            Expression::In { is_negated, name, texts } => {
+                let text = match (self.lookup)(name) {
+                    Value::Text(text) => Cow::Borrowed(text),
+                    Value::Joined(first, second) => Cow::Owned([first.as_bytes(), second].concat()),
+                    _ => return None,
+                };
+                self.spend(text.len())?;
+                let is_in = texts.binary_search_by(|one| one.as_bytes().cmp(&text)).is_ok();
+                Some(is_in != *is_negated)
+            }
             Expression::Like { is_negated, operand, pattern, .. } => match self.value(operand) {
                 Operand::Null => None,
                 Operand::Text(text) => match pattern.matches(&text, &mut self.steps) {
@@ -136,6 +138,7 @@ impl<'a> Evaluation<'_, 'a> {
                 Value::Long(number) => Operand::Long(number),
                 Value::Double(number) => Operand::Double(number),
                 Value::Text(text) => Operand::Text(Cow::Borrowed(text)),
+                Value::Joined(first, second) => Operand::Text(Cow::Owned([first.as_bytes(), second].concat())),
             },
             Expression::Arithmetic { first, rest } => {
                 let mut sum = self.value(first);

@@ -14,6 +14,8 @@ pub enum Value<'a> {
     Double(f64),
     /// Text, in UTF-8 where it is sound.
     Text(&'a [u8]),
+    /// Text in two pieces.
+    Joined(&'static str, &'a [u8]),
 }
 
 impl<'a> From<&'a str> for Value<'a> {

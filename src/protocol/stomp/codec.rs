@@ -127,6 +127,7 @@ pub struct Head<'a> {
     command_len: usize,
     headers: &'a [Header],
     trim: Trim,
+    has_return: bool,
 }
 
 /// Where a body ends.
@@ -284,7 +285,7 @@ fn check_escapes(text: &[u8]) -> Result<bool, Error> {
     Ok(is_escaped)
 }
 
-fn unescape(text: &[u8]) -> Vec<u8> {
+fn unescape(text: &[u8], has_return: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&octet, after)) = rest.split_first() {
@@ -292,7 +293,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
             (b'\\', Some(b'n')) => (b'\n', 2),
             (b'\\', Some(b'c')) => (b':', 2),
             (b'\\', Some(b'\\')) => (b'\\', 2),
-            (b'\\', Some(b'r')) => (b'\r', 2),
+            (b'\\', Some(b'r')) if has_return => (b'\r', 2),
             (other, _) => (other, 1),
         };
         out.push(octet);
@@ -303,7 +304,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 
 impl Header {
     fn name<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
-        text(head, self.name, self.is_name_escaped)
+        text(head, self.name, self.is_name_escaped, true)
     }
 
     fn raw_name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
@@ -318,15 +319,20 @@ impl Header {
     }
 }
 
-fn text(head: &[u8], (at, len): (u32, u32), is_escaped: bool) -> Cow<'_, [u8]> {
+fn text(head: &[u8], (at, len): (u32, u32), is_escaped: bool, has_return: bool) -> Cow<'_, [u8]> {
     let raw = &head[at as usize..][..len as usize];
-    if is_escaped { unescape(raw).into() } else { raw.into() }
+    if is_escaped { unescape(raw, has_return).into() } else { raw.into() }
 }
 
 impl<'a> Head<'a> {
     /// What [`decode_head`] has read.
     pub fn new(bytes: &'a [u8], command_len: usize, headers: &'a [Header], trim: Trim) -> Self {
-        Self { bytes, command_len, headers, trim }
+        Self { bytes, command_len, headers, trim, has_return: true }
+    }
+
+    /// Without the escape `\r` in values, which 1.2 has brought: it is two octets of text.
+    pub fn without_return(self, is_without: bool) -> Self {
+        Self { has_return: !is_without, ..self }
     }
 
     /// All of it.
@@ -366,7 +372,7 @@ impl<'a> Head<'a> {
         while self.trim == Trim::Both && len > 0 && self.bytes[(at + len - 1) as usize] <= b' ' {
             len -= 1;
         }
-        text(self.bytes, (at, len), header.is_value_escaped)
+        text(self.bytes, (at, len), header.is_value_escaped, self.has_return)
     }
 
     /// Where the body ends.

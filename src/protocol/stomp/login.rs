@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    dialect::{Dialect, activemq},
     output::CHANNEL,
     reply::{self, Refusal},
     session::Session,
@@ -98,6 +99,9 @@ impl Session {
         }
         let vhost = self.vhost.as_ref().map_or("", |vhost| &vhost.name);
         let user = &login.user.name;
+        if self.surroundings.dialect == Dialect::Activemq {
+            return Err(activemq::not_authorized(user, access, &format!("{kind}://{name}")));
+        }
         let text = format!("access to {kind} '{name}' in vhost '{vhost}' refused for user '{user}'");
         Err(reply::access_refused(text))
     }
@@ -108,6 +112,9 @@ impl Session {
         let key = String::from_utf8_lossy(key);
         if login.checker.check_topic(&self.broker.access, &exchange.name, &key, access) {
             return Ok(());
+        }
+        if self.surroundings.dialect == Dialect::Activemq {
+            return Err(activemq::not_authorized(&login.user.name, access, &format!("topic://{key}")));
         }
         let vhost = self.vhost.as_ref().map_or("", |vhost| &vhost.name);
         Err(reply::access_refused(format!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    dialect,
     output::CHANNEL,
     reply::{self, Refusal},
     session::{Body, Session},
@@ -64,7 +65,12 @@ impl Session {
     fn find_route(&mut self, message: &Message, turn: &mut Turn<'_>) -> Result<Arc<Route>, Refusal> {
         let exchange = self.find_exchange(message)?;
         let property = |name: &str| property_of(message, name);
-        let route = Arc::new(self.vhost()?.route(&exchange, message, &[], Some(&property), turn));
+        let mut route = self.vhost()?.route(&exchange, message, &[], Some(&property), turn);
+        let not_local = &self.activemq.not_local;
+        if !not_local.is_empty() {
+            route.queues.retain(|queue| !not_local.contains(&queue.id));
+        }
+        let route = Arc::new(route);
         self.routes.put(message.route_bytes(), &route);
         Ok(route)
     }
@@ -86,7 +92,9 @@ impl Session {
     fn find_exchange(&mut self, message: &Message) -> Result<Arc<Exchange>, Refusal> {
         let name = String::from_utf8_lossy(message.exchange()).into_owned();
         let vhost = self.vhost()?;
-        self.require(if name.is_empty() { DEFAULT_EXCHANGE } else { &name }, Access::Write, "exchange")?;
+        let exchange_name = if name.is_empty() { DEFAULT_EXCHANGE } else { &name };
+        self.require(exchange_name, Access::Write, "exchange")
+            .map_err(|refusal| dialect::denied(self, refusal, message))?;
         let exchange = vhost.find_exchange(&name)?;
         if exchange.declaration.is_internal {
             let text = format!("cannot publish to internal exchange '{name}' in vhost '{}'", vhost.name);

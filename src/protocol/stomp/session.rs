@@ -398,7 +398,7 @@ impl Session {
         let rest = &input[at..];
         let bytes = &rest[..head_len];
         let command_len = codec::decode_head(bytes, &self.head_limits(), headers)?;
-        let head = Head::new(bytes, command_len, headers, self.trim());
+        let head = Head::new(bytes, command_len, headers, self.trim()).without_return(self.lacks_return());
         let is_send = head.command() == b"SEND" && self.stage == Stage::Running;
         if is_send && self.broker.has_alarm() {
             self.set_held(true);
@@ -478,7 +478,7 @@ impl Session {
             take(&mut partial, octets);
             self.check_body(partial.parts_bytes as usize, 0, true)?;
             let Partial { head, command_len, headers, parts, .. } = *partial;
-            let head = Head::new(&head, command_len, &headers, self.trim());
+            let head = Head::new(&head, command_len, &headers, self.trim()).without_return(self.lacks_return());
             // A SEND never waits.
             self.handle_frame(&head, Body::Parts(parts), turn);
             return Ok(Step::Used(octets + 1));
@@ -520,6 +520,10 @@ impl Session {
             (Stage::Running, Version::V1_0) => self.dialect().trim(),
             _ => Trim::Nothing,
         }
+    }
+
+    fn lacks_return(&self) -> bool {
+        self.dialect().lacks_return(self.version)
     }
 
     /// What cannot be read ends the connection.
@@ -811,7 +815,7 @@ impl Session {
         let mut turn = Turn::new(&broker, now);
         self.settle_up(&mut turn);
         self.drop_everything(&mut turn);
-        dialect::closed(self);
+        dialect::closed(self, &mut turn);
         if let Some(vhost) = self.vhost.take() {
             vhost.connection_closed();
             self.broker.connections.remove(self.id);

@@ -65,6 +65,10 @@ fn play(world: &mut World, steps: &[Json], name: &str) -> Vec<Step> {
                 // Time goes on in the recordings, too.
                 world.pass(1);
                 world.send(peer, octets.as_bytes());
+                if octets.contains("client-id:") {
+                    // One whose name is taken waits for it a little while.
+                    world.pass(300);
+                }
             }
         }
         let mut heard = world.heard(peer);

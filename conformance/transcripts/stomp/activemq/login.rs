@@ -79,6 +79,9 @@ fn the_name_of_a_client_is_taken_until_its_connection_is_gone() {
     let (first, said) = connect(&mut world, "client-id:c1\n");
     assert_eq!(header(&said[0], "session"), Some("c1"));
     let (second, said) = connect(&mut world, "client-id:c1\n");
+    assert_eq!(said, [""; 0], "it may be about to be free");
+    world.pass(300);
+    let said = world.heard(second);
     let node = world.broker.options.node_name.clone();
     let expected = format!("Broker: {node} - Client: c1 already connected from tcp://127.0.0.1:40000");
     assert_eq!(error(&said), expected);
@@ -92,6 +95,21 @@ fn the_name_of_a_client_is_taken_until_its_connection_is_gone() {
     assert!(said[0].starts_with("CONNECTED\n"));
     let (_, said) = connect(&mut world, &format!("client-id:{}\n", "x".repeat(151)));
     assert_eq!(error(&said), "A client-id has at most 150 bytes");
+}
+
+#[test]
+fn a_client_that_comes_again_waits_until_the_end_of_its_connection_was_seen() {
+    let mut world = world();
+    let (first, _) = connect(&mut world, "client-id:c1\n");
+    let (second, said) = connect(&mut world, "client-id:c1\naccept-version:1.2\n");
+    assert!(said.is_empty() && !world.is_over(second));
+    world.pass(100);
+    assert_eq!(world.heard(second), [""; 0]);
+    world.hang_up(first);
+    world.pass(20);
+    let said = world.heard(second);
+    assert!(said.len() == 1 && header(&said[0], "session") == Some("c1"), "{said:?}");
+    assert!(world.is_served(second));
 }
 
 #[test]

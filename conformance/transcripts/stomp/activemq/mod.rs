@@ -1,5 +1,6 @@
 //! ActiveMQ's dialect of STOMP, without sockets.
 
+mod advisories;
 mod conversations;
 mod crossing;
 mod destinations;
@@ -7,6 +8,7 @@ mod durable;
 mod later;
 mod login;
 mod messages;
+mod permissions;
 mod selective;
 mod settles;
 

@@ -191,6 +191,9 @@ impl Machine {
             if entry.message.traits.ttl.ms().is_some() && entry.deadline != Time::NEVER {
                 cold.own_deadline = cold.own_deadline.min(entry.deadline);
                 if entry.deadline <= cold.expired.0 {
+                    // A page that is on its way was asked for from behind this one, and would take the search
+                    // past it again.
+                    cold.generation += 1;
                     cold.expired = (Time(entry.deadline.0.saturating_sub(1)), u64::MAX);
                 }
             }

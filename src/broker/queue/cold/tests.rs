@@ -21,7 +21,11 @@ use crate::broker::{
     consumer::{Batch, ConsumerId, ConsumerOptions, Handed, Held, Outlet, Settle},
     exchange::holds::HoldsRequest,
     message::Message,
-    queue::{Queue, stream::Summary},
+    queue::{
+        Queue,
+        leases::{LeaseError, LeaseSettle, Note, Receive},
+        stream::Summary,
+    },
     record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
     time::Time,
     topology::DeclareQueue,
@@ -85,6 +89,7 @@ struct Index {
     tree: Tree,
     headers: BTreeMap<QueueId, Header>,
     segments: BTreeMap<(QueueId, u64), Summary>,
+    notes: BTreeMap<(QueueId, u64), Note>,
     covered: u64,
 }
 
@@ -105,6 +110,14 @@ impl Index {
         for &(level, head) in &look.heads {
             self.tree.retain(|&(queue, of, seq), _| queue != id || of != level || seq >= head);
             self.segments.retain(|&(queue, base), _| queue != id || base >= head);
+        }
+        for change in &look.notes {
+            let was = match &change.put {
+                Some(note) => self.notes.insert((id, change.seq), note.clone()),
+                None => self.notes.remove(&(id, change.seq)),
+            };
+            // More may be told to go than there is, where a look was not written.
+            assert!(was.map_or(0, |was| was.parts_count()) <= change.parts_before);
         }
         self.segments.extend(look.segments.iter().map(|segment| ((id, segment.base), *segment)));
         if let Some(header) = &look.header {
@@ -203,6 +216,11 @@ impl ColdPages for Store {
         self.index.lock().headers.get(&queue).cloned()
     }
 
+    fn notes(&self, queue: QueueId) -> Vec<Note> {
+        let index = self.index.lock();
+        index.notes.iter().filter(|((of, _), _)| *of == queue).map(|(_, note)| note.clone()).collect()
+    }
+
     fn segments(&self, queue: QueueId) -> Vec<Summary> {
         let index = self.index.lock();
         index.segments.iter().filter(|((of, _), _)| *of == queue).map(|(_, segment)| *segment).collect()
@@ -257,6 +275,9 @@ enum Op {
     Leave,
     Get { no_ack: bool },
     Settle { nth: u8, count: u8, how: u8 },
+    PublishLater { publishes: Vec<Publish>, ms: u8 },
+    Receive { max: u8, lease_ms: u8 },
+    SettleLeases { nth: u8, count: u8, how: u8 },
     Purge,
     Advance(u8),
     Look { lag: u8, window: u8 },
@@ -272,11 +293,13 @@ fn op() -> impl Strategy<Value = Op> {
     let publish = (prop::bool::weighted(0.6), 0..4u8, prop::option::weighted(0.3, 1..60u8), 0..9u8)
         .prop_map(|(is_persistent, priority, ttl, size)| Publish { is_persistent, priority, ttl, size });
     prop_oneof![
-        10 => prop::collection::vec(publish, 1..8).prop_map(Op::Publish),
+        10 => prop::collection::vec(publish.clone(), 1..8).prop_map(Op::Publish),
         2 => (any::<bool>(), 0..4u8).prop_map(|(no_ack, prefetch)| Op::Consume { no_ack, prefetch }),
         2 => Just(Op::Leave),
         4 => any::<bool>().prop_map(|no_ack| Op::Get { no_ack }),
         6 => (any::<u8>(), 1..4u8, 0..4u8).prop_map(|(nth, count, how)| Op::Settle { nth, count, how }),
+        1 => (prop::collection::vec(publish, 1..4), 0..40u8)
+            .prop_map(|(publishes, ms)| Op::PublishLater { publishes, ms }),
         1 => Just(Op::Purge),
         3 => (0..40u8).prop_map(Op::Advance),
         6 => (0..4u8, 0..6u8).prop_map(|(lag, window)| Op::Look { lag, window }),
@@ -286,6 +309,15 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Load),
         2 => Just(Op::Answer),
         2 => any::<bool>().prop_map(|is_committed| Op::Restart { is_committed }),
+    ]
+}
+
+/// The same with leases.
+fn leasing_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        5 => op(),
+        2 => (1..5u8, 0..40u8).prop_map(|(max, lease_ms)| Op::Receive { max, lease_ms }),
+        2 => (any::<u8>(), 1..5u8, 0..5u8).prop_map(|(nth, count, how)| Op::SettleLeases { nth, count, how }),
     ]
 }
 
@@ -398,10 +430,52 @@ impl Side {
         panic!("a get waits without end");
     }
 
+    /// What one receiver gets, one by one: how many come at once depends on what is in memory.
+    fn receive(&self, max: usize, lease_ms: u64, now: Time) -> Vec<(ReceivedOne, (u64, u64))> {
+        let (mut all, mut rounds) = (Vec::new(), 0);
+        while all.len() < max {
+            assert!(rounds < 10_000, "a receive waits without end");
+            rounds += 1;
+            let wanted = Receive { max: 1, lease_ms, ..Receive::default() };
+            let received = self.queue("q").receive(&wanted, &mut Turn::new(&self.broker, now));
+            match received {
+                Verb::Done(received) => {
+                    let Some(one) = received.unwrap().messages.pop() else { break };
+                    let seen = (one.message.body_to_vec(), one.seq, one.receives, one.first_received_at);
+                    all.push((seen, (one.seq, one.nonce)));
+                }
+                Verb::Pending(_) => self.answer(now),
+            }
+        }
+        all
+    }
+
+    fn settle_leases(&self, leases: &[(u64, u64)], how: LeaseSettle, now: Time) -> Vec<Result<(), LeaseError>> {
+        for _ in 0..10_000 {
+            let settled = self.queue("q").settle_leases(leases, how, &mut Turn::new(&self.broker, now));
+            match settled {
+                Verb::Done(settled) => return settled,
+                Verb::Pending(_) => self.answer(now),
+            }
+        }
+        panic!("a settle waits without end");
+    }
+
     fn status(&self) -> impl PartialEq + std::fmt::Debug + use<> {
         let (of, dead) = (self.queue("q").status(), self.queue("dead").status());
         let seen = self.client.seen.lock().len();
-        (of.ready, of.unsettled, of.ready_bytes, of.unsettled_bytes, of.counters, dead.ready, dead.ready_bytes, seen)
+        let aside = (of.leased, of.withheld);
+        (
+            of.ready,
+            of.unsettled,
+            of.ready_bytes,
+            of.unsettled_bytes,
+            of.counters,
+            dead.ready,
+            dead.ready_bytes,
+            seen,
+            aside,
+        )
     }
 }
 
@@ -413,6 +487,9 @@ fn is_definition(record: &Record) -> bool {
     }
 }
 
+/// Body, seq, number of receives and time of the first.
+type ReceivedOne = (Vec<u8>, u64, u32, Time);
+
 const QUEUES: [&str; 2] = ["q", "dead"];
 
 struct Story {
@@ -420,6 +497,8 @@ struct Story {
     cold: Side,
     now: Time,
     published: u32,
+    /// Leases as the model and the other broker have named them, and how they were settled.
+    leases: Vec<[(u64, u64); 2]>,
     is_dropping_by_priority: bool,
     has_length_limit: bool,
     /// The look under way: what the index will be, and the window.
@@ -445,6 +524,7 @@ impl Story {
             cold,
             now,
             published: 0,
+            leases: Vec::new(),
             is_dropping_by_priority: kind == 5,
             has_length_limit: [3, 5].contains(&kind),
             given: None,
@@ -453,21 +533,26 @@ impl Story {
         }
     }
 
+    fn messages(&mut self, publishes: &[Publish]) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for one in publishes {
+            self.published += 1;
+            let body = format!("{:04}{}", self.published, "x".repeat(one.size.into()));
+            let mut message = Message::build("", b"q", b"", (0, 0), body.as_bytes());
+            message.traits.persistent = one.is_persistent;
+            message.traits.priority = one.priority;
+            // Whether a full queue drops one first or another expires may differ.
+            let ttl = one.ttl.filter(|_| !self.has_length_limit);
+            message.traits.ttl = ttl.map(u64::from).into();
+            messages.push(message);
+        }
+        messages
+    }
+
     fn run(&mut self, op: &Op) {
         match op {
             Op::Publish(publishes) => {
-                let mut messages = Vec::new();
-                for one in publishes {
-                    self.published += 1;
-                    let body = format!("{:04}{}", self.published, "x".repeat(one.size.into()));
-                    let mut message = Message::build("", b"q", b"", (0, 0), body.as_bytes());
-                    message.traits.persistent = one.is_persistent;
-                    message.traits.priority = one.priority;
-                    // Whether a full queue drops one first or another expires may differ.
-                    let ttl = one.ttl.filter(|_| !self.has_length_limit);
-                    message.traits.ttl = ttl.map(u64::from).into();
-                    messages.push(message);
-                }
+                let messages = self.messages(publishes);
                 // What is dropped for its length once it has been read is what is first then: with
                 // priorities that may be another one than at the moment in which the queue was full.
                 let at_once = if self.is_dropping_by_priority { 1 } else { messages.len() };
@@ -535,6 +620,45 @@ impl Story {
                     drop(all);
                     side.queue("q").settle(&held, how, &mut Turn::new(&side.broker, self.now));
                 }
+            }
+            Op::PublishLater { publishes, ms } => {
+                let messages = self.messages(publishes);
+                for side in [&self.model, &self.cold] {
+                    let held = messages.iter().cloned().map(|message| (message, Some(u64::from(*ms))));
+                    side.queue("q").publish_each(held, &mut Turn::new(&side.broker, self.now)).unwrap();
+                }
+            }
+            &Op::Receive { max, lease_ms } => {
+                // What has lapsed is to be back on both sides.
+                self.run(&Op::Advance(0));
+                let [model, cold] =
+                    [&self.model, &self.cold].map(|side| side.receive(max.into(), lease_ms.into(), self.now));
+                let seen =
+                    |all: &[(ReceivedOne, (u64, u64))]| all.iter().map(|(one, _)| one.clone()).collect::<Vec<_>>();
+                assert_eq!(seen(&cold), seen(&model), "after {op:?}");
+                self.leases.extend(model.into_iter().zip(cold).map(|(model, cold)| [model.1, cold.1]));
+            }
+            &Op::SettleLeases { nth, count, how } => {
+                let how = match how {
+                    0 => LeaseSettle::Accept { is_strict: true },
+                    1 | 2 => LeaseSettle::Accept { is_strict: false },
+                    3 => LeaseSettle::Change { lease_ms: 0 },
+                    _ => LeaseSettle::Change { lease_ms: 50 },
+                };
+                if self.leases.is_empty() {
+                    return;
+                }
+                self.run(&Op::Advance(0));
+                let from = nth as usize % self.leases.len();
+                let to = (from + count as usize).min(self.leases.len());
+                // Some are settled twice.
+                let named: Vec<_> =
+                    if nth % 3 == 0 { self.leases[from..to].to_vec() } else { self.leases.drain(from..to).collect() };
+                let [model, cold] = [(&self.model, 0), (&self.cold, 1)].map(|(side, nth)| {
+                    let named: Vec<_> = named.iter().map(|both| both[nth]).collect();
+                    side.settle_leases(&named, how, self.now)
+                });
+                assert_eq!(cold, model, "after {op:?}");
             }
             Op::Purge => {
                 let [model, cold] =
@@ -662,6 +786,9 @@ impl Story {
         while !self.model.consumers.is_empty() {
             self.run(&Op::Leave);
         }
+        while self.model.queue("q").status().leased + self.model.queue("q").status().withheld > 0 {
+            self.run(&Op::Advance(40));
+        }
         loop {
             let left = self.model.queue("q").status().ready;
             self.run(&Op::Get { no_ack: true });
@@ -694,6 +821,20 @@ proptest! {
         kind in 0..7u8, ops in prop::collection::vec(op(), 1..60)
     ) {
         check(kind, true, &ops);
+    }
+
+    #[test]
+    fn leases_of_a_queue_with_an_index_are_those_of_one_in_memory(
+        kind in prop::sample::select(vec![0, 1, 2, 4, 6]), ops in prop::collection::vec(leasing_op(), 1..60)
+    ) {
+        check(kind, true, &ops);
+    }
+
+    #[test]
+    fn leases_of_a_queue_that_is_spilled_are_those_of_one_in_memory(
+        kind in prop::sample::select(vec![0, 1, 2, 6]), ops in prop::collection::vec(leasing_op(), 1..60)
+    ) {
+        check(kind, false, &ops);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Receiving, settling leases and publishing with a delay, on a queue that is shared.
 
-use std::sync::{Arc, Weak};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Weak},
+};
 
 use super::{
     LeaseError, LeaseSettle, Leased, Receive, ReceiveError, Received, Waiter,
@@ -49,7 +52,7 @@ impl Queue {
                 self.record_changed(again_to, take.until, turn);
                 self.appoint_next(&machine, turn);
                 self.finish(machine, effects, turn);
-                return Verb::Done(Ok(Received { messages: again, waiter: None }));
+                return Verb::Done(Ok(Received { messages: self.presented(again, turn), waiter: None }));
             }
             let room = match wanted.in_flight_max {
                 0 => wanted.max,
@@ -87,12 +90,23 @@ impl Queue {
             match looked {
                 Looked::Cut if messages.is_empty() => {}
                 Looked::Cold if messages.is_empty() => return Verb::Pending(Ticket(self.id.0)),
-                _ => return Verb::Done(Ok(Received { messages, waiter })),
+                _ => return Verb::Done(Ok(Received { messages: self.presented(messages, turn), waiter })),
             }
         }
         // Much is in the way. Whoever waits is not left alone with it.
         let waiter = wanted.waiter.clone().map(|handle| self.await_ready(handle));
         Verb::Done(Ok(Received { messages, waiter }))
+    }
+
+    /// The messages in the form in which the queue takes them.
+    fn presented(&self, mut messages: Vec<Leased>, turn: &Turn<'_>) -> Vec<Leased> {
+        for leased in &mut messages {
+            let presented = turn.broker.presented(self.id, &leased.message);
+            if let Cow::Owned(message) = presented {
+                leased.message = message;
+            }
+        }
+        messages
     }
 
     /// Has somebody told once when something may be received; at once if it may be so now.
@@ -200,6 +214,9 @@ impl Queue {
         if !self.takes(&message, turn) {
             return Pushed::Refused;
         }
+        if message.traits.has_group {
+            machine.select_groups(|| turn.broker.fields());
+        }
         let (seq, message) = match machine.admit(message, turn.now, effects) {
             Ok(admitted) => admitted,
             Err(pushed) => return pushed,
@@ -208,9 +225,6 @@ impl Queue {
         if self.is_recorded(&message, turn) {
             let (deadline, at) = (machine.deadline_of(&message, turn.now), turn.now);
             place = turn.record_enqueued(Enqueued { queue: self.id, seq, message: &message, deadline, at }, None);
-        }
-        if message.traits.has_group {
-            machine.select_groups(|| turn.broker.fields());
         }
         machine.enter_or_withhold((seq, message, place), how, turn.now, effects);
         Pushed::Accepted(seq)

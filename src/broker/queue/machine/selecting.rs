@@ -61,7 +61,7 @@ impl Machine {
     }
 
     /// A message that has a group is about to enter.
-    pub(in crate::broker::queue) fn select_groups(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
+    pub(in crate::broker) fn select_groups(&mut self, fields: impl FnOnce() -> Arc<dyn Fields>) {
         if self.selection.is_none() && self.stream.is_none() {
             self.begin_selection(fields());
         }

@@ -1,5 +1,6 @@
 //! All verbs, by subject.
 
+mod access_keys;
 mod broker;
 mod health;
 mod listings;
@@ -25,9 +26,18 @@ pub(super) fn find(program: Program, name: &str) -> Option<&'static Verb> {
 }
 
 fn all() -> impl Iterator<Item = &'static Verb> {
-    [users::VERBS, permissions::VERBS, vhosts::VERBS, policies::VERBS, listings::VERBS, broker::VERBS, health::VERBS]
-        .into_iter()
-        .flatten()
+    [
+        users::VERBS,
+        access_keys::VERBS,
+        permissions::VERBS,
+        vhosts::VERBS,
+        policies::VERBS,
+        listings::VERBS,
+        broker::VERBS,
+        health::VERBS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 const fn exactly(count: usize) -> Arity {

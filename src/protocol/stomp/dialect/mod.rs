@@ -14,7 +14,7 @@ use super::{
     reply::Refusal,
     session::{Body, Flow, Session, Version},
 };
-use crate::broker::turn::Turn;
+use crate::broker::{message::Message, turn::Turn};
 
 impl Dialect {
     /// What is taken for a header.
@@ -31,6 +31,11 @@ impl Dialect {
             Self::Rabbitmq => Trim::Front,
             Self::Activemq => Trim::Both,
         }
+    }
+
+    /// Whether a client of that version knows no escape for a carriage return.
+    pub(super) fn lacks_return(self, version: Version) -> bool {
+        self == Self::Activemq && version != Version::V1_2
     }
 
     /// What a head may cost.
@@ -95,6 +100,14 @@ pub(super) fn refuse(session: &mut Session, refusal: Refusal, head: &Head<'_>, t
     }
 }
 
+/// A message may not be sent: whoever sent it is told where it was to go.
+pub(super) fn denied(session: &Session, refusal: Refusal, message: &Message) -> Refusal {
+    match session.dialect() {
+        Dialect::Rabbitmq => refusal,
+        Dialect::Activemq => activemq::denied(session, message),
+    }
+}
+
 /// A queue has cancelled a consumer.
 pub(super) fn cancelled(session: &mut Session, source: u32, turn: &mut Turn<'_>) {
     match session.dialect() {
@@ -112,9 +125,9 @@ pub(super) fn proceed(session: &mut Session, turn: &mut Turn<'_>) {
 }
 
 /// The connection is over.
-pub(super) fn closed(session: &mut Session) {
+pub(super) fn closed(session: &mut Session, turn: &mut Turn<'_>) {
     match session.dialect() {
         Dialect::Rabbitmq => {}
-        Dialect::Activemq => activemq::closed(session),
+        Dialect::Activemq => activemq::closed(session, turn),
     }
 }

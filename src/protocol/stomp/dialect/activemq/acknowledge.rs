@@ -1,7 +1,7 @@
 //! ACK and NACK: which delivery a client means, and what becomes of it.
 //!
 //! A NACK means that the message can never be worked off: a persistent one goes to the queue of the dead at
-//! once, another is dropped.
+//! once, another is dropped. It can be no part of a transaction.
 
 use super::{
     super::super::{
@@ -56,6 +56,9 @@ impl Speaker<'_> {
             let id = message_id.as_deref().map_or("null".into(), String::from_utf8_lossy);
             return Err(refusal(format!("Unexpected {command} received for message-id [{id}]")));
         };
+        if !is_ack && transaction.is_some() {
+            return Err(Refusal::new("Poison ack cannot be transacted", ""));
+        }
         let mut tags = Tags::new();
         // A NACK is always about one message.
         if is_ack {

@@ -11,7 +11,9 @@ use super::{
         reply::Refusal,
         session::{Flow, Login, Version},
     },
-    Speaker, refusal,
+    Speaker,
+    advisory::Advisories,
+    refusal,
 };
 use crate::broker::turn::Turn;
 
@@ -23,8 +25,13 @@ pub(super) type ClientKey = (Arc<str>, Box<[u8]>);
 #[derive(Debug, Default)]
 pub struct Clients {
     taken: Mutex<HashMap<ClientKey, SocketAddr, foldhash::fast::RandomState>>,
+    /// Who listens for what clients do.
+    pub(super) advisories: Advisories,
 }
 
+/// Milliseconds for which a client may wait for its name, and after which it is looked for again.
+const NAME_PATIENCE_MS: u64 = 300;
+const NAME_POLL_MS: u64 = 20;
 /// Bytes of a client's name. It is a part of the names of queues.
 const CLIENT_ID_BYTES_MAX: usize = 150;
 
@@ -41,6 +48,10 @@ impl Clients {
         }
     }
 
+    fn is_taken(&self, key: &ClientKey) -> bool {
+        self.taken.lock().contains_key(key)
+    }
+
     fn give_back(&self, key: &ClientKey) {
         self.taken.lock().remove(key);
     }
@@ -48,6 +59,9 @@ impl Clients {
 
 impl Speaker<'_> {
     pub(super) fn connect(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<Flow, Refusal> {
+        if self.awaits_name(head, turn) {
+            return Ok(Flow::Waits);
+        }
         self.log_in(head, turn)?;
         self.start();
         let (send_ms, receive_ms) = self.heartbeat_ms;
@@ -72,6 +86,7 @@ impl Speaker<'_> {
         out.push(b'\n');
         codec::put_end(self.options().trailing_lf, &mut out);
         self.reply(out, None);
+        self.advise_connected(turn);
         Ok(Flow::Done)
     }
 
@@ -81,6 +96,22 @@ impl Speaker<'_> {
             Some((_, name)) => name.to_vec(),
             None => self.session_id.clone().into_bytes(),
         }
+    }
+
+    /// Whether to come again: somebody has the name of this client, who may well be this client before its
+    /// connection broke, and the end of that was not seen yet.
+    fn awaits_name(&mut self, head: &Head<'_>, turn: &Turn<'_>) -> bool {
+        let Some(name) = head.get("client-id") else { return false };
+        let host = head.get("host").map(|host| String::from_utf8_lossy(&host).into_owned());
+        let host = host.filter(|host| self.broker.vhost(host).is_some());
+        let vhost = host.unwrap_or_else(|| self.options().default_vhost.clone());
+        let since = *self.activemq.connects_since.get_or_insert(turn.now);
+        let is_patient = turn.now < since.after_ms(NAME_PATIENCE_MS);
+        if !is_patient || !self.surroundings.clients.is_taken(&(vhost.into(), (&*name).into())) {
+            return false;
+        }
+        self.reply_late(Vec::new(), turn.now.after_ms(NAME_POLL_MS));
+        true
     }
 
     fn log_in(&mut self, head: &Head<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {

@@ -154,7 +154,8 @@ pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     words.next().is_none()
 }
 
-/// The pattern of a topic as the key of a binding.
+/// The pattern of a topic as the key of a binding. A word `#`, which is like any other here, becomes one that
+/// stands for any: see [`exact_selector`].
 pub(super) fn binding_key(pattern: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(pattern.len());
     for (index, word) in pattern.split(|&octet| octet == b'.').enumerate() {
@@ -165,9 +166,41 @@ pub(super) fn binding_key(pattern: &[u8]) -> Vec<u8> {
             key.push(b'#');
             break;
         }
-        key.extend_from_slice(word);
+        key.extend_from_slice(if word == b"#" { b"*" } else { word });
     }
     key
+}
+
+/// What a message to a topic must be besides fitting [`binding_key`], where that says too little.
+pub(super) fn exact_selector(pattern: &[u8]) -> Option<String> {
+    let words = || pattern.split(|&octet| octet == b'.');
+    if words().all(|word| word != b"#") {
+        return None;
+    }
+    let mut like = String::from("JMSDestination LIKE 'topic://");
+    for (index, word) in words().enumerate() {
+        like.push_str(if index > 0 { "." } else { "" });
+        match word {
+            b"*" => like.push('%'),
+            b">" => {
+                // What it stands for may be nothing, and then there is no dot.
+                like.truncate(like.len() - usize::from(index > 0));
+                like.push('%');
+                break;
+            }
+            word => {
+                for letter in String::from_utf8_lossy(word).chars() {
+                    match letter {
+                        '%' | '_' | '!' => like.extend(['!', letter]),
+                        '\'' => like.push_str("''"),
+                        letter => like.push(letter),
+                    }
+                }
+            }
+        }
+    }
+    like.push_str("' ESCAPE '!'");
+    Some(like)
 }
 
 /// The virtual topic that a queue is a consumer of: `Consumer.A.VirtualTopic.T` is one of `VirtualTopic.T`.
@@ -243,6 +276,10 @@ mod tests {
         assert!(is_pattern(b"a.*") && is_pattern(b">") && !is_pattern(b"a.b>") && !is_pattern(b"a*"));
         assert_eq!(binding_key(b"a.*.b.>"), b"a.*.b.#");
         assert_eq!(binding_key(b"a.b"), b"a.b");
+        assert_eq!(binding_key(b"a.#"), b"a.*");
+        assert_eq!(exact_selector(b"a.>"), None);
+        assert_eq!(exact_selector(b"a_b.#"), Some("JMSDestination LIKE 'topic://a!_b.#' ESCAPE '!'".to_owned()));
+        assert_eq!(exact_selector(b"*.#.>"), Some("JMSDestination LIKE 'topic://%.#%' ESCAPE '!'".to_owned()));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Few errors close the connection: a login that is refused, an unknown command, and what cannot be read.
 
 mod acknowledge;
+mod advisory;
 mod browse;
 mod connect;
 mod destination;
@@ -28,12 +29,17 @@ use super::super::{
     reply::Refusal,
     session::{Body, Flow, Session, Stage},
 };
-use crate::broker::{time::Time, turn::Turn};
+use crate::{
+    broker::{access::Access, message::Message, record::QueueId, time::Time, turn::Turn},
+    protocol::jms,
+};
 
 /// What a session of this dialect remembers.
 pub(in crate::protocol::stomp) struct State {
     /// The name that the client goes by, if it has one, as [`Clients`] has it.
     client: Option<connect::ClientKey>,
+    /// When it first asked to come in.
+    connects_since: Option<Time>,
     /// Messages that it has sent.
     sent_count: u64,
     destined: send::Destined,
@@ -45,6 +51,8 @@ pub(in crate::protocol::stomp) struct State {
     /// Clients that look through queues, and when they are to look on by themselves.
     browsers: Vec<browse::Browser>,
     pub(in crate::protocol::stomp) browse_at: Time,
+    /// Queues of durable subscriptions that take in nothing of this connection.
+    pub(in crate::protocol::stomp) not_local: Vec<QueueId>,
     /// Temporary queues and topics by what the client calls them: their real names.
     temporary: HashMap<Box<[u8]>, Arc<str>, foldhash::fast::RandomState>,
 }
@@ -53,6 +61,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             client: None,
+            connects_since: None,
             sent_count: 0,
             destined: send::Destined::default(),
             subscriptions: BTreeMap::new(),
@@ -60,6 +69,7 @@ impl Default for State {
             subscribed_count: 0,
             browsers: Vec::new(),
             browse_at: Time::NEVER,
+            not_local: Vec::new(),
             temporary: HashMap::default(),
         }
     }
@@ -228,8 +238,27 @@ pub(super) fn proceed(session: &mut Session, turn: &mut Turn<'_>) {
 }
 
 /// The connection is over: its name is free at once.
-pub(super) fn closed(session: &mut Session) {
-    Speaker(session).forget_client();
+pub(super) fn closed(session: &mut Session, turn: &mut Turn<'_>) {
+    let mut session = Speaker(session);
+    session.forget_client();
+    session.advise_closed(turn);
+}
+
+/// What a user may not do to a destination.
+pub(in crate::protocol::stomp) fn not_authorized(user: &str, access: Access, destination: &str) -> Refusal {
+    let verb = match access {
+        Access::Configure => "create",
+        Access::Read => "read from",
+        Access::Write => "write to",
+    };
+    refusal(format!("User {user} is not authorized to {verb}: {destination}"))
+}
+
+/// A message may not be sent.
+pub(super) fn denied(session: &Session, message: &Message) -> Refusal {
+    let user = session.login.as_ref().map_or("", |login| &*login.user.name);
+    let destination = format!("{}{}", jms::destination_kind(message), String::from_utf8_lossy(message.key()));
+    not_authorized(user, Access::Write, &destination)
 }
 
 /// A refusal that leaves the connection open.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     super::super::reply::Refusal,
     DEAD_QUEUE, Speaker,
+    advisory::Change,
     destination::{Destination, binding_key, virtual_topic},
-    refusal,
+    not_authorized, refusal,
 };
 use crate::broker::{
     access::Access,
@@ -37,6 +38,7 @@ impl Speaker<'_> {
         if let Some(topic) = virtual_topic(name.as_bytes()) {
             self.bind_topic(&queue, topic, turn)?;
         }
+        self.advise_queue(name, turn);
         Ok(queue)
     }
 
@@ -52,7 +54,11 @@ impl Speaker<'_> {
         if key.len() > u8::MAX.into() {
             return Err(Refusal::new("A destination is too long", "Topics have at most 255 bytes."));
         }
-        self.require(&exchange, Access::Read, "exchange")?;
+        let user = self.login.as_ref().map_or_else(String::new, |login| login.user.name.to_string());
+        self.require(&exchange, Access::Read, "exchange").map_err(|_| {
+            let topic = format!("topic://{}", String::from_utf8_lossy(pattern));
+            not_authorized(&user, Access::Read, &topic)
+        })?;
         let vhost = self.vhost()?;
         let source = vhost.find_exchange(&exchange)?;
         if matches!(source.declaration.kind.routing(), Kind::Topic) {
@@ -79,6 +85,7 @@ impl Speaker<'_> {
         }
         self.activemq.temporary.insert(text.into(), name.clone());
         self.shared.output().wire.name_temporary(&name, text);
+        self.advise_temporary(text, &name, Change::Made, turn);
         Ok(name)
     }
 

@@ -92,7 +92,7 @@ impl Speaker<'_> {
         let traits = Traits {
             persistent: said.is_persistent,
             priority: said.priority.unwrap_or(0),
-            ttl: ttl.map_or(Ttl::NONE, Ttl::of_ms),
+            ttl: ttl.map_or(Ttl::NONE, |ms| if ms == 0 { Ttl::EXPIRED } else { Ttl::of_ms(ms) }),
             has_group: jms::has_group(Headers::new(&said.headers)),
         };
         let mut headers = said.headers;
@@ -180,6 +180,7 @@ impl Speaker<'_> {
         let topic_exchange = self.options().default_topic_exchange.clone().into_bytes();
         let mut destined = Destined { text: text.to_vec(), ..Destined::default() };
         for part in &parts {
+            self.advise_topic(part, turn);
             let (exchange, keys) = match part {
                 Destination::Queue(name) if is_pattern(name) => {
                     // All that there are; what stands for queues is none itself.
@@ -380,7 +381,7 @@ fn number(text: &[u8]) -> Result<i64, Refusal> {
     })
 }
 
-fn put_text(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn put_text(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(name.len() as u8);
     out.extend_from_slice(name);
     out.push(b'S');
@@ -388,7 +389,7 @@ fn put_text(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
-fn put_number(name: &[u8], value: u64, out: &mut Vec<u8>) {
+pub(super) fn put_number(name: &[u8], value: u64, out: &mut Vec<u8>) {
     out.push(name.len() as u8);
     out.extend_from_slice(name);
     out.push(b'l');

@@ -17,6 +17,7 @@ use super::{
         subscription::{AckMode, Subscription, Wanted},
     },
     DEAD_QUEUE, Speaker,
+    advisory::is_of_advisories,
     browse::Browser,
     destination::{self, Destination, binding_key, is_pattern, matches, virtual_topic},
     queues, refusal,
@@ -26,6 +27,7 @@ use crate::{
         access::Access,
         exchange::Target,
         queue::{Queue, properties::Properties as QueueProperties},
+        record::QueueId,
         selector::{Conversion, Selector},
         topology::{DeclareQueue, random_name},
         turn::Turn,
@@ -37,10 +39,10 @@ use crate::{
 
 /// A subscription of this connection.
 pub(super) struct Subscribed {
-    number: u64,
+    pub(super) number: u64,
     /// What the client calls it.
     pub(super) id: Option<Box<[u8]>>,
-    parts: Vec<Destination>,
+    pub(super) parts: Vec<Destination>,
     /// Its consumers by their names on this connection.
     pub(super) consumers: Vec<Box<[u8]>>,
     /// Queues that go with it.
@@ -54,13 +56,15 @@ pub(super) struct Subscribed {
 
 /// What a client wants of a subscription.
 #[derive(Clone)]
-struct Wish {
+pub(super) struct Wish {
     mode: AckMode,
-    prefetch: Option<u32>,
-    priority: i32,
-    selector: Option<Arc<Selector>>,
-    is_sole: bool,
-    is_browser: bool,
+    pub(super) prefetch: Option<u32>,
+    pub(super) priority: i32,
+    pub(super) selector: Option<Arc<Selector>>,
+    /// Nothing that this connection has sent.
+    pub(super) is_not_local: bool,
+    pub(super) is_sole: bool,
+    pub(super) is_browser: bool,
 }
 
 impl Subscribed {
@@ -104,6 +108,7 @@ impl Speaker<'_> {
             return Err(Refusal::new(text, ""));
         }
         let selector = self.selector(head)?;
+        let is_not_local = is_true(head, "activemq.noLocal");
         let is_browser = is_true(head, "browser");
         if is_browser && self.version == Version::V1_0 {
             return Err(Refusal::new("Queue Browser feature only valid for Stomp v1.1+ clients!", ""));
@@ -122,6 +127,7 @@ impl Speaker<'_> {
             prefetch: number_of(head, "activemq.prefetchSize").map(|count| u32::try_from(count).unwrap_or(1).max(1)),
             priority: number_of(head, "activemq.priority").map_or(0, |number| number.clamp(-127, 127) as i32),
             selector,
+            is_not_local,
             is_sole: is_true(head, "activemq.exclusive"),
             is_browser,
         };
@@ -138,6 +144,9 @@ impl Speaker<'_> {
         let (mut own, mut watched) = (Vec::new(), false);
         if let Some(name) = &name {
             let queue = self.durable_queue(&parts, name, wish.selector.as_deref(), turn)?;
+            if is_not_local {
+                self.withhold(queue.id);
+            }
             queues.push((queue, None));
         }
         for part in &parts {
@@ -176,7 +185,7 @@ impl Speaker<'_> {
         }
         if name.is_none() {
             for part in parts.iter().filter(|part| !part.is_queue()) {
-                let intake = self.intake(wish.selector.as_deref(), is_true(head, "activemq.noLocal"));
+                let intake = self.intake(wish.selector.as_deref(), std::slice::from_ref(part), is_not_local);
                 let queue = match self.topic_queue(part, intake, turn) {
                     Ok(queue) => queue,
                     Err(refusal) => {
@@ -202,6 +211,7 @@ impl Speaker<'_> {
             consumers_count: 0,
         };
         let prefetch = if name.is_some() { DURABLE_PREFETCH } else { QUEUE_PREFETCH };
+        let listened: Vec<(Destination, Arc<Queue>)> = self.listened(&subscribed, &queues, name.is_some());
         let mut answers = Some(head);
         for (queue, told) in queues {
             if is_browser {
@@ -227,6 +237,7 @@ impl Speaker<'_> {
             self.activemq.by_id.insert(id.clone(), number);
         }
         let patterns = patterns(&subscribed.parts);
+        let (parts, wish) = (subscribed.parts.clone(), subscribed.wish.clone());
         self.activemq.subscriptions.insert(number, subscribed);
         if is_browser {
             self.browse(turn);
@@ -239,7 +250,26 @@ impl Speaker<'_> {
                 }
             }
         }
+        parts.iter().for_each(|part| self.advise_topic(part, turn));
+        self.advise_subscribed((&parts, number), (&wish, name.as_deref(), prefetch), turn);
+        listened.iter().for_each(|(part, queue)| self.listen(part, queue, turn));
         Ok(Flow::Done)
+    }
+
+    /// Topics of advisories among the parts of a subscription, and the queue that is for each.
+    fn listened(
+        &self,
+        subscribed: &Subscribed,
+        queues: &[(Arc<Queue>, Option<Vec<u8>>)],
+        is_durable: bool,
+    ) -> Vec<(Destination, Arc<Queue>)> {
+        let topics = subscribed.parts.iter().filter(|part| !part.is_queue()).enumerate();
+        let own = &subscribed.own_queues;
+        let with_queue = |(index, part): (usize, &Destination)| {
+            let queue = if is_durable { queues.first().map(|(queue, _)| queue) } else { own.get(index) };
+            Some((part.clone(), queue?.clone()))
+        };
+        topics.filter(|(_, part)| is_of_advisories(part)).filter_map(with_queue).collect()
     }
 
     /// Starts one consumer of a subscription. `told` is what its messages have as their destination; without it
@@ -258,6 +288,8 @@ impl Speaker<'_> {
         let mode = subscribed.wish.mode;
         let tag = format!("{number}.{}", subscribed.consumers_count).into_bytes();
         let priority = subscribed.wish.priority;
+        // A queue of a subscription's own has taken in nothing else.
+        let selector = if is_for_queue { self.taken_of_a_queue(&subscribed.wish)? } else { None };
         let mut arguments = Table::new();
         if priority != 0 {
             arguments.push("x-priority", Value::I32(priority));
@@ -271,8 +303,7 @@ impl Speaker<'_> {
             prefetch: subscribed.wish.prefetch.unwrap_or(prefetch),
             priority,
             arguments,
-            // A queue of a subscription's own has taken in nothing else.
-            selector: subscribed.wish.selector.clone().filter(|_| is_for_queue),
+            selector,
             is_sole: subscribed.wish.is_sole && is_for_queue,
             subscribed: shown,
         };
@@ -293,18 +324,48 @@ impl Speaker<'_> {
         }
     }
 
+    /// Has a queue take in nothing of this connection from now on: what it keeps for later is to have nothing of it
+    /// either.
+    fn withhold(&mut self, queue: QueueId) {
+        self.activemq.not_local.push(queue);
+        self.routes = Default::default();
+    }
+
+    /// What a consumer takes of a queue, where the rest stays for others.
+    fn taken_of_a_queue(&self, wish: &Wish) -> Result<Option<Arc<Selector>>, Refusal> {
+        if !wish.is_not_local {
+            return Ok(wish.selector.clone());
+        }
+        let text = match &wish.selector {
+            None => self.foreign(),
+            Some(selector) => format!("({}) AND ({})", selector.text(), self.foreign()),
+        };
+        let selector = Selector::parse(&text, Conversion::NumericStrings);
+        let selector = selector.map_err(|error| Refusal::new("The selector is too long", error.to_string()))?;
+        Ok(Some(Arc::new(selector)))
+    }
+
     /// What a queue of a subscription takes in, as its argument has it: what is selected, and if it is so wished
     /// nothing that this connection sends.
-    fn intake(&self, selector: Option<&Selector>, is_not_local: bool) -> Option<String> {
-        let own = self.session_id.replace('\'', "''");
-        let foreign = is_not_local.then(|| format!("(JMSMessageID IS NULL OR JMSMessageID NOT LIKE '{own}:%')"));
-        let wanted = match (selector, foreign) {
-            (None, None) => return None,
-            (Some(selector), None) => selector.text().to_owned(),
-            (None, Some(foreign)) => foreign,
-            (Some(selector), Some(foreign)) => format!("({}) AND {foreign}", selector.text()),
+    fn intake(&self, selector: Option<&Selector>, parts: &[Destination], is_not_local: bool) -> Option<String> {
+        let mut wanted: Vec<String> = selector.iter().map(|selector| selector.text().to_owned()).collect();
+        wanted.extend(is_not_local.then(|| self.foreign()));
+        // One part alone: of several, each would need a selector of its own.
+        if let [part] = parts {
+            wanted.extend(destination::exact_selector(part.name()));
+        }
+        let wanted = match &wanted[..] {
+            [] => return None,
+            [only] => only.clone(),
+            all => all.iter().map(|one| format!("({one})")).collect::<Vec<_>>().join(" AND "),
         };
         Some(format!("convert_string_expressions:{wanted}"))
+    }
+
+    /// What selects the messages that this connection has not sent.
+    fn foreign(&self) -> String {
+        let own = self.session_id.replace('\'', "''");
+        format!("JMSMessageID IS NULL OR JMSMessageID NOT LIKE '{own}:%'")
     }
 
     /// How messages of a subscription are written. `told` is what they have as their destination; without it that
@@ -372,7 +433,7 @@ impl Speaker<'_> {
         selector: Option<&Selector>,
         turn: &mut Turn<'_>,
     ) -> Result<Arc<Queue>, Refusal> {
-        let arguments = intake_arguments(self.intake(selector, false));
+        let arguments = intake_arguments(self.intake(selector, parts, false));
         let queue_name = self.durable_name(name)?;
         self.require(&queue_name, Access::Configure, "queue")?;
         let vhost = self.vhost()?;
@@ -532,9 +593,14 @@ impl Speaker<'_> {
         self.activemq.browsers.retain(|browser| browser.number != number);
         for tag in &subscribed.consumers {
             let Some(consumer) = self.subscriptions.remove(tag) else { continue };
+            if subscribed.wish.is_not_local {
+                self.activemq.not_local.retain(|queue| *queue != consumer.queue.id);
+                self.routes = Default::default();
+            }
             self.leave_queue(&consumer, turn);
         }
         self.abandon(subscribed.own_queues, turn);
+        self.advise_unsubscribed(&subscribed.parts, number, turn);
     }
 
     fn leave_queue(&mut self, consumer: &Subscription, turn: &mut Turn<'_>) {

@@ -25,7 +25,7 @@ impl AccessKey {
     /// Reads `ID:SECRET:USER` of the settings.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, rest) = text.split_once(':')?;
-        // Names of users may have colons, secrets of AWS have none.
+        // Names of users may have colons, secrets have none.
         let (secret, user) = rest.split_once(':')?;
         let is_whole = is_id(id) && !secret.is_empty() && !user.is_empty();
         is_whole.then(|| Self { id: id.to_owned(), secret: secret.to_owned(), user: user.to_owned() })
@@ -33,7 +33,7 @@ impl AccessKey {
 }
 
 /// What global parameters of access keys begin with.
-pub const PARAMETER_PREFIX: &str = "aws-access-key:";
+pub const PARAMETER_PREFIX: &str = "access-key:";
 /// Keys that administration may make. Full: a further one is refused.
 pub const KEYS_COUNT_MAX: usize = 10_000;
 
@@ -131,7 +131,7 @@ pub fn list(broker: &Broker) -> Vec<AccessKey> {
     all.filter_map(|(name, value)| of_parameter(name.strip_prefix(PARAMETER_PREFIX)?, &value)).collect()
 }
 
-/// A new id and secret as AWS makes them, of 20 and 40 characters, from random octets.
+/// A new id and secret, of 20 and 40 characters, from random octets.
 pub fn generate(random: &[u8; 60]) -> (String, String) {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     const ALL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -354,7 +354,7 @@ impl Speaker<'_> {
             _ => match vhost.find_exchange(&self.options().default_topic_exchange) {
                 Ok(exchange) => {
                     let mut targets = Vec::new();
-                    exchange.route(&Routing::by_key(name), &mut targets);
+                    exchange.route(&Routing::by_key(name), &mut targets, &mut Vec::new());
                     targets.iter().filter(|target| matches!(target, Target::Queue(_))).count() as u64
                 }
                 Err(_) => 0,

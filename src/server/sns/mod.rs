@@ -40,7 +40,7 @@ type Key = (String, String);
 /// Delivers until it is dropped; what is being posted then is posted again after its lease.
 pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
     let mut workers: JoinSet<Key> = JoinSet::new();
-    let mut running: HashMap<Key, AbortHandle> = HashMap::new();
+    let mut running: HashMap<Key, (AbortHandle, String)> = HashMap::new();
     let mut shared: Option<Arc<Shared>> = None;
     let mut seen = None;
     loop {
@@ -54,10 +54,11 @@ pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
             seen = Some(edition);
             let wanted = subscriptions(&broker);
             let known: HashSet<&Key> = wanted.iter().map(|(key, ..)| key).collect();
-            running.retain(|key, worker| {
+            running.retain(|key, (worker, arn)| {
                 let is_wanted = known.contains(key);
                 if !is_wanted {
                     worker.abort();
+                    aws.sns.outcomes.forget(arn);
                 }
                 is_wanted
             });
@@ -70,13 +71,14 @@ pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
             for (key, vhost, of) in wanted {
                 let (Some(shared), false) = (&shared, running.contains_key(&key)) else { continue };
                 let Some(queue) = vhost.queue(&of.own_queue()) else { continue };
+                let arn = of.arn(&of.region);
                 let worker = Worker { shared: shared.clone(), vhost, queue, topic: of.topic, id: of.id };
                 let ended = key.clone();
                 let handle = workers.spawn(async move {
                     worker.run().await;
                     ended
                 });
-                running.insert(key, handle);
+                running.insert(key, (handle, arn));
             }
         }
         tokio::time::sleep(LOOK).await;

@@ -1415,5 +1415,5 @@ def test_filter_policy_on_message_body_array_attributes(c):
     for route in [["queue3"], ["queue1"], ["queue2"], ["queue1", "queue2"]]:
         c.sns.publish(TopicArn=topic, Message=json.dumps({"headers": {"route-to": route}}))
     for index, url in enumerate(urls):
-        messages = sorted(c.collect(url, 2, MessageAttributeNames=[], AttributeNames=[]), key=lambda of: of["Body"])
+        messages = sorted(c.collect(url, 2, MessageAttributeNames=[]), key=lambda of: of["Body"])
         c.match(f"messages-queue-{index}", {"Messages": messages})

@@ -139,6 +139,8 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// Where it comes from.
     pub source_ip: IpAddr,
+    /// The header `X-Amzn-Trace-Id` that came with it.
+    pub trace: Option<Arc<str>>,
     /// Whoever has something for this call tells this to proceed.
     pub waiter: Weak<dyn ConnectionHandle>,
     /// What the operation wants to find when it is called again.

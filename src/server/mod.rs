@@ -231,8 +231,8 @@ impl Signals {
 
 /// Closes all connections and waits until their clients have answered, or the time is over.
 async fn drain(broker: &Broker, web: &aws::Web, limit: Duration) {
-    broker.halt_deliveries(true, clock::now());
     web.close();
+    broker.halt_deliveries(true, clock::now());
     for connection in broker.connections.list() {
         connection.handle.close("broker forced connection closure with reason 'shutdown'");
     }

@@ -174,8 +174,7 @@ fn apply_one(
             properties.message_bytes_max = Some(number(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX)?);
         }
         "Policy" => {
-            let is_policy = serde_json::from_str::<Json>(value).is_ok_and(|policy| policy.is_object());
-            if !value.is_empty() && !is_policy {
+            if !value.is_empty() && crate::aws::policy::Policy::parse(value).is_err() {
                 return Err(invalid(name));
             }
             set_text(notes, note::POLICY, value);

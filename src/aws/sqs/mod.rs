@@ -36,8 +36,9 @@ pub struct State {
     receipts: receipt::Key,
     purges: purge::Purges,
     deleted: queues::Deleted,
+    policies: queue::Policies,
     sent: send::Sent,
-    moves: moves::Tasks,
+
     oversized: receive::Oversized,
 }
 
@@ -74,3 +75,6 @@ pub const OPERATIONS: &[(&str, Handler)] = &[
     ("CancelMessageMoveTask", moves::cancel_message_move_task),
     ("ListMessageMoveTasks", moves::list_message_move_tasks),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,6 @@ use crate::{
     broker::turn::Turn,
 };
 
-/// Tasks.
-#[derive(Default)]
-pub(super) struct Tasks {}
-
 /// StartMessageMoveTask
 pub(super) fn start_message_move_task(_: &mut Call, _: &mut Turn<'_>) -> Result<Step, Error> {
     Err(Error::sqs("UnsupportedOperation", "Not supported."))

@@ -1,17 +1,21 @@
 //! Which queue a call means, and what that queue is to SQS.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, de};
 
+use super::attributes::{self, note};
 use crate::{
     aws::{
         call::{Arn, Call, parse_queue_url},
         error::Error,
+        policy::{self, Policy},
     },
     broker::{
         access::Access,
         queue::{Queue, properties::Properties},
+        record::QueueId,
         turn::Turn,
         vhost::Vhost,
     },
@@ -26,6 +30,33 @@ pub(super) struct Target {
     pub(super) is_fifo: bool,
 }
 
+/// Access policies of queues, compiled.
+#[derive(Default)]
+pub(super) struct Policies(Mutex<HashMap<QueueId, (Arc<Properties>, Arc<Policy>)>>);
+
+/// Policies that are kept compiled. Full: all are compiled anew.
+const POLICIES_MAX: usize = 4_096;
+
+impl Policies {
+    /// The policy of a queue that has one. One that cannot be understood, as it may come out of a file, says nothing.
+    fn of(&self, target: &Target) -> Option<Arc<Policy>> {
+        let properties = &target.properties;
+        let text = attributes::text(&properties.notes, note::POLICY)?;
+        let mut policies = self.0.lock();
+        if let Some((of, policy)) = policies.get(&target.queue.id)
+            && Arc::ptr_eq(of, properties)
+        {
+            return Some(policy.clone());
+        }
+        let policy = Arc::new(Policy::parse(text).unwrap_or_default());
+        if policies.len() >= POLICIES_MAX {
+            policies.clear();
+        }
+        policies.insert(target.queue.id, (properties.clone(), policy.clone()));
+        Some(policy)
+    }
+}
+
 /// The end of the names of queues that keep an order.
 pub(super) const FIFO_SUFFIX: &str = ".fifo";
 
@@ -37,8 +68,8 @@ impl Target {
     pub(super) fn find(call: &Call, turn: &Turn<'_>, url: Option<&str>, access: Access) -> Result<Self, Error> {
         let url = call.required(url.filter(|url| !url.is_empty()), "QueueUrl")?;
         let found = Self::find_unchecked(call, turn, url)?;
-        call.check(turn, &found.vhost.name, &found.queue.name, access)?;
-        Ok(found)
+        let is_permitted = call.may(turn, &found.vhost.name, &found.queue.name, access);
+        if found.is_allowed(call, is_permitted) { Ok(found) } else { Err(call.denied()) }
     }
 
     /// The queue with that address, for a caller that may use it in any way.
@@ -72,8 +103,24 @@ impl Target {
 
     pub(super) fn check_any(&self, call: &Call, turn: &Turn<'_>) -> Result<(), Error> {
         let any = [Access::Read, Access::Write, Access::Configure];
-        let may = any.into_iter().any(|access| call.may(turn, &self.vhost.name, &self.queue.name, access));
-        if may { Ok(()) } else { Err(call.denied()) }
+        let is_permitted = any.into_iter().any(|access| call.may(turn, &self.vhost.name, &self.queue.name, access));
+        if self.is_allowed(call, is_permitted) { Ok(()) } else { Err(call.denied()) }
+    }
+
+    /// Whether the queue's access policy and the permissions of the caller's user come to that the call may be done.
+    fn is_allowed(&self, call: &Call, is_permitted: bool) -> bool {
+        let Some(policy) = call.aws.sqs.policies.of(self) else { return is_permitted };
+        let action = call.operation.name;
+        let action = format!("sqs:{}", action.strip_suffix("Batch").unwrap_or(action));
+        let (principal, arn) = (call.caller.arn(), self.arn(call));
+        let request = policy::Request {
+            principal: &principal,
+            account: &call.caller.account,
+            action: &action,
+            resource: &arn,
+            context: &[("aws:sourceip", call.source_ip.to_string().into())],
+        };
+        policy.allows(&request, is_permitted)
     }
 
     pub(super) fn arn(&self, call: &Call) -> String {
@@ -123,6 +170,12 @@ impl std::ops::Deref for Text<'_> {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(text.into())
     }
 }
 

@@ -74,11 +74,11 @@ fn mac(key: &[u8; 32], signed: &[u8]) -> [u8; MAC_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::options::Options;
+    use crate::broker::{options::Options, time::Time};
 
     #[test]
     fn a_receipt_reads_back_and_nothing_else_does() {
-        let broker = Broker::new(Options::default());
+        let broker = Broker::new(Options::default(), Time(0)).unwrap();
         let key = Key::default();
         let receipt = Receipt { queue: QueueId(7), seq: 1 << 40, nonce: u64::MAX };
         let text = key.write(receipt, &broker);

@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     fn wants(names: &[&str], name: &str) -> bool {
-        let names: Vec<Text<'_>> = names.iter().map(|name| serde_json::from_value((*name).into()).unwrap()).collect();
+        let names: Vec<Text<'_>> = names.iter().map(|name| Text::from(*name)).collect();
         Wanted { max: 1, lease_ms: 0, wait_ms: 0, system: System::default(), attributes: &names }.wants(name)
     }
 

@@ -313,7 +313,7 @@ fn tell(call: &Call, turn: &Turn<'_>, target: &Target, checked: &Checked<'_>) ->
         attributes: &checked.attributes,
         group: checked.group,
         dedup: checked.dedup.as_deref(),
-        trace,
+        trace: trace.or(call.trace.as_deref().filter(|trace| !trace.is_empty())),
         more: &[],
     };
     let message = draft.build();

@@ -103,9 +103,16 @@ impl Window {
         let ttl_ms = own_ttl.and_then(|ttl| u64::try_from(ttl).ok()).or(self.ttl_ms);
         let key = key_bytes(key);
         match group.filter(|_| self.is_by_group) {
+            // What was named before names were kept apart by groups repeats in all of them.
+            Some(_) if let Some(first) = self.first_of(&key, now) => Observed::Duplicate(first),
             Some(group) => self.observe_key(&key_in_group(group, &key), seq, now, ttl_ms),
             None => self.observe_key(&key, seq, now, ttl_ms),
         }
+    }
+
+    /// The message that had that key first, as long as it is remembered.
+    fn first_of(&self, key: &[u8], now: Time) -> Option<u64> {
+        self.seen.get(key).filter(|entry| now < entry.deadline).map(|entry| entry.seq)
     }
 
     /// Whether `key` is remembered. If it is not, it is remembered from now on, for `ttl_ms`.
@@ -124,6 +131,17 @@ impl Window {
         let seen = Seen { serial: self.next_serial, key: key.into(), deadline, seq };
         self.remember(&seen);
         Observed::New(seen)
+    }
+
+    /// Takes what changed arguments ask for, and goes on remembering what it does, unless they ask for something else
+    /// altogether. Returns whether it has.
+    pub fn adopt(&mut self, arguments: &DedupArguments) -> bool {
+        let same = Self::new(arguments);
+        let is_alike = same.keys_max == self.keys_max && same.header == self.header;
+        if is_alike {
+            (self.ttl_ms, self.is_by_group) = (same.ttl_ms, same.is_by_group);
+        }
+        is_alike
     }
 
     /// Whether it asks for the group of a message.
@@ -305,6 +323,30 @@ mod tests {
         assert!(!repeats(&mut window, &key, 0));
         assert!(repeats(&mut window, &key, 499));
         assert!(!repeats(&mut window, &key, 500));
+    }
+
+    #[test]
+    fn a_changed_scope_goes_on_remembering() {
+        let by = |scope| DedupArguments {
+            cache_size: Some(10),
+            cache_ttl_ms: Some(100),
+            header: "x-deduplication-header".into(),
+            scope,
+        };
+        let mut window = Window::new(&by(DedupScope::Queue));
+        let encoded = headers(&[("x-deduplication-header", Value::text("a"))]);
+        let is_repeated = |window: &mut Window, group: &[u8]| {
+            let observed = window.observe(Headers::new(&encoded), Some(group), 7, Time(0));
+            matches!(observed, Observed::Duplicate(_))
+        };
+        assert!(!is_repeated(&mut window, b"g"));
+        assert!(window.adopt(&by(DedupScope::Group)));
+        assert!(is_repeated(&mut window, b"g") && is_repeated(&mut window, b"h"));
+        let mut window = Window::new(&by(DedupScope::Group));
+        assert!(!is_repeated(&mut window, b"g") && !is_repeated(&mut window, b"h"));
+        assert!(window.adopt(&by(DedupScope::Queue)));
+        assert!(!is_repeated(&mut window, b"g"), "what was named in a group was named there only");
+        assert!(!window.adopt(&DedupArguments { header: "other".into(), ..by(DedupScope::Queue) }));
     }
 
     #[test]

@@ -307,7 +307,11 @@ impl Machine {
     /// Replaces what bounds the queue, as a changed policy does.
     pub fn set_limits(&mut self, limits: Limits) {
         if limits.deduplication != self.limits.deduplication {
-            self.dedup = limits.deduplication.as_ref().map(|wanted| Box::new(Window::new(wanted)));
+            let before = self.dedup.take();
+            self.dedup = limits.deduplication.as_ref().map(|wanted| {
+                let kept = before.and_then(|mut window| window.adopt(wanted).then_some(window));
+                kept.unwrap_or_else(|| Box::new(Window::new(wanted)))
+            });
         }
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);

@@ -190,6 +190,7 @@ async fn run(
         input,
         request_id: request_id.clone(),
         source_ip: client.peer.ip().to_canonical(),
+        trace: parts.headers.get("x-amzn-trace-id").and_then(|value| Some(value.to_str().ok()?.into())),
         waiter,
         state: None,
     };

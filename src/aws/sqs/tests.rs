@@ -1,0 +1,450 @@
+//! Calls and their answers on a broker without sockets.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+
+use crate::{
+    aws::{
+        Aws,
+        call::{Call, Caller, Input, Service, Step, Wire},
+        dispatch::dispatch,
+        error::Error,
+    },
+    broker::{
+        Broker, Options,
+        access::Permissions,
+        connections::{ChannelStatus, ConnectionHandle, Traffic},
+        message::{Message, Traits},
+        time::Time,
+        turn::Turn,
+        value::{Table, Value},
+        vhost::Vhost,
+    },
+    protocol::amqp::properties,
+};
+
+/// Counts how often it is told.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl ConnectionHandle for Told {
+    fn close(&self, _: &str) {}
+
+    fn channels(&self) -> Vec<ChannelStatus> {
+        Vec::new()
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
+    fn alarm_changed(&self) {}
+
+    fn proceed(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Desk {
+    broker: Broker,
+    aws: Arc<Aws>,
+    now: Time,
+    told: Arc<Told>,
+    user: &'static str,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let broker = Broker::new(Options::default(), Time(1_000_000_000)).unwrap();
+        broker.add_vhost("/", Default::default());
+        for user in ["guest", "stranger"] {
+            drop(broker.access.add(user, "secret"));
+        }
+        broker.access.set_permissions("guest", "/", Permissions::all()).unwrap();
+        broker.attach_fields(Arc::new(crate::protocol::jms::JmsFields));
+        Self { broker, aws: Arc::default(), now: Time(1_000_000_000), told: Arc::default(), user: "guest" }
+    }
+
+    fn call(&self, operation: &str, input: Json) -> Call {
+        let waiter: Weak<Told> = Arc::downgrade(&self.told);
+        Call {
+            aws: self.aws.clone(),
+            service: Service::Sqs,
+            operation: Service::Sqs.model().operation(operation).unwrap(),
+            wire: Wire::Json,
+            caller: Caller {
+                user: self.user.into(),
+                account: "000000000000".into(),
+                region: "eu-west-1".into(),
+                access_key: None,
+                is_trusted: false,
+            },
+            base_url: "http://here".into(),
+            input: Input::Json(Bytes::from(input.to_string())),
+            request_id: "id".into(),
+            source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            trace: None,
+            waiter,
+            state: None,
+        }
+    }
+
+    fn step(&self, call: &mut Call) -> Result<Step, Error> {
+        dispatch(call, &mut Turn::new(&self.broker, self.now))
+    }
+
+    fn try_do(&self, operation: &str, input: Json) -> Result<Json, Error> {
+        match self.step(&mut self.call(operation, input))? {
+            Step::Done(reply) if reply.body.is_empty() => Ok(Json::Null),
+            Step::Done(reply) => Ok(serde_json::from_slice(&reply.body).unwrap()),
+            Step::Wait { .. } => Ok(json!("waits")),
+        }
+    }
+
+    #[track_caller]
+    fn done(&self, operation: &str, input: Json) -> Json {
+        self.try_do(operation, input).unwrap()
+    }
+
+    #[track_caller]
+    fn refusal(&self, operation: &str, input: Json) -> String {
+        self.try_do(operation, input).unwrap_err().message
+    }
+
+    fn queue(&self, name: &str, attributes: Json) -> String {
+        let answer = self.done("CreateQueue", json!({"QueueName": name, "Attributes": attributes}));
+        answer["QueueUrl"].as_str().unwrap().to_owned()
+    }
+
+    fn send(&self, url: &str, body: &str) -> Json {
+        self.done("SendMessage", json!({"QueueUrl": url, "MessageBody": body}))
+    }
+
+    fn receive(&self, url: &str) -> Vec<Json> {
+        let names = json!(["All"]);
+        let input = json!({
+            "QueueUrl": url, "MaxNumberOfMessages": 10, "AttributeNames": names, "MessageAttributeNames": names,
+        });
+        self.done("ReceiveMessage", input)["Messages"].as_array().cloned().unwrap_or_default()
+    }
+
+    fn bodies(&self, url: &str) -> Vec<String> {
+        self.receive(url).iter().map(|message| message["Body"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn attribute(&self, url: &str, name: &str) -> Json {
+        let input = json!({"QueueUrl": url, "AttributeNames": [name]});
+        self.done("GetQueueAttributes", input)["Attributes"][name].clone()
+    }
+
+    fn later(&mut self, secs: u64) {
+        self.now = self.now.after_ms(secs * 1_000);
+        self.broker.tick(self.now);
+    }
+
+    fn vhost(&self) -> Arc<Vhost> {
+        self.broker.vhost("/").unwrap()
+    }
+
+    /// As an AMQP client publishes.
+    fn publish(&self, queue: &str, headers: Table, body: &[u8]) {
+        let raw = properties::Properties { headers: Some(headers), ..Default::default() }.encode();
+        let at = properties::scan(&raw).unwrap().headers;
+        let mut message = Message::build("", queue.as_bytes(), &raw, at, body);
+        message.traits = Traits { persistent: true, ..Traits::default() };
+        let mut turn = Turn::new(&self.broker, self.now);
+        self.vhost().queue(queue).unwrap().publish(std::iter::once(message), &mut turn, &mut Vec::new());
+    }
+}
+
+fn handle(message: &Json) -> String {
+    message["ReceiptHandle"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_message_is_sent_received_and_deleted() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    assert_eq!(url, "http://here/000000000000/q");
+    let sent = desk.send(&url, "message");
+    assert_eq!(sent["MD5OfMessageBody"], "78e731027d8fd50ed642340b7c9a63b3");
+    let received = desk.receive(&url);
+    let [message] = &received[..] else { panic!("{received:?}") };
+    assert_eq!((&message["MessageId"], &message["Body"]), (&sent["MessageId"], &json!("message")));
+    let attributes = &message["Attributes"];
+    assert_eq!((&attributes["ApproximateReceiveCount"], &attributes["SenderId"]), (&json!("1"), &json!("guest")));
+    assert_eq!(attributes["SentTimestamp"], desk.now.0.to_string());
+    assert!(desk.receive(&url).is_empty(), "nobody else gets it");
+    desk.done("DeleteMessage", json!({"QueueUrl": url, "ReceiptHandle": handle(message)}));
+    desk.done("DeleteMessage", json!({"QueueUrl": url, "ReceiptHandle": handle(message)}));
+    assert_eq!(desk.attribute(&url, "ApproximateNumberOfMessagesNotVisible"), "0");
+}
+
+#[test]
+fn a_message_is_visible_again_after_its_time() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({"VisibilityTimeout": "5"}));
+    desk.send(&url, "a");
+    let first = desk.receive(&url);
+    desk.later(4);
+    assert!(desk.receive(&url).is_empty());
+    desk.later(2);
+    let second = desk.receive(&url);
+    assert_eq!(second[0]["Attributes"]["ApproximateReceiveCount"], "2");
+    assert_ne!(handle(&first[0]), handle(&second[0]));
+    let input = json!({"QueueUrl": url, "ReceiptHandle": handle(&second[0]), "VisibilityTimeout": 0});
+    desk.done("ChangeMessageVisibility", input);
+    assert_eq!(desk.bodies(&url), ["a"]);
+}
+
+#[test]
+fn a_receiver_waits_and_is_told() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let mut call = desk.call("ReceiveMessage", json!({"QueueUrl": url, "WaitTimeSeconds": 20}));
+    let Step::Wait { until } = desk.step(&mut call).unwrap() else { panic!("there is nothing") };
+    assert_eq!(until, desk.now.after_ms(20_000));
+    assert_eq!(desk.told.0.load(Ordering::Relaxed), 0);
+    desk.send(&url, "a");
+    assert_eq!(desk.told.0.load(Ordering::Relaxed), 1);
+    let Step::Done(reply) = desk.step(&mut call).unwrap() else { panic!("it has come") };
+    assert!(String::from_utf8(reply.body).unwrap().contains("\"Body\":\"a\""));
+    let mut call = desk.call("ReceiveMessage", json!({"QueueUrl": url, "WaitTimeSeconds": 1}));
+    assert!(matches!(desk.step(&mut call), Ok(Step::Wait { .. })));
+    desk.later(1);
+    let Ok(Step::Done(reply)) = desk.step(&mut call) else { panic!("its time is over") };
+    assert_eq!(reply.body, b"{}");
+}
+
+#[test]
+fn a_delayed_message_comes_later() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({"DelaySeconds": "10"}));
+    desk.send(&url, "later");
+    desk.done("SendMessage", json!({"QueueUrl": url, "MessageBody": "now", "DelaySeconds": 0}));
+    assert_eq!(desk.bodies(&url), ["now"]);
+    assert_eq!(desk.attribute(&url, "ApproximateNumberOfMessagesDelayed"), "1");
+    desk.later(10);
+    assert_eq!(desk.bodies(&url), ["later"]);
+}
+
+#[test]
+fn groups_are_received_in_order_and_one_call_at_a_time() {
+    let desk = Desk::new();
+    let url = desk.queue("q.fifo", json!({"FifoQueue": "true"}));
+    let entries: Vec<_> = [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")]
+        .iter()
+        .map(|(group, body)| {
+            json!({"Id": body, "MessageBody": body, "MessageGroupId": group, "MessageDeduplicationId": body})
+        })
+        .collect();
+    let sent = desk.done("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+    let numbers: Vec<_> =
+        sent["Successful"].as_array().unwrap().iter().map(|one| one["SequenceNumber"].as_str()).collect();
+    assert!(numbers.is_sorted() && numbers.len() == 4);
+    let first = desk.done("ReceiveMessage", json!({"QueueUrl": url, "MaxNumberOfMessages": 2}));
+    let first = first["Messages"].as_array().unwrap();
+    assert_eq!([&first[0]["Body"], &first[1]["Body"]], [&json!("1"), &json!("2")]);
+    assert_eq!(desk.bodies(&url), ["3"], "the rest of group a waits");
+    let entries: Vec<_> =
+        first.iter().map(|message| json!({"Id": message["Body"], "ReceiptHandle": handle(message)})).collect();
+    let deleted = desk.done("DeleteMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+    assert_eq!(deleted["Successful"].as_array().unwrap().len(), 2);
+    assert_eq!(desk.bodies(&url), ["4"]);
+}
+
+#[test]
+fn a_repetition_is_told_what_the_first_was_and_not_delivered() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q.fifo", json!({"FifoQueue": "true", "ContentBasedDeduplication": "true"}));
+    let send =
+        |desk: &Desk| desk.done("SendMessage", json!({"QueueUrl": url, "MessageBody": "x", "MessageGroupId": "g"}));
+    let first = send(&desk);
+    assert_eq!(send(&desk), first);
+    assert_eq!(desk.bodies(&url), ["x"]);
+    desk.later(301);
+    assert_ne!(send(&desk)["MessageId"], first["MessageId"]);
+}
+
+#[test]
+fn what_fails_too_often_goes_to_the_dead_queue() {
+    let mut desk = Desk::new();
+    let dead = desk.queue("dead", json!({}));
+    let arn = desk.attribute(&dead, "QueueArn");
+    let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 2}).to_string();
+    let url = desk.queue("q", json!({"RedrivePolicy": policy, "VisibilityTimeout": "1"}));
+    let sent = desk.send(&url, "a");
+    for _ in 0..2 {
+        assert_eq!(desk.bodies(&url), ["a"]);
+        desk.later(2);
+    }
+    assert!(desk.receive(&url).is_empty());
+    let received = desk.receive(&dead);
+    assert_eq!(received[0]["MessageId"], sent["MessageId"]);
+    let attributes = &received[0]["Attributes"];
+    assert_eq!(attributes["DeadLetterQueueSourceArn"], "arn:aws:sqs:eu-west-1:000000000000:q");
+    assert_eq!(attributes["ApproximateReceiveCount"], "3");
+    let sources = desk.done("ListDeadLetterSourceQueues", json!({"QueueUrl": dead}));
+    assert_eq!(sources["queueUrls"], json!([url]));
+}
+
+#[test]
+fn a_dead_queue_may_choose_its_sources() {
+    let desk = Desk::new();
+    let dead = desk.queue("dead", json!({"RedriveAllowPolicy": r#"{"redrivePermission":"denyAll"}"#}));
+    let arn = desk.attribute(&dead, "QueueArn");
+    let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 2}).to_string();
+    let create = json!({"QueueName": "q", "Attributes": {"RedrivePolicy": policy}});
+    assert!(desk.refusal("CreateQueue", create.clone()).contains("does not have permission"));
+    let allow = r#"{"redrivePermission":"byQueue","sourceQueueArns":["arn:aws:sqs:us-east-1:000000000000:q"]}"#;
+    let input = json!({"QueueUrl": dead, "Attributes": {"RedriveAllowPolicy": allow}});
+    desk.done("SetQueueAttributes", input);
+    desk.done("CreateQueue", create);
+}
+
+#[test]
+fn messages_of_other_publishers_are_received() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    desk.publish("q", Table::from_iter([("n", Value::I32(7)), ("s", Value::text("t"))]), b"plain");
+    desk.publish("q", Table::new(), b"\xff\x00");
+    let received = desk.receive(&url);
+    let attributes = json!({
+        "n": {"DataType": "Number", "StringValue": "7"}, "s": {"DataType": "String", "StringValue": "t"},
+    });
+    assert_eq!((&received[0]["Body"], &received[0]["MessageAttributes"]), (&json!("plain"), &attributes));
+    assert_eq!(received[1]["Body"], "/wA=");
+    assert_eq!(received[1]["MessageAttributes"]["tern.encoding"]["StringValue"], "base64");
+    assert_eq!(received[0]["MessageId"].as_str().unwrap().len(), 36);
+}
+
+#[test]
+fn what_is_too_long_for_a_receiver_is_left_and_counted() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    desk.publish("q", Table::new(), &vec![b'a'; (1 << 20) + 1]);
+    desk.publish("q", Table::new(), b"short");
+    assert_eq!(desk.bodies(&url), ["short"]);
+    assert_eq!(desk.aws.sqs.oversized(), 1);
+    assert_eq!(desk.vhost().queue("q").unwrap().status().unsettled, 2);
+}
+
+#[test]
+fn a_batch_fails_in_parts() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let entries = json!([
+        {"Id": "good", "MessageBody": "a"},
+        {"Id": "bad", "MessageBody": "\u{1}"},
+        {"Id": "late", "MessageBody": "a", "DelaySeconds": 901},
+    ]);
+    let answer = desk.done("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+    assert_eq!(answer["Successful"][0]["Id"], "good");
+    assert_eq!(answer["Failed"][0]["Code"], "InvalidMessageContents");
+    assert_eq!(answer["Failed"][1]["Code"], "InvalidParameterValue");
+    let received = desk.receive(&url);
+    let entries = json!([{"Id": "a", "ReceiptHandle": handle(&received[0])}, {"Id": "b", "ReceiptHandle": "garbage"}]);
+    let answer = desk.done("DeleteMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+    assert_eq!(answer["Successful"], json!([{"Id": "a"}]));
+    assert_eq!(answer["Failed"][0]["Code"], "ReceiptHandleIsInvalid");
+}
+
+#[test]
+fn a_receipt_of_another_queue_is_refused() {
+    let desk = Desk::new();
+    let (one, other) = (desk.queue("one", json!({})), desk.queue("other", json!({})));
+    desk.send(&one, "a");
+    let received = desk.receive(&one);
+    let input = json!({"QueueUrl": other, "ReceiptHandle": handle(&received[0])});
+    assert_eq!(&*desk.try_do("DeleteMessage", input).unwrap_err().code, "ReceiptHandleIsInvalid");
+}
+
+#[test]
+fn an_access_policy_lets_others_in_and_keeps_them_out() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    desk.user = "stranger";
+    let send = json!({"QueueUrl": url, "MessageBody": "a"});
+    assert_eq!(desk.try_do("SendMessage", send.clone()).unwrap_err().status, 403);
+    desk.user = "guest";
+    let input = json!({"QueueUrl": url, "Label": "l", "AWSAccountIds": ["000000000000"], "Actions": ["SendMessage"]});
+    desk.done("AddPermission", input);
+    desk.user = "stranger";
+    desk.done("SendMessage", send.clone());
+    assert_eq!(desk.try_do("ReceiveMessage", json!({"QueueUrl": url})).unwrap_err().status, 403);
+    desk.user = "guest";
+    desk.done("RemovePermission", json!({"QueueUrl": url, "Label": "l"}));
+    desk.user = "stranger";
+    assert_eq!(desk.try_do("SendMessage", send).unwrap_err().status, 403);
+}
+
+#[test]
+fn attributes_out_of_bounds_are_refused_and_change_nothing() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    for (name, value) in [
+        ("VisibilityTimeout", "43201"),
+        ("DelaySeconds", "-1"),
+        ("MessageRetentionPeriod", "59"),
+        ("MaximumMessageSize", "1023"),
+        ("ReceiveMessageWaitTimeSeconds", "x"),
+        ("KmsDataKeyReusePeriodSeconds", "59"),
+        ("Policy", "[]"),
+    ] {
+        let input = json!({"QueueUrl": url, "Attributes": {"DelaySeconds": "7", name: value}});
+        assert_eq!(desk.refusal("SetQueueAttributes", input), format!("Invalid value for the parameter {name}."));
+    }
+    let input = json!({"QueueUrl": url, "Attributes": {"QueueArn": "x"}});
+    assert_eq!(desk.refusal("SetQueueAttributes", input), "Unknown Attribute QueueArn.");
+    assert_eq!(desk.attribute(&url, "DelaySeconds"), "0");
+}
+
+#[test]
+fn queues_of_other_protocols_are_found_and_listed() {
+    let desk = Desk::new();
+    for name in ["plain", "with.dots", "tern.sns.hidden"] {
+        let wanted = crate::broker::topology::DeclareQueue { name, durable: true, ..Default::default() };
+        desk.vhost().declare_queue(&wanted, None, &mut Turn::new(&desk.broker, desk.now)).unwrap();
+    }
+    let listed = desk.done("ListQueues", json!({}));
+    assert_eq!(listed["QueueUrls"], json!(["http://here/000000000000/plain", "http://here/000000000000/with.dots"]));
+    let url = desk.done("GetQueueUrl", json!({"QueueName": "with.dots"}))["QueueUrl"].as_str().unwrap().to_owned();
+    desk.send(&url, "a");
+    assert_eq!(desk.bodies(&url), ["a"]);
+    assert_eq!(desk.attribute(&url, "VisibilityTimeout"), "30");
+}
+
+#[test]
+fn a_purge_takes_all_messages() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    desk.send(&url, "received");
+    desk.receive(&url);
+    desk.send(&url, "ready");
+    desk.done("SendMessage", json!({"QueueUrl": url, "MessageBody": "later", "DelaySeconds": 900}));
+    desk.done("PurgeQueue", json!({"QueueUrl": url}));
+    for name in ["", "NotVisible", "Delayed"] {
+        assert_eq!(desk.attribute(&url, &format!("ApproximateNumberOfMessages{name}")), "0");
+    }
+    assert!(desk.refusal("PurgeQueue", json!({"QueueUrl": url})).contains("every 60 seconds"));
+}
+
+#[test]
+fn a_deleted_queue_is_gone() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    desk.done("DeleteQueue", json!({"QueueUrl": url}));
+    assert_eq!(
+        desk.refusal("SendMessage", json!({"QueueUrl": url, "MessageBody": "a"})),
+        "The specified queue does not exist."
+    );
+    desk.queue("q", json!({}));
+}

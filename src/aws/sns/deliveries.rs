@@ -63,8 +63,8 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes what is posted of a message as it was handed out.
-    pub fn new(of: &Subscription, plan: &Plan, message: &Message) -> Self {
+    /// Makes what is posted of a message that was `published` as it is handed out.
+    pub fn new(of: &Subscription, plan: &Plan, published: &Message, message: &Message) -> Self {
         let contents = Contents::read(message);
         let header = |name: &str| contents.headers.get(name).and_then(ValueRef::as_text);
         let kind = header(KIND_HEADER);
@@ -73,7 +73,8 @@ impl Post {
         // Where there is an envelope it has the identity that the publisher was told.
         let of_envelope = if is_raw { None } else { serde_json::from_slice::<Identity>(&body).ok() };
         let message_id = of_envelope.map(|envelope| envelope.message_id);
-        let message_id = message_id.unwrap_or_else(|| contents.message_id.unwrap_or_default().to_owned());
+        let message_id =
+            message_id.unwrap_or_else(|| Contents::read(published).message_id.unwrap_or_default().to_owned());
         let mut headers = vec![
             ("user-agent", AGENT.to_owned()),
             ("content-type", plan.content_type.clone()),

@@ -164,7 +164,7 @@ impl Worker {
 
     async fn deliver(&self, leased: Leased, of: &Subscription, plan: &Plan) {
         let message = self.shared.broker.presented(self.queue.id, &leased.message).into_owned();
-        let post = Post::new(of, plan, &message);
+        let post = Post::new(of, plan, &leased.message, &message);
         let answer = self.shared.poster.post(&post).await;
         let verdict = match &answer {
             Ok(status) => Verdict::of_status(*status),

@@ -178,3 +178,6 @@ pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

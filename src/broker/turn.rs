@@ -132,6 +132,30 @@ impl<'a> Turn<'a> {
         body
     }
 
+    /// As [`Self::record_enqueued`], of a message that is withheld until `due` if that is said: the log has both
+    /// or none.
+    #[inline]
+    pub(in crate::broker) fn record_entering(
+        &mut self,
+        enqueued: Enqueued<'_>,
+        body: Option<Position>,
+        due: Option<Time>,
+    ) -> Position {
+        let Some(due) = due else { return self.record_enqueued(enqueued, body) };
+        // The message comes before the record that names it.
+        let _pin = self.broker.pin();
+        let is_own = self.transaction.is_none();
+        if is_own {
+            self.begin_transaction();
+        }
+        let place = self.record_enqueued(enqueued, body);
+        self.record(Record::Withheld { queue: enqueued.queue, seqs: vec![(enqueued.seq, due)] });
+        if is_own {
+            self.end_transaction();
+        }
+        place
+    }
+
     /// Has what is said next in this turn wait for `position`, too.
     pub fn wait_for(&mut self, position: Position) {
         self.gate = self.gate.max(Some(position));

@@ -345,12 +345,12 @@ impl Queue {
                 continue;
             }
             let is_recorded = is_logged && (message.traits.persistent || self.is_stream());
-            let mut record = |machine: &Machine, seq, message: &Message, turn: &mut Turn<'_>| {
+            let mut record = |machine: &Machine, seq, message: &Message, due, turn: &mut Turn<'_>| {
                 if !is_recorded {
                     return Position::NONE;
                 }
                 let (deadline, at) = (machine.deadline_of(message, turn.now), turn.now);
-                turn.record_enqueued(Enqueued { queue: self.id, seq, message, deadline, at }, bodies.name(index))
+                turn.record_entering(Enqueued { queue: self.id, seq, message, deadline, at }, bodies.name(index), due)
             };
             // Who gets a message that has a group is not for `choose_consumer` to say.
             if machine.is_open()
@@ -359,7 +359,7 @@ impl Queue {
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
-                let place = record(machine, machine.next_seq(), &message, turn);
+                let place = record(machine, machine.next_seq(), &message, None, turn);
                 machine.pass(message, slot, place, turn.now, effects);
                 // In a transaction the others' records come first: nobody is to see a part of it.
                 if (passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX) && !turn.is_in_transaction() {
@@ -374,8 +374,9 @@ impl Queue {
             }
             match machine.admit(message, turn.now, effects) {
                 Ok((seq, message)) => {
-                    let place = record(machine, seq, &message, turn);
-                    machine.enter_or_withhold((seq, message, place), Withhold::Queue, turn.now, effects);
+                    let due = machine.withheld_until(&message, Withhold::Queue, turn.now);
+                    let place = record(machine, seq, &message, due, turn);
+                    machine.enter_or_withhold((seq, message, place), due, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
                 Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => {}
@@ -563,10 +564,6 @@ impl Queue {
         if !effects.unheld.is_empty() {
             let seqs = std::mem::take(&mut effects.unheld);
             turn.record(Record::Unheld { queue: self.id, seqs });
-        }
-        if !effects.withheld.is_empty() {
-            let seqs = std::mem::take(&mut effects.withheld);
-            turn.record(Record::Withheld { queue: self.id, seqs });
         }
         if !effects.settled.is_empty() {
             let seqs = std::mem::take(&mut effects.settled);

@@ -126,8 +126,6 @@ pub struct Effects {
     pub settled: Vec<u64>,
     /// Seqs of persistent messages whose delivery failed, each with how often that happened.
     pub requeued: Vec<(u64, u32)>,
-    /// Seqs of persistent messages that are withheld, each with its time.
-    pub withheld: Vec<(u64, Time)>,
     /// Seqs of persistent messages that are no longer withheld.
     pub unheld: Vec<u64>,
     /// Seqs of messages whose leases end at another time.

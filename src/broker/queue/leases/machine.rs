@@ -380,28 +380,37 @@ impl Machine {
         self.leases.as_deref().map_or(Time::NEVER, Leases::next_due)
     }
 
-    /// Takes a message in that was admitted under that seq, and withholds it if it or its queue says so.
-    /// Returns until when.
-    pub(in crate::broker) fn enter_or_withhold(
-        &mut self,
-        (seq, message, place): (u64, Message, Position),
-        how: Withhold,
-        now: Time,
-        effects: &mut Effects,
-    ) -> Option<Time> {
+    /// Until when a message is withheld that enters now; `None`: it is not.
+    #[inline]
+    pub(in crate::broker) fn withheld_until(&self, message: &Message, how: Withhold, now: Time) -> Option<Time> {
         let ms = match how {
             Withhold::Own(ms) => ms,
             Withhold::Queue => self.limits.withhold_ms.unwrap_or(0),
         };
         let mut due = now.after_ms(ms);
-        let is_ordered = message.traits.has_group && self.limits.group_mode == GroupMode::Unsettled;
-        if is_ordered && let Some(leases) = self.leases.as_deref().filter(|leases| leases.withheld > 0) {
+        if self.withholds_in_order(message)
+            && let Some(leases) = self.leases.as_deref().filter(|leases| leases.withheld > 0)
+        {
             due = due.max(leases.ordered_due);
         }
-        if due <= now || self.stream.is_some() {
-            self.enter(seq, message, place, now, effects);
-            return None;
-        }
+        (due > now && self.stream.is_none()).then_some(due)
+    }
+
+    fn withholds_in_order(&self, message: &Message) -> bool {
+        message.traits.has_group && self.limits.group_mode == GroupMode::Unsettled
+    }
+
+    /// Takes a message in that was admitted under that seq, and withholds it until `due`, if that is said. The
+    /// log has both by then, or none.
+    pub(in crate::broker) fn enter_or_withhold(
+        &mut self,
+        (seq, message, place): (u64, Message, Position),
+        due: Option<Time>,
+        now: Time,
+        effects: &mut Effects,
+    ) {
+        let Some(due) = due else { return self.enter(seq, message, place, now, effects) };
+        let is_ordered = self.withholds_in_order(&message);
         debug_assert_eq!(self.next_seq, seq, "what was admitted enters at once");
         self.counters.published += 1;
         self.next_seq += 1;
@@ -411,11 +420,7 @@ impl Machine {
         if is_ordered {
             leases.ordered_due = due;
         }
-        if effects.wants_settled && entry.message.traits.persistent {
-            effects.withheld.push((seq, due));
-        }
         leases.insert(Aside { until: due, kind: Kind::Withheld, group: None, body: Body::Here(entry) });
-        Some(due)
     }
 
     /// Takes the first ready message out, if it came before that seq. Until it leaves or is taken back it is

@@ -221,12 +221,14 @@ impl Queue {
             Ok(admitted) => admitted,
             Err(pushed) => return pushed,
         };
+        let due = machine.withheld_until(&message, how, turn.now);
         let mut place = Position::NONE;
         if self.is_recorded(&message, turn) {
             let (deadline, at) = (machine.deadline_of(&message, turn.now), turn.now);
-            place = turn.record_enqueued(Enqueued { queue: self.id, seq, message: &message, deadline, at }, None);
+            let enqueued = Enqueued { queue: self.id, seq, message: &message, deadline, at };
+            place = turn.record_entering(enqueued, None, due);
         }
-        machine.enter_or_withhold((seq, message, place), how, turn.now, effects);
+        machine.enter_or_withhold((seq, message, place), due, turn.now, effects);
         Pushed::Accepted(seq)
     }
 

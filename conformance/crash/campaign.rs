@@ -276,13 +276,14 @@ fn crash_under_load(
         (Style::Sparse, 3) => Some(Aim::Release),
         _ => None,
     };
-    let (port, stomp_port) = (node.port, node.stomp_port);
+    let ports = (node.port, node.stomp_port, node.activemq_port);
+    let port = node.port;
     let enough = record.promised() + rng.count(350..1_200).max(least);
     let lull = rng.micros(0..60_000);
     let load = runtime
         .block_on(async {
             Client::open(&connect(port).await?, record).await?.declare().await?;
-            let load = Load::start((port, stomp_port), record, style, rng).await?;
+            let load = Load::start(ports, record, style, rng).await?;
             let begun = Instant::now();
             // The moment of the crash is a count of confirms and some chance after it.
             while record.promised() < enough && begun.elapsed() < LOAD_MAX {

@@ -54,7 +54,7 @@ const MARKER_0: u32 = 16;
 impl Load {
     /// Starts all workloads; their order of events is chance, their choices are the seed's.
     pub(crate) async fn start(
-        (port, stomp_port): (u16, u16),
+        (port, stomp_port, activemq_port): (u16, u16, u16),
         record: &Arc<Record>,
         style: Style,
         rng: &mut Rng,
@@ -95,7 +95,10 @@ impl Load {
         }
         load.client(wipe(connection.clone(), record.clone(), queues::PURGED, Wiping::Purge, rng.fork()));
         load.client(wipe(connection, record.clone(), queues::DELETED, Wiping::Delete, rng.fork()));
-        stomp::subscribe_durably(stomp_port, record).await?;
+        stomp::subscribe_durably(stomp_port, record, stomp::TOPIC).await?;
+        stomp::subscribe_durably(activemq_port, record, stomp::ACTIVEMQ_TOPIC).await?;
+        load.client(stomp::produce(activemq_port, record.clone(), 30, stomp::ACTIVEMQ_TOPIC, rng.fork()));
+        load.client(stomp::subscribe(activemq_port, record.clone(), stomp::ACTIVEMQ_TOPIC, None, rng.fork()));
         for (publisher, target) in [(13, stomp::WORK), (14, stomp::TOPIC)] {
             load.client(stomp::produce(stomp_port, record.clone(), publisher, target, rng.fork()));
         }

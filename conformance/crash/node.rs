@@ -22,6 +22,7 @@ pub(crate) struct Node {
     settings: Vec<String>,
     pub(crate) port: u16,
     pub(crate) stomp_port: u16,
+    pub(crate) activemq_port: u16,
     child: Option<Child>,
 }
 
@@ -38,7 +39,8 @@ const STARTED: &str = "Server startup complete";
 impl Node {
     /// Of a directory that may hold data already.
     pub(crate) fn new(disk: Disk, settings: Vec<String>, rng: &mut Rng) -> Self {
-        Self { disk, settings, port: free_port(rng), stomp_port: free_port(rng), child: None }
+        let [port, stomp_port, activemq_port] = [(); 3].map(|()| free_port(rng));
+        Self { disk, settings, port, stomp_port, activemq_port, child: None }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -141,6 +143,7 @@ impl Node {
         let stomp_port = self.stomp_port.to_string();
         command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", &stomp_port]);
         command.args(["--set", "web_stomp.listeners=none", "--set", "aws.listeners=none"]);
+        command.args(["--set", &format!("stomp.activemq_port={}", self.activemq_port)]);
         command.arg("--data").arg(self.data_dir());
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -41,13 +41,15 @@ pub(crate) const MIXED: QueueId = QueueId(21);
 pub(crate) const STOMP_WORK: QueueId = QueueId(22);
 /// Of a durable subscription over STOMP.
 pub(crate) const STOMP_TOPIC: QueueId = QueueId(23);
+/// Of one in ActiveMQ's dialect, of a client with a name.
+pub(crate) const ACTIVEMQ_TOPIC: QueueId = QueueId(24);
 
 pub(crate) const FAN_EXCHANGE: &str = "fan";
 pub(crate) const BOTH_EXCHANGE: &str = "both";
 /// Fanout exchanges and what is bound to them.
 pub(crate) const EXCHANGES: &[(&str, &[QueueId])] = &[(FAN_EXCHANGE, &FAN), (BOTH_EXCHANGE, &TX)];
 
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
     "direct.0",
     "direct.1",
     "fan.0",
@@ -72,6 +74,7 @@ const NAMES: [&str; 24] = [
     "mixed",
     "stomp.work",
     "stomp.topic",
+    "ActiveMQ.Durable.crash:topic",
 ];
 
 /// Less than publishers use.

@@ -19,7 +19,7 @@ pub(crate) struct Record {
 }
 
 /// Publishers that a cycle may have.
-const PUBLISHERS_MAX: usize = 64;
+const PUBLISHERS_MAX: usize = 80;
 
 impl Record {
     pub(crate) fn new(cycle: u32) -> Self {

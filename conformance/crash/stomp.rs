@@ -24,10 +24,26 @@ use crate::{
 pub(crate) struct Target {
     pub(crate) destination: &'static str,
     pub(crate) queue: QueueId,
+    /// What a SUBSCRIBE has besides.
+    durable: &'static str,
+    /// ActiveMQ's dialect, in which a subscriber has this name, and a NACK brings nothing back.
+    client: Option<&'static str>,
 }
 
-pub(crate) const WORK: Target = Target { destination: "/queue/stomp.work", queue: queues::STOMP_WORK };
-pub(crate) const TOPIC: Target = Target { destination: "/topic/crash", queue: queues::STOMP_TOPIC };
+pub(crate) const WORK: Target =
+    Target { destination: "/queue/stomp.work", queue: queues::STOMP_WORK, durable: "", client: None };
+pub(crate) const TOPIC: Target = Target {
+    destination: "/topic/crash",
+    queue: queues::STOMP_TOPIC,
+    durable: "durable:true\nauto-delete:false\nx-queue-name:stomp.topic\n",
+    client: None,
+};
+pub(crate) const ACTIVEMQ_TOPIC: Target = Target {
+    destination: "/topic/activemq.crash",
+    queue: queues::ACTIVEMQ_TOPIC,
+    durable: "activemq.subscriptionName:topic\n",
+    client: Some("crash"),
+};
 
 /// A connection that has logged in.
 struct Peer {
@@ -57,10 +73,11 @@ fn unexpected(what: impl Into<String>) -> Error {
 }
 
 impl Peer {
-    async fn open(port: u16) -> Result<Self> {
+    async fn open(port: u16, client: Option<&str>) -> Result<Self> {
         let mut peer = Self { stream: TcpStream::connect(("127.0.0.1", port)).await?, input: Vec::new() };
         peer.stream.set_nodelay(true)?;
-        peer.say("CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n").await?;
+        let client = client.map(|client| format!("client-id:{client}\n")).unwrap_or_default();
+        peer.say(&format!("CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n{client}")).await?;
         peer.hear().await?;
         Ok(peer)
     }
@@ -113,7 +130,7 @@ pub(crate) async fn produce(
     target: Target,
     mut rng: Rng,
 ) -> Result<()> {
-    let mut peer = Peer::open(port).await?;
+    let mut peer = Peer::open(port, None).await?;
     let mut window = VecDeque::<(u64, Vec<MessageId>)>::new();
     let (mut published, mut receipt) = (0, 0);
     loop {
@@ -168,8 +185,8 @@ pub(crate) async fn subscribe(
 }
 
 /// Makes the durable subscription, so that what is published from now on reaches its queue.
-pub(crate) async fn subscribe_durably(port: u16, record: &Arc<Record>) -> Result<()> {
-    let subscriber = Subscriber::start(port, record, TOPIC, 1).await?;
+pub(crate) async fn subscribe_durably(port: u16, record: &Arc<Record>, target: Target) -> Result<()> {
+    let subscriber = Subscriber::start(port, record, target, 1).await?;
     subscriber.leave(&mut Rng::new(0)).await
 }
 
@@ -179,6 +196,8 @@ struct Subscriber {
     stream: StreamId,
     queue: QueueId,
     prefetch: usize,
+    /// By NACK.
+    requeues: bool,
     held: Vec<Held>,
     /// Transactions until now.
     transactions: u64,
@@ -186,20 +205,17 @@ struct Subscriber {
 
 impl Subscriber {
     async fn start(port: u16, record: &Arc<Record>, target: Target, prefetch: usize) -> Result<Self> {
-        let mut peer = Peer::open(port).await?;
-        let (destination, queue) = (target.destination, target.queue);
+        let mut peer = Peer::open(port, target.client).await?;
+        let Target { destination, queue, durable, client } = target;
         let stream = record.open(queue, false);
-        let durable = match queue {
-            queues::STOMP_TOPIC => format!("durable:true\nauto-delete:false\nx-queue-name:{}\n", queues::name(queue)),
-            _ => String::new(),
-        };
-        let ack = "ack:client-individual";
+        let limit = if client.is_some() { "activemq.prefetchSize" } else { "prefetch-count" };
         let head = format!(
-            "SUBSCRIBE\nid:0\nreceipt:s\ndestination:{destination}\n{ack}\nprefetch-count:{prefetch}\n{durable}"
+            "SUBSCRIBE\nid:0\nreceipt:s\ndestination:{destination}\nack:client-individual\n{limit}:{prefetch}\n{durable}"
         );
         peer.say(&head).await?;
         let record = record.clone();
-        let mut subscriber = Self { peer, record, stream, queue, prefetch, held: Vec::new(), transactions: 0 };
+        let (held, requeues) = (Vec::new(), client.is_none());
+        let mut subscriber = Self { peer, record, stream, queue, prefetch, requeues, held, transactions: 0 };
         subscriber.await_receipt().await?;
         Ok(subscriber)
     }
@@ -241,7 +257,7 @@ impl Subscriber {
         let mut accepted = Vec::new();
         while self.held.len() > left {
             let held = self.held.swap_remove(rng.count(0..self.held.len() as u64));
-            let outcome = if rng.is_one_in(20) { Outcome::Requeued } else { Outcome::Accepted };
+            let outcome = if self.requeues && rng.is_one_in(20) { Outcome::Requeued } else { Outcome::Accepted };
             self.record.note(Event::Settled { place: held.place, outcome, tx: None });
             match outcome {
                 Outcome::Accepted => {

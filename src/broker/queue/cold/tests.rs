@@ -24,6 +24,7 @@ use crate::broker::{
     queue::{
         Queue,
         leases::{LeaseError, LeaseSettle, Note, Receive},
+        machine::Got,
         stream::Summary,
     },
     record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
@@ -313,10 +314,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The same with leases.
+/// The same with leases, and without consumers: in which order lapsed messages come back to them depends on
+/// what is in memory.
 fn leasing_op() -> impl Strategy<Value = Op> {
+    let others = op().prop_map(|op| if matches!(op, Op::Consume { .. }) { Op::Answer } else { op });
     prop_oneof![
-        5 => op(),
+        5 => others,
         2 => (1..5u8, 0..40u8).prop_map(|(max, lease_ms)| Op::Receive { max, lease_ms }),
         2 => (any::<u8>(), 1..5u8, 0..5u8).prop_map(|(nth, count, how)| Op::SettleLeases { nth, count, how }),
     ]
@@ -442,7 +445,7 @@ impl Side {
             match received {
                 Verb::Done(received) => {
                     let Some(one) = received.unwrap().messages.pop() else { break };
-                    let seen = (one.message.body_to_vec(), one.seq, one.receives, one.first_received_at);
+                    let seen = (one.message.body_to_vec(), one.receives, one.first_received_at);
                     all.push((seen, (one.seq, one.nonce)));
                 }
                 Verb::Pending(_) => self.answer(now),
@@ -488,8 +491,8 @@ fn is_definition(record: &Record) -> bool {
     }
 }
 
-/// Body, seq, number of receives and time of the first.
-type ReceivedOne = (Vec<u8>, u64, u32, Time);
+/// Body, number of receives and time of the first.
+type ReceivedOne = (Vec<u8>, u32, Time);
 
 const QUEUES: [&str; 2] = ["q", "dead"];
 
@@ -888,6 +891,57 @@ fn what_is_behind_the_window_of_a_durable_queue_leaves_memory_whether_it_is_pers
     story.drain();
     leave_memory(&mut story);
     assert!(story.cold.store.unwrap().spilled.lock().iter().all(Option::is_none), "released");
+}
+
+/// A message goes back to a queue whose search for expired ones has passed its deadline, and is left to the index
+/// by a look that has nothing to tell, while the next page of that search is on its way.
+#[test]
+fn what_expires_is_found_though_a_page_was_asked_for_before_it_left_memory() {
+    let side = |store: Option<Arc<Store>>| Side::open(Arc::default(), store, Time(0));
+    let cold = side(Some(Arc::default()));
+    cold.declare("q", arguments(0), Time(0));
+    let (queue, store) = (cold.queue("q"), cold.store.clone().unwrap());
+    let window = Window { messages: 2, bytes: 1 << 20 };
+    let publish = |ttl: Option<u64>, now| {
+        let mut message = Message::build("", b"q", b"", (0, 0), b"m");
+        message.traits.persistent = true;
+        message.traits.ttl = ttl.into();
+        queue.publish(std::iter::once(message), &mut Turn::new(&cold.broker, now), &mut Vec::new());
+    };
+    let checkpoint = || {
+        let look = queue.look(Position(u64::MAX), &window);
+        if let Some(look) = &look {
+            store.index.lock().apply(queue.id, look);
+            queue.looked(true, &window);
+        }
+        look.is_some()
+    };
+    (0..3).for_each(|_| publish(None, Time(0)));
+    publish(Some(10), Time(0));
+    (0..4).for_each(|_| publish(None, Time(0)));
+    publish(Some(20), Time(0));
+    publish(Some(40), Time(0));
+    let held = [(); 4].map(|()| {
+        let taken = queue.get(false, &mut Turn::new(&cold.broker, Time(1)));
+        let Verb::Done(Some(Got { held: Some(held), .. })) = taken else { panic!("there is one") };
+        held
+    });
+    while checkpoint() {}
+    assert!(queue.cold().0 >= 2);
+    // The search passes the one that a client holds.
+    queue.tick(&mut Turn::new(&cold.broker, Time(30)));
+    cold.answer(Time(30));
+    assert_eq!(queue.status().counters.expired, 1);
+    while checkpoint() {}
+    // The next page is on its way when that one comes back, and leaves memory at once.
+    queue.tick(&mut Turn::new(&cold.broker, Time(50)));
+    cold.load();
+    queue.settle_quietly(&held, Settle::Returned, &mut Turn::new(&cold.broker, Time(50)));
+    assert!(!checkpoint(), "there is nothing to tell");
+    cold.answer(Time(50));
+    queue.tick(&mut Turn::new(&cold.broker, Time(51)));
+    cold.answer(Time(51));
+    assert_eq!((queue.status().ready, queue.status().counters.expired), (7, 3));
 }
 
 #[test]

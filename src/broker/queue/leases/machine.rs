@@ -513,10 +513,7 @@ impl Machine {
     #[inline]
     pub(in crate::broker::queue) fn take_told(&mut self) -> Vec<Weak<dyn ConnectionHandle>> {
         let Some(leases) = &mut self.leases else { return Vec::new() };
-        if self.ready.is_empty() {
-            return Vec::new();
-        }
-        leases.waiters.take_told()
+        leases.waiters.take_told(self.ready.len())
     }
 
     /// All who wait: the queue is gone.

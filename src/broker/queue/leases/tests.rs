@@ -498,6 +498,19 @@ fn one_message_is_told_to_one_who_waits() {
 }
 
 #[test]
+fn what_a_consumer_has_taken_is_no_word_to_those_who_wait() {
+    let bench = Bench::plain();
+    let ears: Vec<_> = (0..3).map(|_| bench.wait()).collect();
+    let _client = bench.consume(5);
+    for _ in 0..5 {
+        bench.publish(&["taken"]);
+    }
+    assert_eq!(told(&ears), [0, 0, 0]);
+    bench.publish(&["a"]);
+    assert_eq!(told(&ears), [1, 0, 0]);
+}
+
+#[test]
 fn whoever_was_told_and_goes_passes_the_word_on() {
     let bench = Bench::plain();
     let mut ears: Vec<_> = (0..3).map(|_| bench.wait()).collect();

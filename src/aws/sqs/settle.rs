@@ -203,12 +203,15 @@ fn settle(
     if leases.is_empty() {
         return Some(Vec::new());
     }
-    match target.queue.settle_leases(leases, how, turn) {
+    let mut settled = target.queue.settle_leases(leases, how, turn);
+    if matches!(settled, Verb::Pending(_)) {
+        // It looks once more, or what has come from the disk meanwhile would be told to nobody.
+        turn.broker.waiting.register(call.waiter.clone());
+        settled = target.queue.settle_leases(leases, how, turn);
+    }
+    match settled {
         Verb::Done(settled) => Some(settled),
-        Verb::Pending(_) => {
-            turn.broker.waiting.register(call.waiter.clone());
-            None
-        }
+        Verb::Pending(_) => None,
     }
 }
 

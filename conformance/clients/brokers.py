@@ -100,7 +100,7 @@ class Tern(Broker):
         executable = executable or os.environ.get("TERN") or ROOT / "target/release/tern"
         data = self.directory / "data"
         ports = self.directory / "ports.json"
-        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0", **(settings or {})}
+        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0", "TERN_AWS_PORT": "0", **(settings or {})}
         if definitions:
             env["TERN_DEFINITIONS_FILE"] = str(definitions)
         self.log = self.directory / "log"

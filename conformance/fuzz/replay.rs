@@ -184,3 +184,23 @@ fn frames_of_stomp_survive_anything() {
 fn sessions_of_stomp_survive_anything() {
     replay_and_mutate("stomp_session");
 }
+
+#[test]
+fn forms_of_the_query_protocol_survive_anything() {
+    replay_and_mutate("aws_query");
+}
+
+#[test]
+fn calls_in_json_survive_anything() {
+    replay_and_mutate("aws_json");
+}
+
+#[test]
+fn access_policies_survive_anything() {
+    replay_and_mutate("aws_policy");
+}
+
+#[test]
+fn signatures_survive_anything() {
+    replay_and_mutate("aws_signature");
+}

@@ -35,6 +35,9 @@ use ternmq::{
     server::proxy_protocol::{self, Parsed},
 };
 
+#[path = "aws.rs"]
+mod aws;
+
 /// Holds for any input, or panics.
 pub(crate) type Target = fn(&[u8]);
 
@@ -51,9 +54,15 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("records", records),
     ("selector", selector_texts),
     ("filter", filter_policies),
+    ("aws_query", aws_query),
+    ("aws_json", aws_json),
+    ("aws_policy", aws_policy),
+    ("aws_signature", aws_signature),
     ("stomp", stomp_frames),
     ("stomp_session", stomp_session),
 ];
+
+pub(crate) use aws::{json as aws_json, policies as aws_policy, query as aws_query, signatures as aws_signature};
 
 /// Splitting frames, and reading in place what they hold.
 pub(crate) fn frames(input: &[u8]) {

@@ -13,6 +13,7 @@
 
 mod alarm;
 mod app;
+mod aws;
 mod backup;
 mod bench;
 mod broker;

@@ -6,6 +6,7 @@
 //! - `error`: refusals with their codes in each protocol;
 //! - `identity`: who calls, by `sigv4`;
 //! - `policy`: access policies of queues and topics;
+//! - `declared`: queues, topics and subscriptions of the settings;
 //! - `pages`: what is served beside the services;
 //! - `message`: messages of AWS as messages of the broker, and back;
 //! - `options`: settings; `checkers`: permissions of callers, remembered;
@@ -15,6 +16,7 @@
 
 pub mod call;
 pub mod checkers;
+pub mod declared;
 pub mod dispatch;
 pub mod error;
 pub mod identity;

@@ -2,6 +2,7 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+pub use super::declared::Declared;
 pub use crate::broker::access::keys::AccessKey;
 
 /// Settings of SQS and SNS.
@@ -23,6 +24,12 @@ pub struct Options {
     /// Origins of pages that may call; `*` is any. Default none listed: over loopback pages of this machine, over the
     /// network any. What is no page says no origin and may always.
     pub origins: Vec<String>,
+    /// Queues that are there after each start. Default none.
+    pub queues: Vec<Declared>,
+    /// Topics that are there after each start. Default none.
+    pub topics: Vec<Declared>,
+    /// Subscriptions that are there after each start. Default none.
+    pub subscriptions: Vec<Declared>,
     /// Open connections. Default 16,384. Full: a further one is closed at once.
     pub connections_count_max: usize,
     /// Milliseconds that a connection may be open without a request, and that the head of one may take. Default
@@ -33,6 +40,9 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// Seconds that a signature's time may differ from ours. Default 900, as AWS.
     pub clock_skew_secs: u64,
+    /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
+    /// accept certain hosts only. Default empty: how clients reach this broker.
+    pub signing_cert_url: String,
     /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
     pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
@@ -49,10 +59,14 @@ impl Default for Options {
             development: None,
             access_keys: Vec::new(),
             origins: Vec::new(),
+            queues: Vec::new(),
+            topics: Vec::new(),
+            subscriptions: Vec::new(),
             connections_count_max: 16_384,
             idle_timeout_ms: 75_000,
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
+            signing_cert_url: String::new(),
             queue_deleted_recently: false,
             reset: false,
         }

@@ -81,6 +81,9 @@ impl Settings {
                     .into(),
             );
         }
+        if self.aws.reset && !self.server.aws().is_empty() {
+            warnings.push("whoever reaches SQS and SNS can delete everything by POST /_tern/reset: aws.reset".into());
+        }
         warnings
     }
 }

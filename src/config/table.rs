@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Settings;
 use super::value::{Off, Parsed, Rule, Unit};
-use crate::aws::options::AccessKey;
+use crate::aws::options::{AccessKey, Declared};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
@@ -656,6 +656,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         |items| list(items)
     ),
     row!(
+        "aws.queues",
+        Rule::List("queues such as \"orders VisibilityTimeout=60\""),
+        "Queues that are made at the start where they are not there, with attributes as CreateQueue has them.",
+        aws.queues? | parsed | declared(parsed, 1),
+        |items| show_declared(items)
+    ),
+    row!(
+        "aws.topics",
+        Rule::List("topics such as \"events DisplayName=x\""),
+        "Topics that are made at the start where they are not there, with attributes as CreateTopic has them.",
+        aws.topics? | parsed | declared(parsed, 1),
+        |items| show_declared(items)
+    ),
+    row!(
+        "aws.subscriptions",
+        Rule::List("subscriptions such as \"events sqs orders RawMessageDelivery=true\""),
+        "Subscriptions that are made at the start: topic, protocol and endpoint, with attributes as Subscribe has them.",
+        aws.subscriptions? | parsed | declared(parsed, 3),
+        |items| show_declared(items)
+    ),
+    row!(
         "aws.connections_count_max",
         count(1, 1 << 20),
         "Open connections of SQS and SNS; full: a further one is closed at once.",
@@ -675,6 +696,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Largest body of a request; 1 MiB of message is up to three times as long when it is escaped.",
         aws.body_bytes_max = Parsed::number,
         |bytes| Unit::Bytes.show(*bytes as u64)
+    ),
+    row!(
+        "aws.signing_cert_url",
+        Rule::Text,
+        "What addresses of the certificate for notifications begin with; empty: how clients reach this broker.",
+        aws.signing_cert_url = Parsed::text,
+        String::clone
     ),
     row!(
         "aws.reset",
@@ -970,6 +998,16 @@ fn accounts(parsed: Parsed) -> Result<Vec<(String, String)>, String> {
         all.push((account(Parsed::Text(number.to_owned()))?, vhost.to_owned()));
     }
     Ok(all)
+}
+
+fn declared(parsed: Parsed, words_count: usize) -> Result<Vec<Declared>, String> {
+    let items = parsed.list().into_iter().map(|text| Declared::parse(&text, words_count));
+    let allowed = "items of words, with Attribute=value behind them";
+    items.collect::<Option<_>>().ok_or_else(|| allowed.into())
+}
+
+fn show_declared(items: &[Declared]) -> String {
+    list(&items.iter().map(Declared::show).collect::<Vec<_>>())
 }
 
 fn access_keys(parsed: Parsed) -> Result<Vec<AccessKey>, String> {

@@ -22,6 +22,7 @@ impl Connection {
         Ok(match plan.url.protocol {
             Protocol::Amqp => Self::Amqp(client::Client::connect(&plan.url, name)?),
             Protocol::Stomp => Self::Stomp(stomp::Client::connect(&plan.url)?),
+            Protocol::Sqs => return Err(Failure::usage("SQS has a scenario of its own: tern bench sqs")),
         })
     }
 

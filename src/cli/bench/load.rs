@@ -80,7 +80,7 @@ impl Load {
     pub(super) fn declare_with(plan: Plan, seed: u64) -> Result<Self, Failure> {
         let payload = Payload::new(seed, plan.publishing.body_bytes);
         let control = match plan.url.protocol {
-            Protocol::Stomp => None,
+            Protocol::Stomp | Protocol::Sqs => None,
             Protocol::Amqp => {
                 let mut control = Client::connect(&plan.url, "tern bench control")?;
                 plan.declare(&mut control)?;

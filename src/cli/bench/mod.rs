@@ -1,4 +1,4 @@
-//! `tern bench`: measures any AMQP 0-9-1 or STOMP broker by its URL.
+//! `tern bench`: measures any AMQP 0-9-1 or STOMP broker by its URL, and any that speaks SQS.
 //!
 //! ```text
 //! scenario (throughput, latency, ...) ──▶ plan ──▶ load ──▶ publishers, consumers ──▶ wire
@@ -40,6 +40,7 @@ mod report;
 mod ring;
 mod shared;
 mod slow;
+mod sqs;
 mod stomp;
 mod throughput;
 mod topics;
@@ -69,6 +70,7 @@ enum Scenario {
     Churn(churn::Churn),
     Backlog(backlog::Backlog),
     Slow(slow::Slow),
+    Sqs(sqs::Sqs),
     Null(null::NullCommand),
 }
 
@@ -86,6 +88,7 @@ pub fn run(args: Bench) -> ExitCode {
         Some(Scenario::Churn(scenario)) => scenario.run(),
         Some(Scenario::Backlog(scenario)) => scenario.run(),
         Some(Scenario::Slow(scenario)) => scenario.run(),
+        Some(Scenario::Sqs(scenario)) => scenario.run(),
         Some(Scenario::Null(command)) => command.run(),
     }
 }

@@ -6,6 +6,7 @@ use super::{
     load::{Load, Outcome, Window},
     plan::{Binding, Consuming, Plan, Publishing, in_flight_max},
     report::Sample,
+    sqs,
     url::Protocol,
     wire::Properties,
 };
@@ -209,6 +210,9 @@ impl LoadOptions {
 
 impl Throughput {
     pub(super) fn run(&self) -> ExitCode {
+        if self.protocol.protocol == Some(Protocol::Sqs) {
+            return sqs::Sqs::beside(self.timing.clone()).run();
+        }
         self.compared.drive(self)
     }
 }

@@ -9,6 +9,8 @@ pub(super) enum Protocol {
     Amqp,
     /// STOMP 1.2
     Stomp,
+    /// SQS, signed and in JSON: see `tern bench sqs`, which takes more
+    Sqs,
 }
 
 impl Protocol {
@@ -16,6 +18,7 @@ impl Protocol {
         match self {
             Self::Amqp => "amqp",
             Self::Stomp => "stomp",
+            Self::Sqs => "http",
         }
     }
 
@@ -23,6 +26,7 @@ impl Protocol {
         match self {
             Self::Amqp => 5672,
             Self::Stomp => 61613,
+            Self::Sqs => 9324,
         }
     }
 }

@@ -1,0 +1,8 @@
+//! The fuzz target `aws_policy`, for cargo-fuzz.
+#![no_main]
+
+#[path = "../targets.rs"]
+#[allow(dead_code)]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::aws_policy(input));

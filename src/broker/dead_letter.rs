@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{
     message::{Message, View},
     queue::{
-        Queue,
+        Queue, Takes,
         machine::{Dead, Pushed, Reason},
     },
     record::{Position, Record},
@@ -32,6 +32,8 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
     let original = &entry.message;
     let target = Some(queue.dead_letter()).filter(|target| target.takes(original, *reason)).unwrap_or_default();
     let has_target = target.exchange.is_some();
+    // It may have come back from there and failed again: that is no repetition.
+    let is_known = target.takes == Takes::Failed;
     let (mut seen, mut is_kept) = (None, false);
     let moved = target.exchange.and_then(|name| {
         let vhost = queue.vhost.upgrade()?;
@@ -50,7 +52,7 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
         Some((message, queues))
     });
     let from = from.map(|(_, seq)| (queue, seq));
-    if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, false, turn)) {
+    if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, is_known, turn)) {
         let is_waiting = has_target && !is_kept && queue.keep_dead(dead, turn).is_ok();
         if !is_waiting && let Some((queue, seq)) = from {
             let mut machine = queue.lock();

@@ -711,6 +711,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         aws.reset = is_on,
         on_or_off
     ),
+    row!(
+        "aws.queue_deleted_recently",
+        SWITCH,
+        "Whether a name stays taken for a minute after its queue was deleted over SQS, as with AWS; off, for test suites.",
+        aws.queue_deleted_recently = is_on,
+        on_or_off
+    ),
     row!("server.bind", Rule::List("IP addresses, \"localhost\" or \"*\""),
         "Addresses that listeners bind; loopback, so nothing is reachable before somebody asks for it.",
         server.bind ? bind, |ips| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")),

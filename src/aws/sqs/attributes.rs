@@ -326,7 +326,7 @@ impl RedriveAllow {
             None => Vec::new(),
             Some(arns) => arns?.iter().map(|arn| arn.as_str().map(ToOwned::to_owned)).collect::<Option<Vec<_>>>()?,
         };
-        let is_whole = (permission == Permission::ByQueue) == !sources.is_empty();
+        let is_whole = (permission == Permission::ByQueue) != sources.is_empty();
         (is_whole && sources.len() <= REDRIVE_SOURCES_MAX).then_some(Self { permission, sources })
     }
 

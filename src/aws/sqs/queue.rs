@@ -32,7 +32,10 @@ pub(super) struct Target {
 
 /// Access policies of queues, compiled.
 #[derive(Default)]
-pub(super) struct Policies(Mutex<HashMap<QueueId, (Arc<Properties>, Arc<Policy>)>>);
+pub(super) struct Policies(Mutex<HashMap<QueueId, Compiled>>);
+
+/// A policy, and the properties that have its text.
+type Compiled = (Arc<Properties>, Arc<Policy>);
 
 /// Policies that are kept compiled. Full: all are compiled anew.
 const POLICIES_MAX: usize = 4_096;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attributes::{self, Given, Place},
+    attributes::{self, Given, Place as NewPlace},
     queue::{FIFO_SUFFIX, Target, Text, is_listed, is_usable},
     tags::{self, Tags},
 };
@@ -21,7 +21,10 @@ use crate::{
 
 /// Queues that were deleted in the last minute, where their names may not be used again so soon.
 #[derive(Default)]
-pub(super) struct Deleted(Mutex<HashMap<(Arc<str>, Arc<str>), Time>>);
+pub(super) struct Deleted(Mutex<HashMap<Place, Time>>);
+
+/// A vhost and a name.
+type Place = (Arc<str>, Arc<str>);
 
 const DELETED_MS: u64 = 60_000;
 
@@ -73,7 +76,7 @@ pub(super) fn create_queue(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step,
         turn.wait_for(found.queue.declared_at());
         return call.reply(&Address { queue_url: call.queue_url(&name) });
     }
-    let place = Place { call, vhost: &vhost, name: &name, is_fifo, is_new: true };
+    let place = NewPlace { call, vhost: &vhost, name: &name, is_fifo, is_new: true };
     let mut properties = attributes::initial(is_fifo, turn.now);
     attributes::apply(&given, &mut properties, &place, turn)?;
     tags::add(request.tags.unwrap_or_default(), &mut properties, &name)?;

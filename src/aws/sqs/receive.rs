@@ -86,8 +86,13 @@ pub(super) fn receive_message(call: &mut Call, turn: &mut Turn<'_>) -> Result<St
         in_flight_max: IN_FLIGHT_MAX,
         waiter: may_wait.then(|| call.waiter.clone()),
     };
-    // Before it looks, or what comes from the disk meanwhile is told to nobody.
-    let received = match target.queue.receive(&receive, turn) {
+    let mut received = target.queue.receive(&receive, turn);
+    if matches!(received, Verb::Pending(_)) {
+        // It looks once more, or what has come from the disk meanwhile would be told to nobody.
+        turn.broker.waiting.register(call.waiter.clone());
+        received = target.queue.receive(&receive, turn);
+    }
+    let received = match received {
         Verb::Done(Ok(received)) => received,
         Verb::Done(Err(ReceiveError::Full)) if !target.is_fifo => {
             let message = format!("Too many messages in flight. The maximum is {IN_FLIGHT_MAX}.");
@@ -99,7 +104,6 @@ pub(super) fn receive_message(call: &mut Call, turn: &mut Turn<'_>) -> Result<St
             return Err(Error::sqs("UnsupportedOperation", error.to_string()));
         }
         Verb::Pending(_) => {
-            turn.broker.waiting.register(call.waiter.clone());
             call.state = Some(Box::new(Waiting { until, _waiter: None }));
             return Ok(Step::Wait { until: turn.now.after_ms(PENDING_MS) });
         }

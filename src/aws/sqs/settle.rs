@@ -130,6 +130,13 @@ pub(super) fn change_message_visibility(call: &mut Call, turn: &mut Turn<'_>) ->
     }
 }
 
+/// Entries of a batch with one time.
+struct Changing<'r> {
+    lease_ms: u64,
+    leases: Vec<(u64, u64)>,
+    named: Vec<(&'r Entry<'r>, &'r str)>,
+}
+
 /// ChangeMessageVisibilityBatch
 pub(super) fn change_message_visibility_batch(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let input = call.input.clone();
@@ -138,23 +145,23 @@ pub(super) fn change_message_visibility_batch(call: &mut Call, turn: &mut Turn<'
     let entries = request.entries.unwrap_or_default();
     batch::check(entries.iter().map(Entry::id), "ChangeMessageVisibilityBatchRequestEntry")?;
     let mut outcome = Outcome { successful: Vec::with_capacity(entries.len()), failed: Vec::new() };
-    let mut by_time: Vec<(u64, Vec<(u64, u64)>, Vec<(&Entry<'_>, &str)>)> = Vec::new();
+    let mut by_time: Vec<Changing<'_>> = Vec::new();
     for entry in &entries {
         let handle = entry.receipt_handle.as_deref().unwrap_or_default();
         let looked = entry.visibility_timeout.ok_or_else(|| Error::missing("VisibilityTimeout")).and_then(lease_ms);
         match looked.and_then(|ms| Ok((ms, lease(call, turn, &target, handle)?))) {
             Ok((ms, lease)) => {
-                let at = by_time.iter().position(|(known, ..)| *known == ms).unwrap_or(by_time.len());
+                let at = by_time.iter().position(|known| known.lease_ms == ms).unwrap_or(by_time.len());
                 if at == by_time.len() {
-                    by_time.push((ms, Vec::new(), Vec::new()));
+                    by_time.push(Changing { lease_ms: ms, leases: Vec::new(), named: Vec::new() });
                 }
-                by_time[at].1.push(lease);
-                by_time[at].2.push((entry, handle));
+                by_time[at].leases.push(lease);
+                by_time[at].named.push((entry, handle));
             }
             Err(error) => outcome.failed.push(Failed::new(entry.id(), error)),
         }
     }
-    for (lease_ms, leases, named) in by_time {
+    for Changing { lease_ms, leases, named } in by_time {
         // What was changed before stays so when it is changed once more.
         let how = LeaseSettle::Change { lease_ms };
         let Some(settled) = settle(call, turn, &target, &leases, how) else { return Ok(pending(turn)) };
@@ -196,12 +203,15 @@ fn settle(
     if leases.is_empty() {
         return Some(Vec::new());
     }
-    match target.queue.settle_leases(leases, how, turn) {
+    let mut settled = target.queue.settle_leases(leases, how, turn);
+    if matches!(settled, Verb::Pending(_)) {
+        // It looks once more, or what has come from the disk meanwhile would be told to nobody.
+        turn.broker.waiting.register(call.waiter.clone());
+        settled = target.queue.settle_leases(leases, how, turn);
+    }
+    match settled {
         Verb::Done(settled) => Some(settled),
-        Verb::Pending(_) => {
-            turn.broker.waiting.register(call.waiter.clone());
-            None
-        }
+        Verb::Pending(_) => None,
     }
 }
 

@@ -297,6 +297,32 @@ fn what_fails_too_often_goes_to_the_dead_queue() {
 }
 
 #[test]
+fn what_is_moved_back_and_fails_again_is_in_the_dead_queue_again() {
+    let mut desk = Desk::new();
+    let fifo = |more: Json| {
+        let mut attributes =
+            json!({"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "1"});
+        attributes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        attributes
+    };
+    let dead = desk.queue("dead.fifo", fifo(json!({})));
+    let arn = desk.attribute(&dead, "QueueArn");
+    let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 1}).to_string();
+    let url = desk.queue("q.fifo", fifo(json!({"RedrivePolicy": policy})));
+    desk.done("SendMessage", json!({"QueueUrl": url, "MessageBody": "a", "MessageGroupId": "g"}));
+    for round in 0..2 {
+        assert_eq!(desk.bodies(&url), ["a"], "round {round}");
+        desk.later(2);
+        assert_eq!(desk.attribute(&dead, "ApproximateNumberOfMessages"), "1", "round {round}");
+        let started = desk.done("StartMessageMoveTask", json!({"SourceArn": arn}));
+        assert!(started["TaskHandle"].is_string());
+        (0..3).for_each(|_| desk.later(1));
+        let listed = desk.done("ListMessageMoveTasks", json!({"SourceArn": arn}));
+        assert_eq!(listed["Results"][0]["Status"], "COMPLETED", "{listed}");
+    }
+}
+
+#[test]
 fn a_dead_queue_may_choose_its_sources() {
     let desk = Desk::new();
     let dead = desk.queue("dead", json!({"RedriveAllowPolicy": r#"{"redrivePermission":"denyAll"}"#}));

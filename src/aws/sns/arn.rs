@@ -27,7 +27,7 @@ pub(super) fn null_member(path: &str) -> Error {
 
 /// The ARN that a parameter holds.
 pub(super) fn parse<'a>(text: Option<&'a str>, parameter: &str) -> Result<Arn<'a>, Error> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
+    let Some(text) = text else {
         return Err(invalid(format_args!("{parameter} Reason: no value for required parameter")));
     };
     let parts_count = text.split(':').count();

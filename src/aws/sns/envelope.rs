@@ -16,7 +16,8 @@
 //! }
 //! ```
 //!
-//! The label of a binding says what its subscriber takes: `PROTOCOL:raw:ID` or `PROTOCOL:json:ID`.
+//! The label of a binding says what its subscriber takes: `PROTOCOL:raw:ID` or `PROTOCOL:json:ID`, with `:ungrouped`
+//! behind it where it is told nothing of groups.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
@@ -112,6 +113,8 @@ pub struct Label<'a> {
     pub is_raw: bool,
     /// The subscription's identity.
     pub id: &'a str,
+    /// It is told nothing of groups.
+    pub is_ungrouped: bool,
 }
 
 impl<'a> Label<'a> {
@@ -119,7 +122,7 @@ impl<'a> Label<'a> {
     pub fn parse(label: &'a [u8]) -> Self {
         let mut parts = std::str::from_utf8(label).unwrap_or_default().split(':');
         let mut next = || parts.next().unwrap_or_default();
-        Self { protocol: next(), is_raw: next() == "raw", id: next() }
+        Self { protocol: next(), is_raw: next() == "raw", id: next(), is_ungrouped: next() == "ungrouped" }
     }
 }
 
@@ -216,8 +219,8 @@ impl Renderer for Envelope {
             message_id: &id,
             sent: Time(seal.at),
             sender: contents.sender,
-            group: contents.group,
-            dedup: contents.dedup,
+            group: contents.group.filter(|_| !label.is_ungrouped),
+            dedup: contents.dedup.filter(|_| !label.is_ungrouped),
             trace: contents.headers.get(TRACE_HEADER).and_then(ValueRef::as_text),
             ..Draft::default()
         };
@@ -428,7 +431,11 @@ mod tests {
 
     #[test]
     fn a_label_says_protocol_form_and_identity() {
-        assert_eq!(Label::parse(b"sqs:raw:1-2"), Label { protocol: "sqs", is_raw: true, id: "1-2" });
-        assert_eq!(Label::parse(b"x"), Label { protocol: "x", is_raw: false, id: "" });
+        assert_eq!(
+            Label::parse(b"sqs:raw:1-2"),
+            Label { protocol: "sqs", is_raw: true, id: "1-2", is_ungrouped: false }
+        );
+        assert!(Label::parse(b"sqs:json:1:ungrouped").is_ungrouped);
+        assert_eq!(Label::parse(b"x"), Label { protocol: "x", is_raw: false, id: "", is_ungrouped: false });
     }
 }

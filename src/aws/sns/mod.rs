@@ -25,12 +25,18 @@ pub mod subscription;
 mod topic;
 mod topics;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
 
 use super::{
     Aws, Options,
     call::Handler,
     pages::{Page, Request},
+    policy::Policy,
 };
 use crate::broker::Broker;
 use envelope::Envelope;
@@ -42,7 +48,13 @@ pub struct State {
     envelope: OnceLock<Arc<Envelope>>,
     signer: OnceLock<Arc<dyn Signer>>,
     bindings: publish::Bindings,
+    named: publish::Named,
+    /// Access policies of topics by their texts.
+    policies: Mutex<HashMap<String, Arc<Policy>>>,
 }
+
+/// Compiled policies that are remembered. Full: all are forgotten.
+const POLICIES_MAX: usize = 1_000;
 
 /// Components whose parameters hold what SNS knows.
 const COMPONENTS: [&str; 6] = [
@@ -77,6 +89,20 @@ impl State {
         let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
         let host = if address.is_ipv6() && host.contains(':') { format!("[{host}]") } else { host };
         self.reached_by(&format!("http://{host}:{}", address.port()).into());
+    }
+
+    /// An access policy, compiled; one that makes no sense says nothing.
+    fn policy(&self, text: &str) -> Arc<Policy> {
+        let mut known = self.policies.lock();
+        if let Some(policy) = known.get(text) {
+            return policy.clone();
+        }
+        if known.len() >= POLICIES_MAX {
+            known.clear();
+        }
+        let policy = Arc::new(Policy::parse(text).unwrap_or_default());
+        known.insert(text.to_owned(), policy.clone());
+        policy
     }
 
     /// A client reaches this broker like this.
@@ -138,6 +164,7 @@ pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
     match (request.method, request.path) {
         // It shows messages of everybody.
         ("GET", "sns/outbox") if request.is_trusted => Some(outbox::page(aws, broker, request)),
+        ("POST", "sns/opt-out") if request.is_trusted => Some(sms::opt_out(aws, broker, request)),
         _ => None,
     }
 }

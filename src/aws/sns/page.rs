@@ -1,7 +1,7 @@
 //! Lists in pages: the token of the next page names what the page before ended with.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::STANDARD;
 
 use super::arn::invalid;
 use crate::aws::error::Error;
@@ -12,7 +12,7 @@ pub(super) const ITEMS_MAX: usize = 100;
 /// The name behind which a page begins.
 pub(super) fn after(token: Option<&str>) -> Result<Option<String>, Error> {
     let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(None) };
-    let name = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let name = STANDARD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     name.map(Some).ok_or_else(|| invalid("NextToken Reason: The token is not valid"))
 }
 
@@ -27,7 +27,7 @@ pub(super) fn cut<T>(mut items: Vec<T>, max: usize, name: impl Fn(&T) -> &str) -
         return (items, None);
     }
     items.truncate(max);
-    let token = items.last().map(|last| URL_SAFE_NO_PAD.encode(name(last)));
+    let token = items.last().map(|last| STANDARD.encode(name(last)));
     (items, token)
 }
 

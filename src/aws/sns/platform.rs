@@ -166,8 +166,8 @@ pub(super) fn get_application(call: &mut Call, turn: &mut Turn<'_>) -> Result<St
 pub(super) fn set_application(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let input = call.input.clone();
     let request: Request = input.parse()?;
-    let changes = texts(request.attributes).ok_or_else(attributes_null)?;
     let key = application_key(request.platform_application_arn.as_deref())?;
+    let changes = texts(request.attributes).ok_or_else(attributes_null)?;
     let mut attributes = find_application(call, turn, &key)?;
     check_secrets(&changes)?;
     attributes.extend(changes);

@@ -109,6 +109,8 @@ struct Checked<'a> {
 const SUBJECT_LEN_MAX: usize = 100;
 /// Entries of a batch.
 const BATCH_ENTRIES_MAX: usize = 10;
+/// Milliseconds for which a FIFO topic knows a message by its name.
+pub(super) const DEDUP_MS: u64 = 5 * 60 * 1_000;
 /// Octets of an attribute's name.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -308,8 +310,8 @@ fn check_attributes<'a>(entry: &'a Entry<'_>, path: &str) -> Result<Vec<Attribut
         if name.contains("..") {
             return refused("Message attribute name can not have successive '.' character. ".trim_end().to_owned());
         }
-        let kind = data_type.split('.').next().unwrap_or_default();
-        if !matches!(kind, "String" | "Number" | "Binary") {
+        let (kind, custom) = data_type.split_once('.').unwrap_or((data_type, "custom"));
+        if !matches!(kind, "String" | "Number" | "Binary") || custom.is_empty() {
             return refused(format!(
                 "The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String."
             ));
@@ -361,6 +363,7 @@ fn place(
             Some(group) => format!("{group} {dedup}"),
             None => dedup.to_owned(),
         });
+        let dedup_key = dedup_name.as_ref().map(|name| (topic.exchange.identity().0, name.clone()));
         let mut more = Vec::new();
         if let Some(subject) = of.subject {
             more.push((envelope::SUBJECT_HEADER, Value::text(subject)));
@@ -388,8 +391,12 @@ fn place(
         };
         let message = draft.build();
         let route = topic.vhost.route(&topic.exchange, &message, &[], None, turn);
+        let is_repeated = route.is_kept && route.queues.is_empty();
         batch.push(message, &Arc::new(route));
-        published.push((message_id, sequence));
+        published.push(match dedup_key {
+            Some(key) => call.aws.sns.named.told(key, is_repeated, (message_id, sequence), turn.now),
+            None => (message_id, sequence),
+        });
     }
     // What a queue is too full for is counted there: the others have it.
     batch.place(turn, &mut Vec::new());
@@ -444,6 +451,34 @@ pub(super) fn next_sequence(now: Time) -> String {
     let next = |last: u64| Some(at_least.max(last + 1));
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
     format!("{}", 10_000_000_000_000_000_000_u64.saturating_add(at_least.max(last + 1)))
+}
+
+/// What publishers of named messages were told, so that whoever publishes one again is told the same. Forgotten at
+/// a restart: then the message is still not delivered again, and is called something else.
+#[derive(Default)]
+pub(super) struct Named(Mutex<HashMap<(u64, String), (Told, Time)>>);
+
+/// What a message is called, and its number.
+type Told = (String, Option<String>);
+
+/// Names that are remembered. Full: all that are too old go, and if none is all of them.
+const NAMED_MAX: usize = 200_000;
+
+impl Named {
+    fn told(&self, key: (u64, String), is_repeated: bool, told: Told, now: Time) -> Told {
+        let mut all = self.0.lock();
+        if is_repeated && let Some((first, _)) = all.get(&key) {
+            return first.clone();
+        }
+        if all.len() >= NAMED_MAX {
+            all.retain(|_, (_, at)| at.after_ms(DEDUP_MS) > now);
+            if all.len() >= NAMED_MAX {
+                all.clear();
+            }
+        }
+        all.insert(key, (told.clone(), now));
+        told
+    }
 }
 
 /// Looks after the bindings of subscriptions whose queue has gone or come back, when something has changed.

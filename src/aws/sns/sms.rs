@@ -11,10 +11,12 @@ use serde_json::{Map, Value as Json, json};
 use super::{arn::invalid, page, store, topics::with_next};
 use crate::{
     aws::{
+        Aws,
         call::{Call, Step},
         error::Error,
+        pages::{Page, Request},
     },
-    broker::turn::Turn,
+    broker::{Broker, turn::Turn},
 };
 
 const ATTRIBUTES: &str = "sns-sms-attributes";
@@ -25,7 +27,7 @@ pub(super) const OPTED_OUT: &str = "sns-opted-out";
 /// Whether it is a number in the form of E.164, or nearly: the plus sign may be missing.
 pub(super) fn is_number(text: &str) -> bool {
     let rest = text.strip_prefix('+').unwrap_or(text);
-    let mut parts = rest.split(['-', ' ']);
+    let mut parts = rest.split(['-', ' ', '/', '.']);
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let digits_count = rest.bytes().filter(u8::is_ascii_digit).count();
     parts.all(is_digits) && (1..=20).contains(&digits_count)
@@ -142,6 +144,21 @@ pub(super) fn list_opted_out(call: &mut Call, turn: &mut Turn<'_>) -> Result<Ste
     call.reply(&answer)
 }
 
+/// Somebody has answered that they want no more: `phoneNumber` says which number.
+pub(super) fn opt_out(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Page {
+    let number = form_urlencoded::parse(request.query.as_bytes()).find(|(name, _)| name == "phoneNumber");
+    let Some((_, number)) = number.filter(|(_, number)| is_number(number)) else {
+        return Page { status: 400, ..Page::json(&json!({"error": "phoneNumber is no phone number"})) };
+    };
+    let mut turn = Turn::new(broker, request.now);
+    let kept = store::put(&mut turn, &aws.options.vhost, OPTED_OUT, &number, json!({}));
+    turn.end();
+    match kept {
+        Ok(()) => Page::json(&json!({ "phoneNumber": number })),
+        Err(error) => Page { status: 500, ..Page::json(&json!({"error": error.message})) },
+    }
+}
+
 pub(super) fn opt_in(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let input = call.input.clone();
     let request: OfNumber = input.parse()?;
@@ -230,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_number_has_digits_in_groups() {
-        for number in ["+15551234567", "15551234567", "+1-555-1234567", "+123123123"] {
+        for number in ["+15551234567", "15551234567", "+1-555-1234567", "+12/34-567.890"] {
             assert!(is_number(number), "{number}");
         }
         for number in ["", "+", "+1a234", "NAA+15551234567", "+15--551234567", "/+15551234567", "+15551234567."] {

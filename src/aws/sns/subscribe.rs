@@ -71,7 +71,7 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
         attributes.insert(name, value);
     }
     let reason = |reason: String| invalid(format_args!("Attributes Reason: {reason}"));
-    check_attributes(&mut attributes, &topic).map_err(reason)?;
+    check_attributes(&mut attributes, is_fifo(endpoint)).map_err(reason)?;
     let vhost = topic.vhost.name.clone();
     let known = Subscription::list(turn.broker, &vhost, Some(topic.name()), "", usize::MAX);
     let is_it = |of: &Subscription| !of.is_gone && of.protocol == protocol && of.endpoint == endpoint;
@@ -151,7 +151,7 @@ fn check_name(name: &str, is_fifo: bool) -> Result<(), ()> {
 }
 
 /// Puts attributes into their normal form; `Err` says what is wrong with one.
-fn check_attributes(attributes: &mut BTreeMap<String, String>, topic: &Topic) -> Result<(), String> {
+fn check_attributes(attributes: &mut BTreeMap<String, String>, is_to_fifo: bool) -> Result<(), String> {
     if let Some(raw) = attributes.get_mut("RawMessageDelivery") {
         if !raw.eq_ignore_ascii_case("true") && !raw.eq_ignore_ascii_case("false") {
             return Err(format!("RawMessageDelivery: Invalid value [{raw}]. Must be true or false."));
@@ -173,7 +173,7 @@ fn check_attributes(attributes: &mut BTreeMap<String, String>, topic: &Topic) ->
         if arn.is_none() || dead_letter_arn(policy).is_none() {
             return Err("RedrivePolicy: deadLetterTargetArn is an invalid arn".to_owned());
         }
-        if topic.is_fifo() && !arn.is_some_and(is_fifo) {
+        if is_to_fifo && !arn.is_some_and(is_fifo) {
             return Err(
                 "RedrivePolicy: must use a FIFO queue as DLQ for a FIFO Subscription to a FIFO Topic.".to_owned()
             );
@@ -212,20 +212,18 @@ pub(super) fn confirm(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Erro
     let token = request.token.as_deref().unwrap_or_default();
     let named = arn::topic(call, request.topic_arn.as_deref(), "Topic").map_err(|_| invalid("Topic"))?;
     if !confirmation::is_token(token) {
-        return Err(invalid("Token"));
+        return Err(Error::sns("InvalidParameterException", "Invalid token"));
     }
     let vhost = call.vhost_of(named.account, turn)?;
-    let topic = Topic::of(&vhost, &named.name, named.account).ok_or_else(|| arn::not_found("Topic"))?;
+    let topic = Topic::of(&vhost, &named.name, named.account).ok_or_else(|| invalid("Token"))?;
     let known = Subscription::list(turn.broker, &vhost.name, Some(topic.name()), "", usize::MAX);
     let found = known.into_iter().map(|(_, of)| of).find(|of| !of.is_gone && of.token == token);
-    let Some(old) = found else {
-        return Err(Error::sns("InvalidParameterException", "Invalid token"));
-    };
+    let old = found.ok_or_else(|| invalid("Token"))?;
     if !old.is_pending {
         return call.reply(&json!({"SubscriptionArn": old.arn(&call.caller.region)}));
     }
     if old.created_ms.saturating_add(confirmation::TOKEN_MS) < turn.now.0 {
-        return Err(Error::sns("InvalidParameterException", "Invalid token"));
+        return Err(invalid("Token"));
     }
     let is_authenticated = request.authenticate_on_unsubscribe.is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
     let confirmed = Subscription { is_pending: false, is_authenticated, ..old.clone() };
@@ -340,7 +338,7 @@ pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     check_name(name, topic.is_fifo()).map_err(|()| invalid("AttributeName"))?;
     let mut changed = old.clone();
     changed.attributes.insert(name.to_owned(), request.attribute_value.unwrap_or_default());
-    check_attributes(&mut changed.attributes, &topic).map_err(invalid)?;
+    check_attributes(&mut changed.attributes, is_fifo(&old.endpoint)).map_err(invalid)?;
     if name != "RawMessageDelivery" {
         changed.attributes.retain(|_, value| !value.is_empty());
     }

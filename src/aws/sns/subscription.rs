@@ -15,7 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{arn, topic::Topic};
+use super::{
+    arn,
+    topic::{self, Topic},
+};
 use crate::{
     aws::{Error, call::Arn},
     broker::{
@@ -154,7 +157,9 @@ impl Subscription {
 
     /// The label of its binding.
     pub(super) fn label(&self) -> String {
-        format!("{}:{}:{}", self.protocol, if self.is_raw() { "raw" } else { "json" }, self.id)
+        // A standard queue is told nothing of the groups of a FIFO topic.
+        let groups = if topic::is_fifo(&self.topic) && !topic::is_fifo(&self.endpoint) { ":ungrouped" } else { "" };
+        format!("{}:{}:{}{groups}", self.protocol, if self.is_raw() { "raw" } else { "json" }, self.id)
     }
 
     /// The arguments of its binding.

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::{arn, delivery_policy};
 use crate::{
-    aws::{call::Call, error::Error},
+    aws::{call::Call, error::Error, policy},
     broker::{
         access::Access,
         exchange::{Exchange, Kind},
@@ -52,10 +52,31 @@ impl Topic {
         let named = arn::topic(call, text, parameter)?;
         let vhost = call.vhost_of(named.account, turn)?;
         let found = Self::of(&vhost, &named.name, named.account).ok_or_else(|| arn::not_found("Topic"));
-        if call.may(turn, &vhost.name, &named.name, access) {
-            return found;
+        let is_permitted = call.may(turn, &vhost.name, &named.name, access);
+        let is_allowed = match found.as_ref().ok().and_then(|topic| topic.attribute("Policy")) {
+            None => is_permitted,
+            Some(text) => {
+                let (arn, principal) = (text_of_arn(&named, call), call.caller.arn());
+                let ip = call.source_ip.to_string();
+                let action = match call.operation.name {
+                    "PublishBatch" => "sns:Publish".to_owned(),
+                    name => format!("sns:{name}"),
+                };
+                let account = &*call.caller.account;
+                let request = policy::Request {
+                    principal: &principal,
+                    account,
+                    action: &action,
+                    resource: &arn,
+                    context: &[("aws:sourceip", ip.into()), ("aws:sourceowner", account.into())],
+                };
+                call.aws.sns.policy(text).allows(&request, is_permitted)
+            }
+        };
+        match found {
+            Ok(_) if !is_allowed => Err(call.denied()),
+            found => found,
         }
-        found.and_then(|_| Err(call.denied()))
     }
 
     /// The topic of that name.
@@ -144,6 +165,10 @@ impl Topic {
             }
         });
     }
+}
+
+fn text_of_arn(named: &arn::TopicName<'_>, call: &Call) -> String {
+    arn::of_topic(&call.caller.region, named.account, &named.name)
 }
 
 /// Notes of a topic that is made.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     arn::{self, invalid, null_member},
-    delivery_policy, page,
+    delivery_policy, page, publish,
     subscription::{self, Subscription},
     topic::{self, Topic},
 };
@@ -45,9 +45,6 @@ struct CreateTopic<'a> {
     #[serde(borrow)]
     data_protection_policy: Text<'a>,
 }
-
-/// Milliseconds in which a FIFO topic takes a message of one name once.
-const DEDUP_MS: i64 = 5 * 60 * 1_000;
 
 pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let input = call.input.clone();
@@ -89,7 +86,7 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
     let mut arguments = Table::new();
     if is_fifo {
         arguments.push("x-message-deduplication", Value::Bool(true));
-        arguments.push("x-cache-ttl", Value::I64(DEDUP_MS));
+        arguments.push("x-cache-ttl", Value::I64(publish::DEDUP_MS as i64));
         arguments.push("x-deduplication-header", Value::text(topic::DEDUP_HEADER));
     }
     let declare =

@@ -401,7 +401,7 @@ def test_aws_trace_header_propagation(t):
         request.headers["X-Amzn-Trace-Id"] = TRACE
 
     url = t.queue()
-    event = f"before-send.{t.sqs.meta.service_model.service_name}.SendMessage"
+    event = "before-send.sqs.SendMessage"
     t.sqs.meta.events.register(event, add_header)
     try:
         attributes = {"timestamp": {"StringValue": "1493147359900", "DataType": "Number"}}

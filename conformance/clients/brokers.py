@@ -42,6 +42,7 @@ class Broker:
         self.ctl_env = {}
         self.stomp_port = 61613
         self.web_stomp_port = None
+        self.aws_port = None
         self.pid = None
 
     def url(self):
@@ -62,6 +63,7 @@ class Broker:
             "STOMP_HOST": self.host,
             "STOMP_PORT": str(self.stomp_port),
             "WEB_STOMP_PORT": str(self.web_stomp_port or ""),
+            "AWS_ENDPOINT_URL": f"http://{self.host}:{self.aws_port}" if self.aws_port else "",
             "AMQP_CTL": json.dumps(self.ctl),
             "AMQP_CTL_ENV": json.dumps(self.ctl_env),
         }
@@ -98,7 +100,7 @@ class Tern(Broker):
         executable = executable or os.environ.get("TERN") or ROOT / "target/release/tern"
         data = self.directory / "data"
         ports = self.directory / "ports.json"
-        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0", **(settings or {})}
+        env = {**os.environ, "TERN_AMQP_PORT": "0", "TERN_STOMP_PORT": "0", "TERN_AWS_PORT": "0", **(settings or {})}
         if definitions:
             env["TERN_DEFINITIONS_FILE"] = str(definitions)
         self.log = self.directory / "log"
@@ -125,6 +127,7 @@ class Tern(Broker):
         try:
             ports = json.loads(path.read_text())
             self.port, self.stomp_port, self.web_stomp_port = ports["amqp"], ports["stomp"], ports["web_stomp"]
+            self.aws_port = ports["aws"]
         except (OSError, ValueError, KeyError):
             return False
         return True

@@ -40,6 +40,9 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// Seconds that a signature's time may differ from ours. Default 900, as AWS.
     pub clock_skew_secs: u64,
+    /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
+    /// accept certain hosts only. Default empty: how clients reach this broker.
+    pub signing_cert_url: String,
     /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
     pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
@@ -63,6 +66,7 @@ impl Default for Options {
             idle_timeout_ms: 75_000,
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
+            signing_cert_url: String::new(),
             queue_deleted_recently: false,
             reset: false,
         }

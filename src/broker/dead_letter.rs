@@ -50,7 +50,7 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
         Some((message, queues))
     });
     let from = from.map(|(_, seq)| (queue, seq));
-    if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, turn)) {
+    if !moved.is_some_and(|(message, queues)| move_to(queues, message, from, false, turn)) {
         let is_waiting = has_target && !is_kept && queue.keep_dead(dead, turn).is_ok();
         if !is_waiting && let Some((queue, seq)) = from {
             let mut machine = queue.lock();
@@ -67,7 +67,13 @@ pub(super) fn republish(queue: &Arc<Queue>, dead: Dead, turn: &mut Turn<'_>) {
 /// Puts a message into all `queues` under all their locks and that of the queue that it leaves, so
 /// that one record tells all of it, and a checkpoint sees it in one place. Returns whether one of
 /// them took it; if none did, nothing is recorded.
-fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)>, turn: &mut Turn<'_>) -> bool {
+fn move_to(
+    mut queues: Queues,
+    message: Message,
+    from: Option<(&Arc<Queue>, u64)>,
+    is_known: bool,
+    turn: &mut Turn<'_>,
+) -> bool {
     let is_target = |queues: &Queues, queue: &Arc<Queue>| queues.iter().any(|target| target.id == queue.id);
     let source = from.filter(|(queue, _)| !is_target(&queues, queue)).map(|(queue, _)| queue);
     queues.extend(source.cloned());
@@ -88,7 +94,12 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
         if message.traits.has_group {
             machine.select_groups(|| turn.broker.fields());
         }
-        match machine.admit(message.clone(), turn.now, effects) {
+        let admitted_one = if is_known {
+            machine.admit_known(message.clone(), turn.now, effects)
+        } else {
+            machine.admit(message.clone(), turn.now, effects)
+        };
+        match admitted_one {
             Ok((seq, message)) => {
                 is_taken = true;
                 let is_recorded = queue.is_recorded(&message, turn);
@@ -124,6 +135,17 @@ fn move_to(mut queues: Queues, message: Message, from: Option<(&Arc<Queue>, u64)
         queue.after_push(machine, effects, turn);
     }
     is_taken
+}
+
+/// Moves a message that was given up to a queue, which may have seen it before. Returns whether it has taken it.
+pub(super) fn redrive(to: Arc<Queue>, message: Message, from: Option<(&Arc<Queue>, u64)>, turn: &mut Turn<'_>) -> bool {
+    move_to(std::iter::once(to).collect(), message, from, true, turn)
+}
+
+/// The queue that gave a message up last.
+pub(super) fn origin(headers: Headers<'_>) -> Option<String> {
+    let newest = headers.get("x-death")?.as_array()?.next()?.as_headers()?;
+    Some(newest.get("queue")?.as_text()?.to_owned())
 }
 
 /// The message with its death in its headers, addressed to the dead-letter exchange.

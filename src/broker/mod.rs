@@ -30,6 +30,7 @@ pub mod publish;
 pub mod queue;
 pub mod record;
 pub mod recovery;
+pub mod redrive;
 pub mod route;
 pub mod schedule;
 pub mod selection;
@@ -80,6 +81,7 @@ pub struct Broker {
     pub connections: Connections,
     /// Who wants to be looked at when.
     pub timers: Timers,
+    pub(in crate::broker) redrives: redrive::Redrives,
     vhosts: DashMap<Arc<str>, Arc<Vhost>, foldhash::fast::RandomState>,
     /// Held while a vhost, exchange, queue or binding changes, and alone while all of them are told.
     pub(in crate::broker) snapshot_gate: RwLock<()>,
@@ -156,6 +158,7 @@ impl Broker {
             journal.append(&Record::Transaction(self.definitions()));
         }
         self.attach_journal(journal);
+        self.resume_redrives();
         Ok(())
     }
 
@@ -176,6 +179,7 @@ impl Broker {
             vhost_limits: AllVhostLimits::new(log.clone()),
             connections: Connections::default(),
             timers: Timers::default(),
+            redrives: redrive::Redrives::default(),
             vhosts: DashMap::default(),
             snapshot_gate: RwLock::new(()),
             gone_queues: Mutex::default(),
@@ -493,6 +497,7 @@ impl Broker {
                         vhost.remove_queue(&queue, &mut turn);
                     }
                 }
+                Some(Owner::Redrive(id)) => self.work_redrive(id, &mut turn),
                 Some(Owner::Exchange(exchange)) => {
                     if let Some(exchange) = exchange.upgrade()
                         && !exchange.is_deleted()

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,8 @@ pub struct NotFound;
 pub struct Parameters {
     components: RwLock<Vec<String>>,
     log: Log,
+    /// Moves with each change of an entry.
+    edition: AtomicU64,
     // Each taken alone, nothing else is locked inside.
     entries: RwLock<BTreeMap<(String, String, String), Arc<Json>>>,
     global: RwLock<BTreeMap<String, Arc<Json>>>,
@@ -123,6 +126,15 @@ impl Parameters {
     pub(in crate::broker) fn restore(&self, parameter: Parameter) {
         let Parameter { value, vhost, component, name } = parameter;
         self.entries.write().insert((vhost, component, name), Arc::new(value));
+        self.changed();
+    }
+
+    /// Sets a parameter of the broker's own, which nobody has to register.
+    pub(in crate::broker) fn keep(&self, parameter: Parameter) {
+        let mut entries = self.entries.write();
+        self.log.append(|| Record::Defined(Definition::Parameter(parameter.clone())));
+        let Parameter { value, vhost, component, name } = parameter;
+        entries.insert((vhost, component, name), Arc::new(value));
     }
 
     /// Sets a parameter of a registered component.
@@ -146,6 +158,8 @@ impl Parameters {
             Record::Defined(Definition::Parameter(Parameter { value, vhost, component, name }))
         });
         entries.insert(key, Arc::new(value));
+        drop(entries);
+        self.changed();
         Ok(())
     }
 
@@ -166,6 +180,8 @@ impl Parameters {
             Record::Removed(DefinitionKey::Parameter { vhost, component, name })
         });
         entries.remove(&key);
+        drop(entries);
+        self.changed();
         Ok(())
     }
 
@@ -211,6 +227,16 @@ impl Parameters {
     /// Forgets the parameters of a vhost.
     pub fn delete_vhost(&self, vhost: &str) {
         self.entries.write().retain(|(in_vhost, _, _), _| in_vhost != vhost);
+        self.changed();
+    }
+
+    /// Another number after every change of a parameter, global ones excepted.
+    pub fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.edition.fetch_add(1, Ordering::Release);
     }
 
     /// Sets a global parameter.

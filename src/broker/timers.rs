@@ -19,6 +19,8 @@ pub enum Owner {
     Queue(Weak<Queue>),
     /// An exchange that holds messages back.
     Exchange(Weak<Exchange>),
+    /// A redrive.
+    Redrive(u64),
 }
 
 /// All appointments of the broker.

@@ -698,6 +698,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         |bytes| Unit::Bytes.show(*bytes as u64)
     ),
     row!(
+        "aws.signing_cert_url",
+        Rule::Text,
+        "What addresses of the certificate for notifications begin with; empty: how clients reach this broker.",
+        aws.signing_cert_url = Parsed::text,
+        String::clone
+    ),
+    row!(
         "aws.reset",
         SWITCH,
         "Whether POST /_tern/reset deletes every queue, topic and user, for test suites; never in production.",

@@ -15,6 +15,7 @@ pub mod options;
 pub mod persistence;
 pub mod proxy_protocol;
 pub mod read_buffer;
+pub mod sns;
 pub mod socket;
 pub mod watch;
 mod web_socket;
@@ -37,7 +38,7 @@ pub use options::{Options, Persistence, Protocol};
 
 use crate::{
     admin::{definitions, node::Node},
-    aws::{Aws, declared, sns::signing::Unsigned},
+    aws::{Aws, declared},
     broker::{Broker, definitions::Definitions},
     config::Settings,
     protocol::{
@@ -79,7 +80,8 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     broker.attach_fields(Arc::new(jms::JmsFields));
     broker.access.digest_aside(aside::run);
     let aws = Arc::new(Aws::new(settings.aws.clone()));
-    aws.sns.begin(&broker, &settings.aws, Arc::new(Unsigned), "http://localhost:9324");
+    let signer = Arc::new(sns::KeptSigner::new(data_dir, &settings.aws.signing_cert_url));
+    aws.sns.begin(&broker, &settings.aws, signer, "http://localhost:9324");
     if let Some(path) = &settings.server.definitions_file {
         load_definitions(&broker, path)?;
     }
@@ -91,7 +93,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         tracing::warn!(problem, "what the settings declare was not made");
     }
     let is_development = is_development(settings, &bound);
-    let web = Arc::new(aws::Web::new(broker.clone(), aws, is_development));
+    let web = Arc::new(aws::Web::new(broker.clone(), aws.clone(), is_development));
     let context = Arc::new(Context {
         broker: broker.clone(),
         aws: web.clone(),
@@ -106,6 +108,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         tokio::spawn(tick(broker.clone())),
         tokio::spawn(watch::run(broker.clone(), log.clone(), data_dir.clone())),
         tokio::spawn(control::serve(control, broker.clone(), node.clone())),
+        tokio::spawn(sns::run(broker.clone(), aws)),
     ];
     // Before anybody is told that the broker runs: a signal that came earlier would kill it.
     let signals = Signals::new().map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;

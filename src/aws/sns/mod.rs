@@ -10,6 +10,7 @@
 
 mod arn;
 mod confirmation;
+pub mod deliveries;
 mod delivery_policy;
 pub mod envelope;
 pub mod outbox;
@@ -17,6 +18,8 @@ mod page;
 mod permissions;
 mod platform;
 mod publish;
+pub mod retries;
+pub mod rsa_signer;
 pub mod signing;
 mod sms;
 mod store;
@@ -51,6 +54,8 @@ pub struct State {
     named: publish::Named,
     /// Access policies of topics by their texts.
     policies: Mutex<HashMap<String, Arc<Policy>>>,
+    /// How deliveries over HTTP have gone.
+    pub outcomes: deliveries::Outcomes,
 }
 
 /// Compiled policies that are remembered. Full: all are forgotten.
@@ -165,6 +170,14 @@ pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
         // It shows messages of everybody.
         ("GET", "sns/outbox") if request.is_trusted => Some(outbox::page(aws, broker, request)),
         ("POST", "sns/opt-out") if request.is_trusted => Some(sms::opt_out(aws, broker, request)),
+        ("GET", "sns/deliveries") if request.is_trusted => Some(Page::json(&aws.sns.outcomes.to_json())),
+        ("GET", path) => {
+            let certificate = aws.sns.signer().certificate(path.strip_prefix("sns/")?)?;
+            Some(Page { status: 200, content_type: "application/x-pem-file", body: certificate.into_bytes() })
+        }
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

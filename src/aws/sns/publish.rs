@@ -386,6 +386,7 @@ fn place(
             attributes: &of.attributes,
             group: of.group,
             dedup: of.dedup.as_deref(),
+            trace: call.trace.as_deref(),
             more: &more,
             ..Draft::default()
         };

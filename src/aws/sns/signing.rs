@@ -27,6 +27,9 @@ pub trait Signer: Send + Sync {
 
     /// Where the certificate is that the signature is checked with. `base_url` is how a client reaches this broker.
     fn certificate_url(&self, base_url: &str) -> String;
+
+    /// The certificate whose address ends with that name, in PEM.
+    fn certificate(&self, name: &str) -> Option<String>;
 }
 
 /// Signs nothing: where nobody was told to sign.
@@ -39,5 +42,9 @@ impl Signer for Unsigned {
 
     fn certificate_url(&self, base_url: &str) -> String {
         format!("{base_url}/_tern/sns/certificate.pem")
+    }
+
+    fn certificate(&self, _: &str) -> Option<String> {
+        None
     }
 }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_receipt_reads_back_and_nothing_else_does() {
-        let broker = Broker::new(Options::default(), Time(0)).unwrap();
+        let broker = Broker::new(Options::default(), Time::default()).unwrap();
         let key = Key::default();
         let receipt = Receipt { queue: QueueId(7), seq: 1 << 40, nonce: u64::MAX };
         let text = key.write(receipt, &broker);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     aws::{
-        call::{Call, Step},
+        call::{Call, Step, Wire},
         error::Error,
         message::{Attribute, Contents, Data, ENCODING_ATTRIBUTE, attributes_md5, body_text, derived_id, md5_hex},
     },
@@ -75,7 +75,7 @@ pub(super) fn receive_message(call: &mut Call, turn: &mut Turn<'_>) -> Result<St
     let input = call.input.clone();
     let request: ReceiveMessage<'_> = input.parse()?;
     let target = Target::find(call, turn, request.queue_url.as_deref(), Access::Read)?;
-    let wanted = Wanted::check(&request, &target)?;
+    let wanted = Wanted::check(&request, &target, call.wire)?;
     let waited = call.state.take().and_then(|state| state.downcast::<Waiting>().ok());
     let until = waited.as_ref().map_or_else(|| turn.now.after_ms(wanted.wait_ms), |waiting| waiting.until);
     let may_wait = turn.now < until;
@@ -132,7 +132,7 @@ struct Wanted<'r> {
 }
 
 impl<'r> Wanted<'r> {
-    fn check(request: &'r ReceiveMessage<'_>, target: &Target) -> Result<Self, Error> {
+    fn check(request: &'r ReceiveMessage<'_>, target: &Target, wire: Wire) -> Result<Self, Error> {
         let max = request.max_number_of_messages.unwrap_or(1);
         if !(1..=RECEIVED_MAX).contains(&max) {
             let reason = format!("Must be between 1 and {RECEIVED_MAX}, if provided.");
@@ -158,7 +158,10 @@ impl<'r> Wanted<'r> {
         }
         check_id(attempt, "ReceiveRequestAttemptId")?;
         let mut system = System::default();
-        for names in [&request.attribute_names, &request.message_system_attribute_names].into_iter().flatten() {
+        // In Query the older parameter outweighs the newer one, as recorded; in JSON they add up.
+        let newer = &request.message_system_attribute_names;
+        let newer = newer.as_ref().filter(|_| wire == Wire::Json || request.attribute_names.is_none());
+        for names in request.attribute_names.iter().chain(newer) {
             names.iter().try_for_each(|name| system.add(name))?;
         }
         Ok(Self {

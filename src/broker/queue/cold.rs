@@ -440,6 +440,11 @@ impl Cold {
         self.has_get = true;
     }
 
+    /// Whether a message may have been delivered before the start.
+    pub(super) fn was_maybe_handed(&self, seq: u64) -> bool {
+        seq <= self.redelivered_up_to
+    }
+
     /// Somebody receives: what comes next is read before it is needed.
     pub(super) fn note_receiver(&mut self) {
         self.has_receivers = true;

@@ -10,7 +10,8 @@
 //!
 //! A lease of a message that has a group holds the group, where groups are held until all is settled
 //! ([`GroupMode::Unsettled`](super::selective::GroupMode)): nobody else gets a message of it, receivers
-//! included, until everything that was received of it is settled or back. Withheld messages hold nothing.
+//! included, until everything that was received of it is settled or back. Only what is in front of all that
+//! is leased of a group, because it has come back, may be received again. Withheld messages hold nothing.
 //!
 //! Every change of a lease is a record. What outlives a checkpoint is noted in the index beside the message
 //! ([`Note`]), and the message itself need not stay in memory: only what comes due is read again.
@@ -26,7 +27,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{cold::ColdEntry, ready::Entry};
+use super::{cold::ColdEntry, ready::Entry, selective::Key};
 use crate::broker::{connections::ConnectionHandle, message::Message, time::Time};
 
 mod checkpoint;
@@ -224,6 +225,13 @@ impl Aside {
         }
     }
 
+    fn key(&self, priority_max: u8) -> Key {
+        match &self.body {
+            Body::Here(entry) => Key::new(entry.message.traits.priority.min(priority_max), entry.seq),
+            Body::Cold(entry) => Key::new(entry.level, entry.seq),
+        }
+    }
+
     fn cold(&self, priority_max: u8) -> ColdEntry {
         match &self.body {
             Body::Here(entry) => ColdEntry::of(entry, priority_max),
@@ -238,6 +246,12 @@ impl Leases {
         self.aside.len()
     }
 
+    /// Number of messages that are set aside and in memory.
+    #[cfg(test)]
+    pub(super) fn here(&self) -> usize {
+        self.here.0
+    }
+
     /// Number of messages that are leased.
     pub(super) fn leased(&self) -> usize {
         self.leased
@@ -246,6 +260,31 @@ impl Leases {
     /// Number of messages that are withheld.
     pub(super) fn withheld(&self) -> usize {
         self.withheld
+    }
+
+    /// Messages up to that one may have been delivered before the start.
+    pub(super) fn mark_redelivered(&mut self, up_to: u64) {
+        for aside in self.aside.values_mut() {
+            if let Body::Here(entry) = &mut aside.body {
+                entry.redelivered |= entry.seq <= up_to;
+            }
+        }
+    }
+
+    /// What is set aside and survives a restart, in order, for comparison.
+    #[cfg(test)]
+    pub(in crate::broker) fn shown(&self) -> Vec<String> {
+        let mut all: Vec<_> = self.aside.iter().collect();
+        all.sort_by_key(|(seq, _)| **seq);
+        let shown = |(seq, aside): (&u64, &Aside)| match &aside.body {
+            Body::Here(entry) if !entry.message.traits.persistent => None,
+            Body::Here(entry) => Some(format!(
+                "{seq} {:?} until={} {:?} deadline={} count={}",
+                aside.kind, aside.until.0, aside.group, entry.deadline.0, entry.delivery_count
+            )),
+            Body::Cold(_) => Some(format!("{seq} is on disk")),
+        };
+        all.into_iter().filter_map(shown).collect()
     }
 
     /// Bytes of the bodies of what is set aside.

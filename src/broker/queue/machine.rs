@@ -354,6 +354,26 @@ impl Machine {
     /// Whether a message may come in, and under which seq: it then has to [`Self::enter`]. If it has a group,
     /// [`Self::select_groups`] was called.
     pub fn admit(&mut self, message: Message, now: Time, effects: &mut Effects) -> Result<(u64, Message), Pushed> {
+        self.admit_as(message, false, now, effects)
+    }
+
+    /// As [`Self::admit`], for a message that comes back and that may be remembered from before.
+    pub fn admit_known(
+        &mut self,
+        message: Message,
+        now: Time,
+        effects: &mut Effects,
+    ) -> Result<(u64, Message), Pushed> {
+        self.admit_as(message, true, now, effects)
+    }
+
+    fn admit_as(
+        &mut self,
+        message: Message,
+        is_known: bool,
+        now: Time,
+        effects: &mut Effects,
+    ) -> Result<(u64, Message), Pushed> {
         if let Some(stream) = &self.stream {
             let offset = stream.next_offset();
             if let Some(seq) = duplicate_of(&mut self.dedup, None, &message, offset, now, effects) {
@@ -375,6 +395,9 @@ impl Machine {
                 effects.dead.push(Dead { entry, reason: Reason::MaxLen });
             }
             return Err(Pushed::Refused);
+        }
+        if is_known {
+            return Ok((self.next_seq, message));
         }
         let selection = self.selection.as_deref();
         if let Some(seq) = duplicate_of(&mut self.dedup, selection, &message, self.next_seq, now, effects) {
@@ -505,6 +528,9 @@ impl Machine {
         // What comes now has not been delivered.
         self.next_seq = self.next_seq.max(up_to.saturating_add(1));
         self.ready.iter_mut().filter(|entry| entry.seq <= up_to).for_each(|entry| entry.redelivered = true);
+        if let Some(leases) = &mut self.leases {
+            leases.mark_redelivered(up_to);
+        }
         if let Some(cold) = &mut self.cold {
             cold.was_handed(up_to);
         }

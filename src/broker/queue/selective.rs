@@ -43,7 +43,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn new(level: u8, seq: u64) -> Self {
+    pub(super) fn new(level: u8, seq: u64) -> Self {
         Self { rank: u8::MAX - level, seq }
     }
 
@@ -237,7 +237,7 @@ impl Selection {
             }
             let Some(group) = group_of(&*self.fields, &entry.message) else { return Some(Found { key, group: None }) };
             match self.groups.owner(group.name) {
-                Some(owner) if owner != slot => {
+                Some(owner) if owner != slot && !(slot == RECEIVER && self.groups.precedes_leased(group.name, key)) => {
                     self.groups.wait(group.name, key);
                     self.noted += 1;
                 }
@@ -286,24 +286,35 @@ impl Selection {
             self.follow(0, Some(name), found.key, true);
             return None;
         }
-        self.groups.take(&name, found.key, RECEIVER, false);
+        self.groups.lease(&name, found.key, RECEIVER);
         Some(name)
     }
 
     /// A call of a receiver is over: nobody gets more of these groups.
-    pub(super) fn end_receive(&mut self, held: &[Name]) {
-        held.iter().for_each(|name| self.groups.lease_out(name));
+    pub(super) fn end_receive(&mut self, held: &[(Name, Key)]) {
+        held.iter().for_each(|(name, key)| self.groups.lease_out(name, *key));
     }
 
     /// A lease holds a group since before there was a selection.
-    pub(super) fn hold(&mut self, name: &Name) {
-        self.groups.hold(name);
+    pub(super) fn hold(&mut self, name: &Name, key: Key) {
+        self.groups.hold(name, key);
     }
 
     /// A lease that held a group is over.
-    pub(super) fn lease_ended(&mut self, name: &Name) {
-        if self.groups.settle(name) {
-            self.release(name);
+    pub(super) fn lease_ended(&mut self, name: &Name, key: Key) {
+        if self.groups.end_lease(name, key) {
+            return self.release(name);
+        }
+        for key in self.groups.before_leased(name) {
+            self.look_again(key);
+        }
+    }
+
+    fn look_again(&mut self, key: Key) {
+        for lane in self.lanes.iter_mut().flatten() {
+            if key.seq < lane.cursors[usize::from(key.level())] {
+                lane.again.entry(key).or_insert(None);
+            }
         }
     }
 
@@ -323,14 +334,11 @@ impl Selection {
         self.noted += 1;
         if let Some(group) = group_of(&*self.fields, &entry.message)
             && self.groups.owner(group.name).is_some()
+            && !self.groups.precedes_leased(group.name, key)
         {
             return self.groups.wait(group.name, key);
         }
-        for lane in self.lanes.iter_mut().flatten() {
-            if key.seq < lane.cursors[usize::from(level)] {
-                lane.again.entry(key).or_insert(None);
-            }
-        }
+        self.look_again(key);
     }
 
     /// Messages have left memory. Those that were noted are looked at when they are read again.

@@ -17,7 +17,11 @@ use crate::{
     broker::{
         self,
         message::Message,
-        queue::{Queue, machine::Got},
+        queue::{
+            Queue,
+            leases::{LeaseSettle, Receive},
+            machine::Got,
+        },
         schedule::{Repeats, SCHEDULES, Schedule},
         time::Time,
         topology::DeclareQueue,
@@ -40,6 +44,8 @@ use crate::{
 const SCHEDULED: &str = "scheduled";
 /// Later than any clock of those who run this.
 const AHEAD: Time = Time(1 << 43);
+/// Longer than the test takes, and than scheduled messages are ahead.
+const LONG_MS: u64 = 1 << 45;
 /// No directory of this machine.
 const DIR: &str = "/crash";
 
@@ -66,6 +72,14 @@ enum Act {
     /// The first message is taken, and nothing of it comes back.
     Take(&'static str),
     Purge(&'static str),
+    /// The first message is leased, for longer than the test takes.
+    Lease(&'static str),
+    /// What was leased first is accepted.
+    Accept(&'static str),
+    /// What was leased first is ready again.
+    GiveBack(&'static str),
+    /// A message comes that nobody may have before the test is over.
+    Withhold(&'static str),
     AddVhost(String),
     /// A message is to be published so many times.
     Schedule(&'static str, u32),
@@ -78,6 +92,10 @@ enum Act {
 struct State {
     queues: BTreeMap<String, Vec<String>>,
     vhosts: Vec<String>,
+    /// By queue, those that are leased, oldest lease first.
+    leased: BTreeMap<String, Vec<String>>,
+    /// By queue, how many are withheld.
+    withheld: BTreeMap<String, u64>,
     /// How often they are still to be published.
     scheduled: Vec<(String, u32)>,
 }
@@ -91,16 +109,41 @@ impl State {
 
     /// What can be seen of it without waiting.
     fn visible(&self) -> Self {
-        Self { scheduled: Vec::new(), ..self.clone() }
+        let mut visible = Self { scheduled: Vec::new(), ..self.clone() };
+        // Who holds what cannot be seen, but how many are held.
+        visible.leased.values_mut().flatten().for_each(String::clear);
+        visible.leased.retain(|_, leased| !leased.is_empty());
+        visible
     }
 
     fn apply(&mut self, act: &Act) {
         match act {
             Act::Declare(name) => _ = self.queues.entry((*name).into()).or_default(),
-            Act::Delete(name) => _ = self.queues.remove(*name),
+            Act::Delete(name) => {
+                self.queues.remove(*name);
+                self.leased.remove(*name);
+                self.withheld.remove(*name);
+            }
             Act::Publish(name, body) => self.enqueue(name, body),
             Act::Take(name) => _ = self.queues.get_mut(*name).expect("it was declared").remove(0),
-            Act::Purge(name) => self.queues.get_mut(*name).expect("it was declared").clear(),
+            Act::Purge(name) => {
+                self.queues.get_mut(*name).expect("it was declared").clear();
+                self.leased.remove(*name);
+                self.withheld.remove(*name);
+            }
+            Act::Lease(name) => {
+                let body = self.queues.get_mut(*name).expect("it was declared").remove(0);
+                self.leased.entry((*name).into()).or_default().push(body);
+            }
+            Act::Accept(name) => _ = self.leased.get_mut(*name).expect("one is leased").remove(0),
+            Act::GiveBack(name) => {
+                let body = self.leased.get_mut(*name).expect("one is leased").remove(0);
+                let queue = self.queues.get_mut(*name).expect("it was declared");
+                // It was the first of its priority.
+                let before = queue.partition_point(|other| priority(other) > priority(&body));
+                queue.insert(before, body);
+            }
+            Act::Withhold(name) => *self.withheld.entry((*name).into()).or_default() += 1,
             Act::AddVhost(name) => {
                 self.vhosts.push(name.clone());
                 self.vhosts.sort();
@@ -130,6 +173,8 @@ struct Life {
     state: State,
     /// Acts that a flush has answered for.
     flushed: usize,
+    /// By queue, the seqs and nonces of what is leased.
+    leases: BTreeMap<String, Vec<(u64, u64)>>,
     /// When scheduled messages are due: far ahead, so that nothing but an act publishes any.
     ahead: Time,
 }
@@ -151,6 +196,7 @@ impl Life {
                     acts: Vec::new(),
                     state: State::default(),
                     flushed: 0,
+                    leases: BTreeMap::new(),
                     ahead: AHEAD,
                 };
                 life.state.vhosts = life.vhosts();
@@ -195,7 +241,23 @@ impl Life {
                 let got = self.get(name, true)?.expect("the model has a message");
                 assert_eq!(got.message.body_to_vec(), self.state.queues[*name][0].as_bytes());
             }
-            Act::Purge(name) => _ = self.queue(name).purge(&mut self.turn()),
+            Act::Purge(name) => {
+                self.queue(name).purge(&mut self.turn());
+                self.leases.remove(*name);
+            }
+            Act::Lease(name) => {
+                let wanted = Receive { max: 1, lease_ms: LONG_MS, ..Receive::default() };
+                let one = self.receive(name, &wanted)?;
+                self.leases.entry((*name).into()).or_default().push(one);
+            }
+            Act::Accept(name) => self.settle_first(name, LeaseSettle::Accept { is_strict: true })?,
+            Act::GiveBack(name) => self.settle_first(name, LeaseSettle::Change { lease_ms: 0 })?,
+            Act::Withhold(name) => {
+                let mut message = Message::build("", name.as_bytes(), b"", (0, 0), b"withheld");
+                message.traits.persistent = true;
+                let messages = std::iter::once((message, Some(LONG_MS)));
+                self.queue(name).publish_each(messages, &mut self.turn()).expect("it is there");
+            }
             Act::AddVhost(name) => _ = self.opened().broker.add_vhost(name, Metadata::default()),
             Act::Schedule(body, times) => {
                 let mut message = Message::build("", SCHEDULED.as_bytes(), b"", (0, 0), body.as_bytes());
@@ -240,6 +302,37 @@ impl Life {
             self.check_up()?;
             assert!(!self.queue(name).is_damaged(), "{name} is damaged");
         }
+    }
+
+    fn receive(&self, name: &str, wanted: &Receive<'_>) -> Result<(u64, u64), Crashed> {
+        loop {
+            match self.queue(name).receive(wanted, &mut self.turn()) {
+                Verb::Done(received) => {
+                    self.check_up()?;
+                    let one = received.unwrap().messages.pop().expect("the model has a message");
+                    assert_eq!(one.message.body_to_vec(), self.state.queues[name][0].as_bytes());
+                    return Ok((one.seq, one.nonce));
+                }
+                Verb::Pending(_) => std::thread::yield_now(),
+            }
+            self.check_up()?;
+        }
+    }
+
+    /// Ends the oldest lease of a queue. The message comes back when it has been read.
+    fn settle_first(&mut self, name: &str, how: LeaseSettle) -> Result<(), Crashed> {
+        let one = self.leases.get_mut(name).expect("one is leased").remove(0);
+        let left = self.queue(name).status().leased - 1;
+        match self.queue(name).settle_leases(&[one], how, &mut self.turn()) {
+            Verb::Done(settled) => assert_eq!(settled, [Ok(())]),
+            Verb::Pending(_) => panic!("nobody looks for what is leased"),
+        }
+        while self.queue(name).status().leased > left {
+            self.check_up()?;
+            self.opened().broker.tick(clock::now());
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     fn check_up(&self) -> Result<(), Crashed> {
@@ -288,6 +381,13 @@ impl Life {
             let bodies = std::iter::from_fn(|| self.get(&queue.name, false).unwrap());
             let bodies = bodies.map(|got| String::from_utf8(got.message.body_to_vec()).unwrap()).collect();
             state.queues.insert(queue.name.to_string(), bodies);
+            let status = queue.status();
+            if status.leased > 0 {
+                state.leased.insert(queue.name.to_string(), vec![String::new(); status.leased as usize]);
+            }
+            if status.withheld > 0 {
+                state.withheld.insert(queue.name.to_string(), status.withheld);
+            }
         }
         state
     }
@@ -315,6 +415,10 @@ impl Life {
             self.flow(30)?;
             self.flush()?;
         }
+        for name in ["slow-0", "slow-1", "slow-2", "slow-2"] {
+            self.act(Act::Lease(name))?;
+        }
+        self.act(Act::Withhold("slow-0"))?;
         // In parts, as it is longer than a record.
         self.act(Act::Publish("slow-0", "l".repeat(20_000)))?;
         self.act(Act::Publish("busy", "b".repeat(700)))?;
@@ -328,6 +432,9 @@ impl Life {
         // What is sparse now is moved, and what was moved is named, and the rest given up.
         self.checkpoint()?;
         self.act(Act::Take("slow-1"))?;
+        self.act(Act::GiveBack("slow-1"))?;
+        self.act(Act::Accept("slow-2"))?;
+        self.act(Act::Lease("slow-0"))?;
         self.checkpoint()?;
         self.act(Act::Due)?;
         self.act(Act::Take(SCHEDULED))?;
@@ -344,6 +451,9 @@ impl Life {
         let again = Self::open(&self.disk).ok_or(Crashed)?;
         self.opened = Some({ again }.opened.take().expect("it is open"));
         self.act(Act::Due)?;
+        self.act(Act::Accept("slow-0"))?;
+        self.act(Act::GiveBack("slow-0"))?;
+        self.act(Act::Withhold("slow-0"))?;
         self.act(Act::Declare("slow-1"))?;
         self.act(Act::Publish("slow-1", "of the second queue of that name".into()))?;
         self.act(Act::AddVhost("two".into()))?;
@@ -433,7 +543,8 @@ fn brief(state: &State) -> String {
         let bodies: Vec<_> = bodies.iter().map(|body| format!("{:.12}({})", body, body.len())).collect();
         format!("{name}: {}", bodies.join(" "))
     });
-    format!("{} {:?}", queues.collect::<Vec<_>>().join("; "), state.vhosts)
+    let held = (state.leased.iter().map(|(name, of)| (name, of.len())).collect::<Vec<_>>(), &state.withheld);
+    format!("{} {:?} {held:?}", queues.collect::<Vec<_>>().join("; "), state.vhosts)
 }
 
 fn number(name: &str) -> u64 {

@@ -1,7 +1,7 @@
 //! The values of a JSON body that some policy names, found in one pass.
 //!
-//! The body must be one JSON object of sound syntax, nested at most 128 deep. What no policy names is checked and
-//! skipped. A name that occurs twice in an object has both values.
+//! The body must be one JSON object of sound syntax, and nested at most 128 deep where a policy leads. What no policy
+//! names is checked and skipped. A name that occurs twice in an object has both values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -47,6 +47,11 @@ impl<'m> Fields<'m> {
         Node { reader: &mut reader, name: None, path_len: None }.deserialize(&mut json).ok()?;
         json.end().ok()?;
         Some(reader.fields)
+    }
+
+    /// Whether some value is in an array.
+    pub(super) fn has_arrays(&self) -> bool {
+        !self.places.is_empty()
     }
 
     /// The elements of arrays that this occurrence is in, from the outermost.

@@ -306,6 +306,8 @@ impl<'p> Pass<'p> {
                 absent.iter().for_each(|condition| self.satisfied(*condition));
             }
         }
+        // Values outside of arrays always belong together.
+        let fields = fields.filter(|fields| fields.has_arrays());
         let Scratch { stamp, names, policies, complete, .. } = self.scratch;
         for branch in complete.drain(..) {
             let needs = &index.branches[branch as usize];

@@ -164,9 +164,10 @@ fn bodies_match_by_nested_names_and_absence() {
     }
     assert!(!absent.matches(&Subject::new(b"{\"b\":\"\xff\"}")));
     assert!(absent.matches(&Subject::new(b"{}")));
-    // Deeper than anybody writes by hand: not read to its end.
-    let deep = format!("{{\"b\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
-    assert!(!absent.matches(&Subject::new(deep.as_bytes())));
+    // Deeper than anybody writes by hand: skipped, but not gone into.
+    let deep = |name: &str| format!("{{\"{name}\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(absent.matches(&Subject::new(deep("b").as_bytes())));
+    assert!(!absent.matches(&Subject::new(deep("a").as_bytes())));
 }
 
 #[test]

@@ -35,6 +35,7 @@ use crate::broker::{
     verb::{ColdPages, Verb},
 };
 
+mod leasing;
 mod selective;
 mod streams;
 
@@ -313,10 +314,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The same with leases.
+/// The same with leases, and without consumers: in which order lapsed messages come back to them depends on
+/// what is in memory.
 fn leasing_op() -> impl Strategy<Value = Op> {
+    let others = op().prop_map(|op| if matches!(op, Op::Consume { .. }) { Op::Answer } else { op });
     prop_oneof![
-        5 => op(),
+        5 => others,
         2 => (1..5u8, 0..40u8).prop_map(|(max, lease_ms)| Op::Receive { max, lease_ms }),
         2 => (any::<u8>(), 1..5u8, 0..5u8).prop_map(|(nth, count, how)| Op::SettleLeases { nth, count, how }),
     ]
@@ -442,7 +445,7 @@ impl Side {
             match received {
                 Verb::Done(received) => {
                     let Some(one) = received.unwrap().messages.pop() else { break };
-                    let seen = (one.message.body_to_vec(), one.seq, one.receives, one.first_received_at);
+                    let seen = (one.message.body_to_vec(), one.receives, one.first_received_at);
                     all.push((seen, (one.seq, one.nonce)));
                 }
                 Verb::Pending(_) => self.answer(now),
@@ -488,8 +491,8 @@ fn is_definition(record: &Record) -> bool {
     }
 }
 
-/// Body, seq, number of receives and time of the first.
-type ReceivedOne = (Vec<u8>, u64, u32, Time);
+/// Body, number of receives and time of the first.
+type ReceivedOne = (Vec<u8>, u32, Time);
 
 const QUEUES: [&str; 2] = ["q", "dead"];
 

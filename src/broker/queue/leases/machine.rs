@@ -12,9 +12,10 @@ use crate::broker::{
     queue::{
         machine::{Effects, Machine, Reason},
         ready::{Entry, Front},
-        selective::GroupMode,
+        selective::{GroupMode, Key},
     },
     record::Position,
+    redrive::Taken,
     time::Time,
 };
 
@@ -77,6 +78,12 @@ impl Machine {
         sum
     }
 
+    /// What is set aside and survives a restart, for comparison.
+    #[cfg(test)]
+    pub(in crate::broker) fn shown_aside(&self) -> Vec<String> {
+        self.leases.as_deref().map_or_else(Vec::new, Leases::shown)
+    }
+
     /// Number of messages that are leased, and of those that are withheld.
     pub(in crate::broker::queue) fn aside_counts(&self) -> (usize, usize) {
         self.leases.as_deref().map_or((0, 0), |leases| (leases.leased(), leases.withheld()))
@@ -127,12 +134,13 @@ impl Machine {
     fn lease_selected(&mut self, take: Take, now: Time, effects: &mut Effects, taken: &mut Vec<Leased>) -> Looked {
         let Some(mut selection) = self.selection.take() else { return Looked::Through };
         selection.start(&self.ready);
-        let mut held: Vec<Name> = Vec::new();
+        let mut held: Vec<(Name, Key)> = Vec::new();
         while taken.len() < take.max {
             let Some(found) = selection.find_for_receiver(&self.ready, now) else { break };
             let Some(entry) = self.ready.take(found.key.level(), found.key.seq) else { continue };
+            let key = found.key;
             let group = selection.received(found);
-            held.extend(group.clone());
+            held.extend(group.clone().map(|name| (name, key)));
             self.lease_one(entry, group, take, now, taken);
         }
         selection.end_receive(&held);
@@ -289,7 +297,7 @@ impl Machine {
 
     fn accept_lease(&mut self, seq: u64, effects: &mut Effects) {
         let Some(aside) = self.leases_mut().remove(seq) else { return };
-        self.release_group(aside.group.as_ref());
+        self.release_group(&aside);
         self.counters.acked += 1;
         match aside.body {
             Body::Here(entry) => self.gone(&entry, effects),
@@ -314,7 +322,7 @@ impl Machine {
             return;
         }
         let Some(aside) = leases.remove(seq) else { return };
-        self.release_group(aside.group.as_ref());
+        self.release_group(&aside);
         let Body::Here(mut entry) = aside.body else { return };
         match aside.kind {
             Kind::Withheld => {
@@ -348,9 +356,10 @@ impl Machine {
     }
 
     /// What of a group was received is settled, or back.
-    fn release_group(&mut self, group: Option<&Name>) {
-        if let Some((name, selection)) = group.zip(self.selection.as_deref_mut()) {
-            selection.lease_ended(name);
+    fn release_group(&mut self, aside: &Aside) {
+        let priority_max = self.ready.priority_max();
+        if let Some((name, selection)) = aside.group.as_ref().zip(self.selection.as_deref_mut()) {
+            selection.lease_ended(name, aside.key(priority_max));
             self.announce(1);
         }
     }
@@ -409,6 +418,40 @@ impl Machine {
         Some(due)
     }
 
+    /// Takes the first ready message out, if it came before that seq. Until it leaves or is taken back it is
+    /// alive, and nobody's.
+    pub(super) fn take_to_move(&mut self, below: u64, now: Time, effects: &mut Effects) -> Taken {
+        for _ in 0..EXPIRED_MAX {
+            match self.ready.front() {
+                Front::Empty => return Taken::Nothing,
+                Front::Cold(_) => return if self.want_front() { Taken::Cold } else { Taken::Nothing },
+                Front::Entry(front) if front.deadline <= now => self.expire_one(now, effects),
+                Front::Entry(front) if front.seq >= below => return Taken::Nothing,
+                Front::Entry(_) => {
+                    let Some(entry) = self.ready.pop() else { return Taken::Nothing };
+                    let priority_max = self.ready.priority_max();
+                    if let Some(cold) = &mut self.cold {
+                        cold.dies(&entry, priority_max);
+                        cold.note_receiver();
+                    }
+                    if let Some(leases) = &mut self.leases {
+                        leases.forget(entry.seq);
+                    }
+                    return Taken::Entry(entry);
+                }
+            }
+        }
+        Taken::Cold
+    }
+
+    /// A message that was to be moved stays.
+    pub(super) fn take_back(&mut self, mut entry: Entry) {
+        if let Some(cold) = &mut self.cold {
+            cold.stays(&mut entry);
+        }
+        self.put_back(entry);
+    }
+
     /// Removes at most `max` of what is set aside; returns how many.
     pub(in crate::broker::queue) fn purge_aside(&mut self, max: usize, effects: &mut Effects) -> usize {
         let seqs: Vec<u64> = match &self.leases {
@@ -417,7 +460,7 @@ impl Machine {
         };
         for &seq in &seqs {
             let Some(aside) = self.leases_mut().remove(seq) else { continue };
-            self.release_group(aside.group.as_ref());
+            self.release_group(&aside);
             if let Body::Here(entry) = aside.body {
                 self.gone(&entry, effects);
             }
@@ -439,7 +482,7 @@ impl Machine {
         leases.attempts.clear();
         (leases.leased, leases.withheld, leases.bytes, leases.here) = (0, 0, 0, (0, 0));
         for aside in gone.values() {
-            self.release_group(aside.group.as_ref());
+            self.release_group(aside);
         }
         gone.len()
     }
@@ -451,10 +494,11 @@ impl Machine {
         seqs.iter().filter_map(group).collect()
     }
 
-    /// Groups that are held by leases.
-    pub(in crate::broker::queue) fn held_groups(&self) -> Vec<Name> {
-        let leases = self.leases.as_deref().into_iter();
-        leases.flat_map(|leases| leases.aside.values()).filter_map(|aside| aside.group.clone()).collect()
+    /// Groups that are held by leases, each with the message that holds it.
+    pub(in crate::broker::queue) fn held_groups(&self) -> Vec<(Name, Key)> {
+        let priority_max = self.ready.priority_max();
+        let aside = self.leases.as_deref().into_iter().flat_map(|leases| leases.aside.values());
+        aside.filter_map(|aside| Some((aside.group.clone()?, aside.key(priority_max)))).collect()
     }
 
     /// Messages have become ready, or others may be received than before.
@@ -469,10 +513,7 @@ impl Machine {
     #[inline]
     pub(in crate::broker::queue) fn take_told(&mut self) -> Vec<Weak<dyn ConnectionHandle>> {
         let Some(leases) = &mut self.leases else { return Vec::new() };
-        if self.ready.is_empty() {
-            return Vec::new();
-        }
-        leases.waiters.take_told()
+        leases.waiters.take_told(self.ready.len())
     }
 
     /// All who wait: the queue is gone.

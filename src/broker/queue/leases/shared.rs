@@ -17,8 +17,10 @@ use crate::broker::{
         Queue,
         handle::CHUNK,
         machine::{Effects, Machine, Pushed},
+        ready::Entry,
     },
     record::{Enqueued, LeasedTo, Position, Record},
+    redrive::Taken,
     time::Time,
     turn::Turn,
     verb::{Ticket, Verb},
@@ -154,13 +156,11 @@ impl Queue {
         if self.is_deleted() {
             return Verb::Done(leases.iter().map(|_| Err(LeaseError::Gone)).collect());
         }
-        if matches!(how, LeaseSettle::Accept { is_strict: false }) {
-            // All of them, so that they are looked for together.
-            let sought = leases.iter().filter(|(seq, _)| machine.seek(*seq)).count();
-            if sought > 0 {
-                self.finish(machine, effects, turn);
-                return Verb::Pending(Ticket(self.id.0));
-            }
+        // All of them, so that they are looked for together.
+        let sought = leases.iter().filter(|(seq, _)| machine.seek(*seq)).count();
+        if sought > 0 {
+            self.finish(machine, effects, turn);
+            return Verb::Pending(Ticket(self.id.0));
         }
         let settled: Vec<_> =
             leases.iter().map(|&one| machine.settle_lease(one, how, turn.now, &mut effects)).collect();
@@ -228,6 +228,33 @@ impl Queue {
         }
         machine.enter_or_withhold((seq, message, place), how, turn.now, effects);
         Pushed::Accepted(seq)
+    }
+
+    /// Number of ready messages, and the seq of the next one that comes.
+    pub(in crate::broker) fn left_to_move(&self) -> (u64, u64) {
+        let machine = self.lock();
+        (machine.ready_count(), machine.next_seq())
+    }
+
+    /// Takes the first message out that came before that seq, to be moved elsewhere under
+    /// [`Machine::leave`], or to come back by [`Self::take_back`].
+    pub(in crate::broker) fn take_to_move(self: &Arc<Self>, below: u64, turn: &mut Turn<'_>) -> Taken {
+        let mut effects = self.effects(turn);
+        let mut machine = self.lock();
+        let taken = machine.take_to_move(below, turn.now, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
+        taken
+    }
+
+    /// Puts a message back that was to be moved.
+    pub(in crate::broker) fn take_back(self: &Arc<Self>, entry: Entry, turn: &mut Turn<'_>) {
+        let mut effects = self.effects(turn);
+        let mut machine = self.lock();
+        machine.take_back(entry);
+        self.run(&mut machine, turn, &mut effects);
+        self.appoint_next(&machine, turn);
+        self.finish(machine, effects, turn);
     }
 
     fn record_leased(&self, machine: &Machine, messages: &[Leased], take: Take, turn: &mut Turn<'_>) {

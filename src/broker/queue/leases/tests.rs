@@ -417,10 +417,39 @@ fn a_group_keeps_its_order_after_a_lease_is_over() {
     let mut bench = Bench::grouped();
     bench.publish_grouped(&["a1", "a2", "a3", "b1"]);
     let leased = bench.receive(2);
-    bench.settle(&leased[0], LeaseSettle::Change { lease_ms: 0 }).unwrap();
-    assert_eq!(bench.bodies(10), ["b1"], "a2 is still leased");
+    bench.settle(&leased[1], LeaseSettle::Change { lease_ms: 0 }).unwrap();
+    assert_eq!(bench.bodies(10), ["b1"], "a1 is still leased");
     bench.advance(100);
     assert_eq!(bench.bodies(10), ["a1", "a2", "a3", "b1"]);
+}
+
+#[test]
+fn of_a_group_only_what_is_in_front_of_everything_leased_may_be_received() {
+    for (kept, expected) in [(0, &[][..]), (1, &["a0"]), (2, &["a0", "a1"])] {
+        let mut bench = Bench::grouped();
+        bench.publish_grouped(&["a0", "a1", "a2", "a3"]);
+        let leased = bench.receive(3);
+        bench.settle(&leased[kept], LeaseSettle::Change { lease_ms: 1_000 }).unwrap();
+        bench.advance(100);
+        let again = bench.receive(10);
+        assert_eq!(bodies(&again), expected, "{kept}");
+        again.iter().for_each(|one| bench.accept(one).unwrap());
+        assert_eq!(bench.bodies(10), [""; 0]);
+        bench.accept(&leased[kept]).unwrap();
+        let rest: Vec<_> = (0..4).filter(|n| *n != kept).map(|n| format!("a{n}")).skip(expected.len()).collect();
+        assert_eq!(bench.bodies(10), rest, "{kept}");
+    }
+}
+
+#[test]
+fn what_waits_of_a_group_comes_to_its_front_when_what_was_leased_before_is_accepted() {
+    let bench = Bench::grouped();
+    bench.publish_grouped(&["a0", "a1", "a2"]);
+    let leased = bench.receive(3);
+    bench.settle(&leased[1], LeaseSettle::Change { lease_ms: 0 }).unwrap();
+    assert_eq!(bench.bodies(10), [""; 0]);
+    bench.accept(&leased[0]).unwrap();
+    assert_eq!(bench.bodies(10), ["a1"]);
 }
 
 #[test]
@@ -466,6 +495,19 @@ fn one_message_is_told_to_one_who_waits() {
     bench.publish(&["b", "c"]);
     assert_eq!(told(&ears), [1, 1, 1]);
     assert_eq!(bench.queue.waiters_count(), 0);
+}
+
+#[test]
+fn what_a_consumer_has_taken_is_no_word_to_those_who_wait() {
+    let bench = Bench::plain();
+    let ears: Vec<_> = (0..3).map(|_| bench.wait()).collect();
+    let _client = bench.consume(5);
+    for _ in 0..5 {
+        bench.publish(&["taken"]);
+    }
+    assert_eq!(told(&ears), [0, 0, 0]);
+    bench.publish(&["a"]);
+    assert_eq!(told(&ears), [1, 0, 0]);
 }
 
 #[test]

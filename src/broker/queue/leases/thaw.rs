@@ -86,7 +86,9 @@ impl Machine {
                 Some(aside) if is_wanted => {
                     let Body::Cold(kept) = &aside.body else { continue };
                     let bytes = kept.body_bytes;
-                    aside.body = Body::Here(kept.clone().with(message));
+                    let mut entry = kept.clone().with(message);
+                    entry.redelivered |= cold.was_maybe_handed(seq);
+                    aside.body = Body::Here(entry);
                     leases.here = (leases.here.0 + 1, leases.here.1 + bytes);
                     leases.thawing.remove(&(level, seq));
                     leases.due.push(std::cmp::Reverse((aside.until, seq)));

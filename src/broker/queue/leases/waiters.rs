@@ -79,10 +79,12 @@ impl Waiters {
         Waiter { queue, place }
     }
 
-    /// Those who are to be told now, once no lock is held.
-    pub(super) fn take_told(&mut self) -> Vec<Weak<dyn ConnectionHandle>> {
+    /// Those who are to be told now that so many messages are ready, once no lock is held.
+    pub(super) fn take_told(&mut self, ready: usize) -> Vec<Weak<dyn ConnectionHandle>> {
+        // What came and was taken by others is no word to anybody.
+        let count = self.came.min(ready);
         let mut told = Vec::new();
-        while told.len() < self.came
+        while told.len() < count
             && let Some(place) = self.waiting.pop_front()
         {
             if place.state.compare_exchange(WAITING, TOLD, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -98,7 +100,7 @@ impl Waiters {
     /// All of them: there will be nothing.
     pub(super) fn take_all(&mut self) -> Vec<Weak<dyn ConnectionHandle>> {
         self.came = usize::MAX;
-        self.take_told()
+        self.take_told(usize::MAX)
     }
 
     fn note_gone(&mut self) {
@@ -116,10 +118,11 @@ impl Drop for Waiter {
         let Some(queue) = self.queue.upgrade() else { return };
         let told = {
             let mut machine = queue.lock();
+            let ready = machine.ready.len();
             let Some(leases) = machine.leases.as_deref_mut() else { return };
             if was_told {
                 leases.waiters.found_some();
-                leases.waiters.take_told()
+                leases.waiters.take_told(ready)
             } else {
                 leases.waiters.note_gone();
                 Vec::new()

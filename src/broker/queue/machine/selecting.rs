@@ -70,8 +70,8 @@ impl Machine {
     fn begin_selection(&mut self, fields: Arc<dyn Fields>) {
         let priority_max = self.ready.priority_max();
         let mut selection = Selection::new(fields, self.limits.group_mode, self.reach, priority_max);
-        for name in self.held_groups() {
-            selection.hold(&name);
+        for (name, key) in self.held_groups() {
+            selection.hold(&name, key);
         }
         for &slot in self.consumers.slots() {
             selection.join(slot, None, priority_max);

@@ -66,6 +66,8 @@ struct Group {
     first: Option<Key>,
     waiting: BTreeSet<Key>,
     unsettled: u32,
+    /// Those of the unsettled ones that are leased.
+    leased: BTreeSet<Key>,
     /// When a message of it was last taken.
     used: u64,
 }
@@ -154,19 +156,58 @@ impl Groups {
         opens
     }
 
-    /// Leases hold a group from now on, and nobody gets more of it.
-    pub(super) fn lease_out(&mut self, name: &Name) {
+    /// A lease of that message holds its group from now on, and nobody gets more of it.
+    pub(super) fn lease_out(&mut self, name: &Name, key: Key) {
         if let Some(group) = self.known.get_mut(name).filter(|group| group.unsettled > 0) {
             offer(&mut self.offered, name, group, None);
             group.owner = Some(NOBODY);
+            group.leased.insert(key);
         }
     }
 
     /// One more lease holds a group.
-    pub(super) fn hold(&mut self, name: &Name) {
+    pub(super) fn hold(&mut self, name: &Name, key: Key) {
         let group = self.known.entry(name.clone()).or_default();
         group.unsettled += 1;
+        group.leased.insert(key);
         group.owner = Some(NOBODY);
+    }
+
+    /// A receiver takes a message of a group that is nobody's, or of which only later ones are leased. Others
+    /// learn of it by [`Self::lease_out`].
+    pub(super) fn lease(&mut self, name: &Name, key: Key, slot: u32) {
+        match self.known.get_mut(name).filter(|group| group.owner == Some(NOBODY)) {
+            Some(group) => {
+                group.waiting.remove(&key);
+                group.unsettled += 1;
+            }
+            None => _ = self.take(name, key, slot, false),
+        }
+    }
+
+    /// A lease of a message is over. Returns whether its group is to be released.
+    pub(super) fn end_lease(&mut self, name: &Name, key: Key) -> bool {
+        if let Some(group) = self.known.get_mut(name) {
+            group.leased.remove(&key);
+        }
+        self.settle(name)
+    }
+
+    /// Whether only messages behind that one are leased of a group. It may be leased, too, then: it has come
+    /// back, and its order is lost to nobody.
+    pub(super) fn precedes_leased(&self, name: &[u8], key: Key) -> bool {
+        let group = self.known.get(name).filter(|group| group.owner == Some(NOBODY));
+        group.and_then(|group| group.leased.first()).is_some_and(|first| key < *first)
+    }
+
+    /// What waits of a group before everything that is leased of it.
+    pub(super) fn before_leased(&mut self, name: &Name) -> Vec<Key> {
+        let Some(group) = self.known.get_mut(name).filter(|group| group.owner == Some(NOBODY)) else {
+            return Vec::new();
+        };
+        let Some(&first) = group.leased.first() else { return Vec::new() };
+        let behind = group.waiting.split_off(&first);
+        std::mem::replace(&mut group.waiting, behind).into_iter().collect()
     }
 
     /// A delivery was settled. Returns whether the group is to be released.

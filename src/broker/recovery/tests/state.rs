@@ -6,7 +6,7 @@ use super::*;
 
 /// Everything of a broker that is to survive a restart, as text, and as it is to be then: of what
 /// has restarted already nothing is assumed.
-pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
+pub(super) fn durable_state(broker: &Broker, has_restarted: bool, now: Time) -> String {
     let mut out = String::new();
     for definition in broker.definitions() {
         writeln!(out, "{definition:?}").unwrap();
@@ -20,7 +20,7 @@ pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
             vhost.exchanges().into_iter().filter(|exchange| exchange.declaration.is_durable).collect();
         exchanges.sort_by(|a, b| a.name.cmp(&b.name));
         for exchange in exchanges {
-            exchange_state(&exchange, &mut out);
+            exchange_state(&exchange, now, &mut out);
         }
         let mut queues: Vec<_> = vhost.queues().into_iter().filter(|queue| queue.survives_restart()).collect();
         queues.sort_by_key(|queue| queue.id);
@@ -30,13 +30,13 @@ pub(super) fn durable_state(broker: &Broker, has_restarted: bool) -> String {
             writeln!(out, "  queue {id} {} auto_delete={auto_delete} {arguments:?}", queue.name).unwrap();
             writeln!(out, "    policies={:?} {:?}", queue.policies.lock(), queue.dead_letter()).unwrap();
             writeln!(out, "    {:?}", queue.properties()).unwrap();
-            messages(&queue, has_restarted, &mut out);
+            messages(&queue, has_restarted, now, &mut out);
         }
     }
     out
 }
 
-fn exchange_state(exchange: &Exchange, out: &mut String) {
+fn exchange_state(exchange: &Exchange, now: Time, out: &mut String) {
     writeln!(out, "  exchange {:?} {:?} {:?}", exchange.name, exchange.declaration, exchange.notes()).unwrap();
     let mut bindings: Vec<_> = exchange
         .bindings()
@@ -59,7 +59,8 @@ fn exchange_state(exchange: &Exchange, out: &mut String) {
     {
         writeln!(out, "    kept {}", shown(&message)).unwrap();
     }
-    for seen in exchange.dedup.iter().flat_map(|window| window.lock().iter().collect::<Vec<_>>()) {
+    let seen = exchange.dedup.iter().flat_map(|window| window.lock().iter().collect::<Vec<_>>());
+    for seen in seen.filter(|seen| now < seen.deadline) {
         writeln!(out, "    {seen:?}").unwrap();
     }
 }
@@ -79,10 +80,11 @@ fn shown(message: &Message) -> String {
 }
 
 /// Ready and unsettled messages in the order in which they would be delivered.
-fn messages(queue: &Queue, has_restarted: bool, out: &mut String) {
+fn messages(queue: &Queue, has_restarted: bool, now: Time, out: &mut String) {
     let mut machine = queue.lock();
     writeln!(out, "    {:?} handed={}", machine.limits, machine.handed_up_to()).unwrap();
-    for seen in machine.dedup().into_iter().flat_map(|window| window.iter()) {
+    // What is over may have been forgotten.
+    for seen in machine.dedup().into_iter().flat_map(|window| window.iter()).filter(|seen| now < seen.deadline) {
         writeln!(out, "    {seen:?}").unwrap();
     }
     if let Some(stream) = &machine.stream {
@@ -92,6 +94,7 @@ fn messages(queue: &Queue, has_restarted: bool, out: &mut String) {
         }
         return;
     }
+    machine.shown_aside().iter().for_each(|aside| writeln!(out, "    aside {aside}").unwrap());
     let priority_max = machine.ready.priority_max();
     let handed = machine.handed_up_to();
     let mut entries: Vec<Entry> = machine.ready.iter().cloned().collect();

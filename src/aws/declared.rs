@@ -161,7 +161,10 @@ impl ConnectionHandle for Nobody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{aws::Options, broker};
+    use crate::{
+        aws::{Options, sns::signing::Unsigned},
+        broker,
+    };
 
     #[test]
     fn item_is_words_with_attributes_behind_them() {
@@ -184,6 +187,7 @@ mod tests {
             ..Options::default()
         };
         let aws = Arc::new(Aws::new(options));
+        aws.sns.begin(&broker, &aws.options, Arc::new(Unsigned), "http://localhost:9324");
         for _ in 0..2 {
             assert_eq!(declare(&aws, &broker, Time(2)), Vec::<String>::new());
         }

@@ -25,7 +25,12 @@ pub(super) fn page(headers: &HeaderMap, listed: &[String], is_loopback: bool) ->
     // Images and links of other pages say no origin.
     let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
     match site {
-        None | Some("same-origin" | "none") => Page::None,
+        None | Some("none") => Page::None,
+        // A page of elsewhere whose name has come to mean this machine calls its own origin, it says.
+        Some("same-origin") => {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            if is_welcome(&format!("http://{host}"), listed, is_loopback) { Page::None } else { Page::Foreign }
+        }
         Some(_) if is_loopback && !listed.iter().any(|one| one == "*") => Page::Foreign,
         Some(_) => Page::None,
     }
@@ -73,6 +78,9 @@ mod tests {
         assert_eq!(page(&headers(&[("origin", "https://example.com")]), &[], false), Page::Welcome);
         assert_eq!(page(&headers(&[("sec-fetch-site", "cross-site")]), &[], true), Page::Foreign);
         assert_eq!(page(&headers(&[("sec-fetch-site", "none")]), &[], true), Page::None);
+        let own = |host| page(&headers(&[("sec-fetch-site", "same-origin"), ("host", host)]), &[], true);
+        assert_eq!(own("localhost:9324"), Page::None);
+        assert_eq!(own("rebound.example.com:9324"), Page::Foreign);
         let listed = ["https://example.com".to_owned()];
         assert_eq!(page(&headers(&[("origin", "https://example.com")]), &listed, true), Page::Welcome);
     }

@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("aws/sigv4", &[]),
     // Messages of all protocols have the same properties.
     ("aws/message", &["broker", "protocol::amqp::properties", "protocol::jms"]),
+    ("aws/sns/tests", &["aws", "broker", "protocol::amqp::properties", "protocol::jms"]),
     ("admin", &["broker"]),
     (
         "config",
@@ -49,7 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const PROTOCOL_WORDS: &[&str] = &["amqp", "stomp", "sqs", "sns", "jms", "mqtt", "openwire", "basic."];
 
 /// What the core does say, because users and stored definitions do: names that are data.
-const PROTOCOL_WORDS_ALLOWED: &[&str] = &["x-jms-topic"];
+const PROTOCOL_WORDS_ALLOWED: &[&str] = &["x-jms-topic", "x-sns"];
 
 /// Crates that bring time, sockets or tasks into layers that must have none of them.
 const FORBIDDEN_IN_PURE_LAYERS: &[&str] =

@@ -10,8 +10,11 @@ use crate::broker::access::{Access, Checker, Users};
 /// A [`Checker`] for each user and vhost that was asked for.
 #[derive(Default)]
 pub struct Checkers {
-    known: DashMap<(Arc<str>, Arc<str>), Arc<Mutex<Checker>>, foldhash::fast::RandomState>,
+    known: DashMap<Place, Arc<Mutex<Checker>>, foldhash::fast::RandomState>,
 }
+
+/// A user and a vhost.
+type Place = (Arc<str>, Arc<str>);
 
 /// Pairs of users and vhosts that are remembered. Full: forget all.
 const CHECKERS_COUNT_MAX: usize = 4096;

@@ -487,9 +487,11 @@ impl Named {
 pub(super) struct Bindings {
     /// By vhost: how often a queue was declared.
     declared: Mutex<HashMap<Arc<str>, Arc<Declared>>>,
-    /// By vhost and topic.
-    seen: Mutex<HashMap<(Arc<str>, Arc<str>), Seen>>,
+    seen: Mutex<HashMap<Place, Seen>>,
 }
+
+/// A vhost and a topic.
+type Place = (Arc<str>, Arc<str>);
 
 /// How a topic was when its bindings were looked at.
 struct Seen {

@@ -237,8 +237,11 @@ fn default_policy(arn: &str, account: &str) -> String {
     policy.to_string()
 }
 
+/// Whether an attribute may have that value.
+type Check = fn(&str) -> bool;
+
 /// Attributes that can be set, and how their values are checked.
-const SETTABLE: &[(&str, fn(&str) -> bool)] = &[
+const SETTABLE: &[(&str, Check)] = &[
     ("DisplayName", |value| value.chars().count() <= 100),
     ("Policy", is_object),
     ("DeliveryPolicy", is_object),

@@ -699,10 +699,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     row!(
         "aws.signing_cert_url",
-        Rule::Text,
-        "What addresses of the certificate for notifications begin with; empty: how clients reach this broker.",
-        aws.signing_cert_url = Parsed::text,
-        String::clone
+        Rule::Checked("an address such as https://sns.example.com, or none"),
+        "What addresses of the certificate for notifications begin with; none: how clients reach this broker.",
+        aws.signing_cert_url? cert_url,
+        |url| if url.is_empty() { "none".into() } else { url.clone() }
     ),
     row!(
         "aws.reset",
@@ -998,6 +998,17 @@ fn accounts(parsed: Parsed) -> Result<Vec<(String, String)>, String> {
         all.push((account(Parsed::Text(number.to_owned()))?, vhost.to_owned()));
     }
     Ok(all)
+}
+
+/// Nothing for `none`.
+fn cert_url(parsed: Parsed) -> Result<String, String> {
+    let text = parsed.text();
+    let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+    match text.as_str() {
+        "none" => Ok(String::new()),
+        text if is_url(text) => Ok(text.to_owned()),
+        _ => Err("an address such as https://sns.example.com, or none".into()),
+    }
 }
 
 fn declared(parsed: Parsed, words_count: usize) -> Result<Vec<Declared>, String> {

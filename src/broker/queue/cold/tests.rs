@@ -817,6 +817,28 @@ fn check(kind: u8, is_durable: bool, ops: &[Op]) {
     story.drain();
 }
 
+#[test]
+fn a_purge_leaves_when_what_a_consumer_has_was_first_received() {
+    let publish = |size| Publish { is_persistent: false, priority: 0, ttl: None, size };
+    let receive = || Op::Receive { max: 1, lease_ms: 0 };
+    check(
+        0,
+        false,
+        &[
+            Op::Publish(vec![publish(0)]),
+            receive(),
+            Op::Advance(1),
+            Op::Get { no_ack: false },
+            Op::Publish(vec![publish(0), publish(0), publish(7), publish(6)]),
+            Op::LookSpilled { window: 0 },
+            Op::Publish(vec![publish(0)]),
+            Op::Purge,
+            Op::Settle { nth: 0, count: 1, how: 1 },
+            receive(),
+        ],
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -1,7 +1,7 @@
 //! What leases and withheld messages do to a queue's state. Nothing of this runs in a queue that nobody has
 //! received from and that withholds nothing.
 
-use std::sync::Weak;
+use std::{collections::HashSet, sync::Weak};
 
 use super::{
     ATTEMPT_MS, ATTEMPTS_MAX, Aside, Attempt, Body, Kind, LeaseError, LeaseSettle, Leased, Leases, Name, SOUGHT_MAX,
@@ -478,9 +478,18 @@ impl Machine {
     pub(in crate::broker::queue) fn clear_aside(&mut self) -> usize {
         let Some(leases) = self.leases.as_deref_mut() else { return 0 };
         let gone = std::mem::take(&mut leases.aside);
-        leases.first_received.keys().chain(gone.keys()).for_each(|seq| _ = leases.changed.insert(*seq));
-        leases.changed.retain(|seq| leases.noted.contains_key(seq));
-        leases.first_received.clear();
+        leases.changed.extend(gone.keys());
+        // What consumers have, or waits to be tried again, is neither ready nor set aside, and stays.
+        let mut first_received = std::mem::take(&mut leases.first_received);
+        if !first_received.is_empty() {
+            let kept = self.unsettled.slots(0, usize::MAX).chain(self.retries.iter());
+            let kept: HashSet<u64> = kept.map(|entry| entry.seq).collect();
+            let gone = first_received.keys().filter(|seq| !kept.contains(seq));
+            leases.changed.extend(gone);
+            first_received.retain(|seq, _| kept.contains(seq));
+        }
+        leases.changed.retain(|seq| leases.noted.contains_key(seq) || first_received.contains_key(seq));
+        leases.first_received = first_received;
         leases.due.clear();
         leases.thawing.clear();
         leases.sought.clear();

@@ -131,5 +131,8 @@ impl Machine {
         let Some(leases) = self.leases.as_deref_mut() else { return };
         let gone: Vec<u64> = leases.aside.keys().copied().filter(|seq| *seq < below && !is_kept(*seq)).collect();
         gone.iter().for_each(|seq| _ = leases.remove(*seq));
+        let known = leases.first_received.keys().copied();
+        let gone: Vec<u64> = known.filter(|seq| *seq < below && !is_kept(*seq)).collect();
+        gone.iter().for_each(|seq| leases.forget(*seq));
     }
 }

@@ -1,6 +1,6 @@
 //! Messages that some of their queues take in another form than they were published in.
 //!
-//! Such a message is stored once. Its [`View`](crate::broker::message::View) names the queues that
+//! Such a message is stored once. Its [`View`] names the queues that
 //! want it wrapped, each with the label of the binding that it came through, and what was made out of
 //! the message when it passed the exchange: a signature costs too much to make it for every queue. The
 //! wrapped form is rendered whenever the message is handed out, by somebody whom the core knows as

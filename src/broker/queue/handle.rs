@@ -784,6 +784,12 @@ impl Queue {
         ready
     }
 
+    /// Whether something that is set aside is on its way back: due, or being read.
+    #[cfg(test)]
+    pub(crate) fn brings_back(&self, now: Time) -> bool {
+        self.machine.lock().brings_back(now)
+    }
+
     /// Deletes nothing and answers how it stands.
     pub fn status(&self) -> QueueStatus {
         let machine = self.machine.lock();

@@ -379,6 +379,12 @@ impl Life {
     fn observe(&self) -> State {
         let mut state = State { vhosts: self.vhosts(), ..State::default() };
         for queue in self.opened().broker.vhost("/").unwrap().queues() {
+            // What was given back is read from the disk first.
+            while queue.brings_back(self.turn().now) {
+                self.opened().broker.tick(self.turn().now);
+                self.check_up().unwrap();
+                std::thread::yield_now();
+            }
             let bodies = std::iter::from_fn(|| self.get(&queue.name, false).unwrap());
             let bodies = bodies.map(|got| String::from_utf8(got.message.body_to_vec()).unwrap()).collect();
             state.queues.insert(queue.name.to_string(), bodies);

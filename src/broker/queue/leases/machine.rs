@@ -530,6 +530,13 @@ impl Machine {
         leases.waiters.take_told(self.ready.len())
     }
 
+    /// Whether something that is set aside is on its way back: due, or being read.
+    #[cfg(test)]
+    pub(in crate::broker::queue) fn brings_back(&self, now: Time) -> bool {
+        let is_due = |aside: &Aside| aside.until <= now;
+        self.leases.as_deref().is_some_and(|leases| leases.aside.values().any(is_due))
+    }
+
     /// All who wait: the queue is gone.
     pub(in crate::broker::queue) fn take_waiters(&mut self) -> Vec<Weak<dyn ConnectionHandle>> {
         self.leases.as_deref_mut().map_or_else(Vec::new, |leases| leases.waiters.take_all())

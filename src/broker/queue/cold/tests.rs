@@ -811,10 +811,12 @@ impl Story {
 
 fn check(kind: u8, is_durable: bool, ops: &[Op]) {
     let mut story = Story::new(kind, is_durable);
+    // Whom what is withheld goes to, and what a full queue drops, depends on when it comes back, and that on whether it is
+    // in memory.
+    let is_watched = [3, 5].contains(&kind) || ops.iter().any(|op| matches!(op, Op::Consume { .. }));
     for op in ops {
         match op {
-            // What a full queue drops depends on when the withheld come back, and that on whether they are in memory.
-            Op::PublishLater { publishes, .. } if [3, 5].contains(&kind) => story.run(&Op::Publish(publishes.clone())),
+            Op::PublishLater { publishes, .. } if is_watched => story.run(&Op::Publish(publishes.clone())),
             op => story.run(op),
         }
     }

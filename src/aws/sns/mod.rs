@@ -105,7 +105,7 @@ impl State {
         if known.len() >= POLICIES_MAX {
             known.clear();
         }
-        let policy = Arc::new(Policy::parse(text).unwrap_or_default());
+        let policy = Arc::new(topic::own_policy(text));
         known.insert(text.to_owned(), policy.clone());
         policy
     }

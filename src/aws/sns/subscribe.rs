@@ -248,7 +248,11 @@ fn find(call: &Call, turn: &Turn<'_>, text: Option<&str>) -> Result<(Subscriptio
     let missing = || arn::not_found("Subscription");
     let vhost = call.vhost_of(named.account, turn).map_err(|_| missing())?;
     let found = Subscription::find(turn.broker, &vhost.name, &named.topic, named.id).ok_or_else(missing)?;
-    call.check(turn, &vhost.name, &named.topic, Access::Read)?;
+    // The link in a message is for whoever has the message, unless he who confirmed wanted it otherwise.
+    let is_by_link = call.operation.name == "Unsubscribe" && call.caller.is_anonymous() && !found.is_authenticated;
+    if !is_by_link {
+        call.check(turn, &vhost.name, &named.topic, Access::Read)?;
+    }
     let topic = Topic::of(&vhost, &named.topic, named.account);
     Ok((found, topic, vhost.name.to_string()))
 }

@@ -368,3 +368,63 @@ fn who_has_no_permission_may_do_what_the_policy_of_the_topic_allows() {
         }
     }
 }
+
+#[test]
+fn who_has_not_signed_may_do_what_the_policy_of_the_topic_lets_everybody_do() {
+    let mut desk = Desk::new();
+    let (topic, queue) = (desk.topic("t", json!({})), desk.queue("q"));
+    desk.subscribe(&topic, "sqs", "q", json!({}));
+    let message = json!({"TopicArn": topic, "Message": "m"});
+    desk.user = "";
+    let refused = |desk: &Desk, operation, input| {
+        let error = desk.try_do(operation, input).unwrap_err();
+        assert_eq!((&*error.query_code, error.status), ("MissingAuthenticationToken", 403), "{operation}");
+    };
+    refused(&desk, "Publish", message.clone());
+    refused(&desk, "Publish", json!({"TopicArn": format!("{topic}-none"), "Message": "m"}));
+    desk.user = "guest";
+    let statement = json!({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sns:Publish", "Resource": topic});
+    let policy = json!({"Version": "2012-10-17", "Statement": statement}).to_string();
+    desk.do_it("SetTopicAttributes", json!({"TopicArn": topic, "AttributeName": "Policy", "AttributeValue": policy}));
+    desk.user = "";
+    desk.do_it("Publish", message);
+    assert!(desk.get(&queue).is_some());
+    refused(&desk, "ListSubscriptionsByTopic", json!({"TopicArn": topic}));
+}
+
+#[test]
+fn the_statement_that_every_topic_has_gives_users_no_more_than_their_permissions() {
+    let mut desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let other = json!({"TopicArn": topic, "Label": "l", "AWSAccountId": ["111111111111"], "ActionName": ["Publish"]});
+    desk.do_it("AddPermission", other);
+    desk.do_it("Publish", json!({"TopicArn": topic, "Message": "m"}));
+    for user in ["stranger", ""] {
+        desk.user = user;
+        assert_eq!(desk.try_do("Publish", json!({"TopicArn": topic, "Message": "m"})).unwrap_err().status, 403);
+    }
+}
+
+#[test]
+fn a_link_ends_a_subscription_unless_its_owner_is_to_be_asked() {
+    let mut desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let confirmed = |desk: &Desk, url: &str, wants_owner: &str| {
+        desk.subscribe(&topic, "https", url, json!({}));
+        let all = super::subscription::Subscription::list(&desk.broker, "/", Some("t"), "", usize::MAX);
+        let token = all.into_iter().find(|(_, of)| of.endpoint == url).unwrap().1.token;
+        let input = json!({"TopicArn": topic, "Token": token, "AuthenticateOnUnsubscribe": wants_owner});
+        desk.do_it("ConfirmSubscription", input)["SubscriptionArn"].clone()
+    };
+    desk.user = "guest";
+    let (free, bound) = (confirmed(&desk, "https://a/", "false"), confirmed(&desk, "https://b/", "true"));
+    let to_queue = {
+        desk.queue("q");
+        desk.subscribe(&topic, "sqs", "q", json!({}))
+    };
+    desk.user = "";
+    desk.do_it("Unsubscribe", json!({ "SubscriptionArn": free }));
+    for arn in [bound, to_queue.into()] {
+        assert_eq!(desk.try_do("Unsubscribe", json!({ "SubscriptionArn": arn })).unwrap_err().status, 403);
+    }
+}

@@ -413,6 +413,52 @@ fn an_access_policy_lets_others_in_and_keeps_them_out() {
 }
 
 #[test]
+fn who_has_not_signed_may_do_what_the_policy_of_the_queue_lets_everybody_do() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let send = json!({"QueueUrl": url, "MessageBody": "a"});
+    let set = |desk: &mut Desk, statements: Json| {
+        desk.user = "guest";
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        desk.done("SetQueueAttributes", json!({"QueueUrl": url, "Attributes": {"Policy": policy}}));
+        desk.user = "";
+    };
+    let refused = |desk: &Desk, operation, input| {
+        let error = desk.try_do(operation, input).unwrap_err();
+        assert_eq!((&*error.query_code, error.status), ("AccessDenied", 403), "{operation}");
+    };
+    desk.user = "";
+    refused(&desk, "SendMessage", send.clone());
+    let elsewhere = "http://here/000000000000/none";
+    refused(&desk, "SendMessage", json!({"QueueUrl": elsewhere, "MessageBody": "a"}));
+    refused(&desk, "GetQueueUrl", json!({"QueueName": "none"}));
+    let account = json!({"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sqs:*"});
+    set(&mut desk, account);
+    refused(&desk, "SendMessage", send.clone());
+    for principal in [json!("*"), json!({"AWS": "*"}), json!({"AWS": ["*"]})] {
+        set(&mut desk, json!({"Effect": "Allow", "Principal": principal, "Action": "sqs:SendMessage"}));
+        desk.done("SendMessage", send.clone());
+        let entries = json!([{"Id": "1", "MessageBody": "a"}]);
+        desk.done("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+        refused(&desk, "ReceiveMessage", json!({"QueueUrl": url}));
+    }
+    let open = json!({"Effect": "Allow", "Principal": "*", "Action": "sqs:*"});
+    set(&mut desk, open.clone());
+    let received = desk.receive(&url);
+    assert_eq!(received[0]["Attributes"]["SenderId"], "anonymous");
+    desk.done("DeleteMessage", json!({"QueueUrl": url, "ReceiptHandle": handle(&received[0])}));
+    let closed = json!({
+        "Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage",
+        "Condition": {"StringEquals": {"aws:PrincipalType": "Anonymous"}},
+    });
+    set(&mut desk, json!([open, closed]));
+    refused(&desk, "SendMessage", send.clone());
+    desk.receive(&url);
+    desk.user = "guest";
+    desk.done("SendMessage", send);
+}
+
+#[test]
 fn attributes_out_of_bounds_are_refused_and_change_nothing() {
     let desk = Desk::new();
     let url = desk.queue("q", json!({}));

@@ -19,6 +19,7 @@ use crate::{
     broker::{
         access::Access,
         exchange,
+        queue::dedup::KEYS_MAX,
         topology::DeclareExchange,
         turn::Turn,
         value::{Table, Value},
@@ -86,6 +87,7 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
     let mut arguments = Table::new();
     if is_fifo {
         arguments.push("x-message-deduplication", Value::Bool(true));
+        arguments.push("x-cache-size", Value::I64(KEYS_MAX as i64));
         arguments.push("x-cache-ttl", Value::I64(publish::DEDUP_MS as i64));
         arguments.push("x-deduplication-header", Value::text(topic::DEDUP_HEADER));
     }

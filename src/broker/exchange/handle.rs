@@ -21,7 +21,7 @@ use crate::broker::{
         Queue,
         arguments::{DEDUP_HEADER_DEFAULT, DedupArguments},
         behaviour::DedupScope,
-        dedup::Window,
+        dedup::{SeenLook, Window},
     },
     record::Position,
     value::Table,
@@ -249,6 +249,18 @@ impl Exchange {
 
     pub(in crate::broker) fn set_declared_at(&self, position: Position) {
         self.declared_at.store(position.0, Ordering::Relaxed);
+    }
+
+    /// What an index is to know of the names that it remembers. A deleted one has none.
+    pub(in crate::broker) fn look_seen(&self) -> Option<SeenLook> {
+        self.dedup.as_ref().filter(|_| !self.is_deleted())?.lock().look()
+    }
+
+    /// An index knows that, or does not.
+    pub fn looked_seen(&self, is_committed: bool) {
+        if let Some(window) = &self.dedup {
+            window.lock().looked(is_committed);
+        }
     }
 
     /// Where messages go that no binding takes.

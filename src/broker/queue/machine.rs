@@ -13,7 +13,7 @@ use super::{
     behaviour::Overflow,
     cold::{Cold, Window as Reach},
     consumers::{self, Consumers},
-    dedup::{Observed, Seen, Window},
+    dedup::{Observed, Seen, SeenLook, Window},
     handed::Handed,
     leases::Leases,
     ready::{Entry, Front, Ready},
@@ -237,6 +237,10 @@ pub struct Machine {
     /// Somebody was told that it is too long for memory.
     pub(super) is_overflowing: bool,
     dedup: Option<Box<Window>>,
+    /// Serials that windows have used before this one.
+    seen_before: u64,
+    /// What an index has of names, before anybody has said that they are to be remembered.
+    unclaimed: Vec<Seen>,
     /// Who may take what, once that is not the same for everybody.
     pub(super) selection: Option<Box<Selection>>,
     /// What is set aside until a time, and who waits for messages, once there has been any.
@@ -291,6 +295,8 @@ impl Machine {
             cold: None,
             is_overflowing: false,
             dedup: None,
+            seen_before: 0,
+            unclaimed: Vec::new(),
             selection: None,
             leases: None,
             reach: LOOK_AHEAD,
@@ -306,10 +312,15 @@ impl Machine {
     pub fn set_limits(&mut self, limits: Limits) {
         if limits.deduplication != self.limits.deduplication {
             let before = self.dedup.take();
+            self.seen_before = self.seen_before.max(before.as_ref().map_or(0, |window| window.next_serial()));
+            let seen_before = self.seen_before;
             self.dedup = limits.deduplication.as_ref().map(|wanted| {
                 let kept = before.and_then(|mut window| window.adopt(wanted).then_some(window));
-                kept.unwrap_or_else(|| Box::new(Window::new(wanted)))
+                kept.unwrap_or_else(|| Box::new(Window::new(wanted).after(seen_before)))
             });
+            if let Some(window) = &mut self.dedup {
+                std::mem::take(&mut self.unclaimed).into_iter().for_each(|seen| window.restore_told(seen));
+            }
         }
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);
@@ -515,6 +526,27 @@ impl Machine {
         }
     }
 
+    /// Puts back what an index has of names.
+    pub fn restore_told(&mut self, seen: Vec<Seen>) {
+        match &mut self.dedup {
+            Some(window) => seen.into_iter().for_each(|seen| window.restore_told(seen)),
+            // What asks for it is repeated later.
+            None => self.unclaimed = seen,
+        }
+    }
+
+    /// What an index is to know of the names that are remembered.
+    pub(in crate::broker::queue) fn look_seen(&mut self) -> Option<SeenLook> {
+        self.dedup.as_mut()?.look()
+    }
+
+    /// An index knows that, or does not.
+    pub(in crate::broker::queue) fn looked_seen(&mut self, is_committed: bool) {
+        if let Some(window) = &mut self.dedup {
+            window.looked(is_committed);
+        }
+    }
+
     /// Repeats that messages up to this one may have been delivered.
     pub fn restore_handed(&mut self, up_to: u64) {
         self.handed = Handed::up_to(up_to);
@@ -522,6 +554,7 @@ impl Machine {
 
     /// Marks what may have been delivered before a restart, once everything is back.
     pub fn mark_redelivered(&mut self) {
+        self.unclaimed = Vec::new();
         let up_to = self.handed.reserved();
         // What comes now has not been delivered.
         self.next_seq = self.next_seq.max(up_to.saturating_add(1));

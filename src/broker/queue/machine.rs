@@ -428,6 +428,12 @@ impl Machine {
         let deadline = self.deadline_of(&message, now);
         self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place });
         self.announce(1);
+        self.make_room(now, effects);
+    }
+
+    /// A message has come in: drops what has no room any more.
+    #[inline]
+    pub(super) fn make_room(&mut self, now: Time, effects: &mut Effects) {
         if self.limits.overflow == Overflow::DropHead && self.has_length_limit() {
             self.drop_head(now, effects);
         }
@@ -625,8 +631,9 @@ impl Machine {
     }
 
     pub(super) fn is_too_long(&self, more: u64) -> bool {
-        self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + more > max)
-            || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + more > max)
+        let (withheld, withheld_bytes) = self.withheld();
+        self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + withheld + more > max)
+            || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + withheld_bytes + more > max)
     }
 
     fn is_full(&mut self, now: Time, effects: &mut Effects) -> bool {
@@ -646,9 +653,17 @@ impl Machine {
         self.dispatch(now, effects);
         while self.is_too_long(0) {
             // What is not here is dropped when it has been read.
-            let Some(entry) = self.ready.pop() else { break };
+            let Some(entry) = self.pop_oldest() else { break };
             self.counters.dropped += 1;
             self.die(entry, Reason::MaxLen, effects);
+        }
+    }
+
+    /// Takes out what makes room for others: the message that is next, or that would be.
+    fn pop_oldest(&mut self) -> Option<Entry> {
+        match self.ready.is_empty() {
+            false => self.ready.pop(),
+            true => self.pop_withheld(),
         }
     }
 
@@ -658,7 +673,7 @@ impl Machine {
             if self.limits.overflow != Overflow::DropHead || !self.is_too_long(0) {
                 return false;
             }
-            let Some(entry) = self.ready.pop() else { return false };
+            let Some(entry) = self.pop_oldest() else { return false };
             self.counters.dropped += 1;
             self.die(entry, Reason::MaxLen, effects);
         }

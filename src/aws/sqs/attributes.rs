@@ -102,6 +102,8 @@ pub(super) fn initial(is_fifo: bool, now: Time) -> Properties {
     if is_fifo {
         properties.group_mode = Some(GroupMode::Unsettled);
         properties.dedup = Some(Dedup::default());
+    } else {
+        properties.group_mode = Some(GroupMode::Fair);
     }
     properties.notes.set(note::CREATED, milliseconds(now));
     properties.notes.set(note::MODIFIED, milliseconds(now));

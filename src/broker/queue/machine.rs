@@ -325,10 +325,11 @@ impl Machine {
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);
         }
-        if let Some(selection) = &mut self.selection {
-            selection.set_mode(limits.group_mode);
-        }
+        let is_kept = self.selection.as_mut().is_none_or(|selection| selection.set_mode(limits.group_mode));
         self.limits = limits;
+        if !is_kept {
+            self.select_anew();
+        }
     }
 
     /// Ready messages (of a stream: kept ones).
@@ -426,7 +427,11 @@ impl Machine {
         debug_assert_eq!(self.next_seq, seq, "what was admitted enters at once");
         self.next_seq += 1;
         let deadline = self.deadline_of(&message, now);
-        self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place });
+        let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place };
+        if let Some(selection) = &mut self.selection {
+            selection.entered(&entry, self.ready.priority_max());
+        }
+        self.ready.push(entry);
         self.announce(1);
         self.make_room(now, effects);
     }

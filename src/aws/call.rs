@@ -176,7 +176,8 @@ impl Call {
     /// Whether the permissions of the caller's broker user grant access to the queue or exchange of that name on the
     /// vhost.
     pub fn may(&self, turn: &Turn<'_>, vhost: &str, name: &str, access: Access) -> bool {
-        !self.caller.is_anonymous() && self.aws.checkers.check(&turn.broker.access, &self.caller.user, vhost, name, access)
+        !self.caller.is_anonymous()
+            && self.aws.checkers.check(&turn.broker.access, &self.caller.user, vhost, name, access)
     }
 
     /// The same, with the error to answer.

@@ -146,7 +146,8 @@ mod tests {
             _ => headers.iter().find(|(known, _)| *known == name).map(|(_, value)| Cow::Borrowed(*value)),
         };
         let request = Request { method: "POST", path: "/", query: "", header: &header, body: changed_body };
-        let origin = Origin { service: Service::Sqs, operation: "ListQueues", is_trusted, now_secs: NOW, named_region: None };
+        let origin =
+            Origin { service: Service::Sqs, operation: "ListQueues", is_trusted, now_secs: NOW, named_region: None };
         identify(&aws, &broker, &request, origin)
     }
 

@@ -246,7 +246,7 @@ type Check = fn(&str) -> bool;
 /// Attributes that can be set, and how their values are checked.
 const SETTABLE: &[(&str, Check)] = &[
     ("DisplayName", |value| value.chars().count() <= 100),
-    ("Policy", is_object),
+    ("Policy", |value| Policy::parse(value).is_ok()),
     ("DeliveryPolicy", is_object),
     ("KmsMasterKeyId", |_| true),
     ("SignatureVersion", |value| matches!(value, "1" | "2")),

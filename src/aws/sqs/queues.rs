@@ -15,6 +15,7 @@ use crate::{
     aws::{
         call::{Call, Step},
         error::Error,
+        sns::policy_changed,
     },
     broker::{access::Access, error::Error as Declined, time::Time, topology::DeclareQueue, turn::Turn, vhost::Vhost},
 };
@@ -87,6 +88,9 @@ pub(super) fn create_queue(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step,
     }
     let wanted = DeclareQueue { name: &name, durable: true, properties, ..DeclareQueue::default() };
     vhost.declare_queue(&wanted, None, turn).map_err(declined)?;
+    if given.contains_key("Policy") {
+        policy_changed(&vhost, &call.caller.arn_of(crate::aws::Service::Sqs, &name), turn)?;
+    }
     call.reply(&Address { queue_url: call.queue_url(&name) })
 }
 

@@ -337,6 +337,11 @@ impl Exchange {
         self.router.read().len()
     }
 
+    /// Where the first binding leads that is looked for.
+    pub fn target_of(&self, is_it: impl Fn(&Binding<Target>) -> bool) -> Option<Target> {
+        self.router.read().bindings().find(|binding| is_it(binding)).map(|binding| binding.target.clone())
+    }
+
     /// The bindings in which it is the source.
     pub fn bindings(&self) -> Vec<Binding<Target>> {
         self.router.read().bindings().cloned().collect()

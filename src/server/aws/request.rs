@@ -21,7 +21,10 @@ use crate::{
     aws::{
         Call, Caller, Error, Service, Wire,
         call::{Arn, Input},
-        dispatch, identity, model::Operation, pages, query::Form,
+        dispatch, identity,
+        model::Operation,
+        pages,
+        query::Form,
         sigv4,
     },
     broker::Broker,

@@ -73,7 +73,7 @@ impl Machine {
         for (name, key) in self.held_groups() {
             selection.hold(&name, key);
         }
-        for &slot in self.consumers.slots() {
+        for slot in self.consumers.slots() {
             selection.join(slot, None, priority_max);
         }
         self.selection = Some(Box::new(selection));

@@ -783,7 +783,7 @@ impl Machine {
 
     fn dispatch_stream(&mut self) {
         let Some(stream) = &mut self.stream else { return };
-        let slots: Vec<u32> = self.consumers.slots().to_vec();
+        let slots: Vec<u32> = self.consumers.slots().collect();
         for slot in slots {
             let is_allowed = self.consumers.active.is_none_or(|active| active == slot);
             let Some(consumer) = self.consumers.get_mut(slot) else { continue };
@@ -1019,7 +1019,7 @@ impl Machine {
             return None;
         }
         let slot = match self.has_single_active_consumer {
-            true => *self.consumers.slots().first()?,
+            true => self.consumers.first()?,
             false => self.consumers.first_sole()?,
         };
         self.consumers.active = Some(slot);

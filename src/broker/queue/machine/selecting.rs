@@ -73,7 +73,7 @@ impl Machine {
         for (name, key) in self.held_groups() {
             selection.hold(&name, key);
         }
-        for &slot in self.consumers.slots() {
+        for slot in self.consumers.slots() {
             let selector = self.consumers.get(slot).and_then(|consumer| consumer.options.selector.as_ref());
             selection.join(slot, selector, priority_max);
         }

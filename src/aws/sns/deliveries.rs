@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -69,18 +68,14 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes what is posted of a message that was `published` as it is handed out.
-    pub fn new(of: &Subscription, plan: &Plan, published: &Message, message: &Message) -> Self {
+    /// Makes what is posted of a message.
+    pub fn new(of: &Subscription, plan: &Plan, message: &Message) -> Self {
         let contents = Contents::read(message);
         let header = |name: &str| contents.headers.get(name).and_then(ValueRef::as_text);
         let kind = header(KIND_HEADER);
-        let body = message.body_to_vec();
         let is_raw = kind.is_none() && of.is_raw();
-        // Where there is an envelope it has the identity that the publisher was told.
-        let of_envelope = if is_raw { None } else { serde_json::from_slice::<Identity>(&body).ok() };
-        let message_id = of_envelope.map(|envelope| envelope.message_id);
-        let message_id =
-            message_id.unwrap_or_else(|| Contents::read(published).message_id.unwrap_or_default().to_owned());
+        // In its envelope it has the same.
+        let message_id = contents.message_id.unwrap_or_default().to_owned();
         let mut headers = vec![
             ("user-agent", AGENT.to_owned()),
             ("content-type", plan.content_type.clone()),
@@ -99,15 +94,8 @@ impl Post {
         if let Some(user) = user {
             headers.push(("authorization", format!("Basic {}", STANDARD.encode(user))));
         }
-        Self { url, headers, body, is_farewell: kind == Some("UnsubscribeConfirmation") }
+        Self { url, headers, body: message.body_to_vec(), is_farewell: kind == Some("UnsubscribeConfirmation") }
     }
-}
-
-/// The part of an envelope that goes into a header, too.
-#[derive(Deserialize)]
-struct Identity {
-    #[serde(rename = "MessageId")]
-    message_id: String,
 }
 
 /// What endpoints are told that we are. Some look at it.

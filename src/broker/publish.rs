@@ -82,7 +82,13 @@ impl Vhost {
             // Taken for the look alone: routing may take other locks.
             let observed = dedup.lock().observe(message.headers(), None, 0, turn.now);
             match observed {
-                Observed::Duplicate(_) => return Route::kept(),
+                Observed::Duplicate(_) => {
+                    // Its publisher is told that it is kept: the first one has to be.
+                    if self.records(start, turn) {
+                        turn.wait_for_log();
+                    }
+                    return Route::kept();
+                }
                 Observed::New(name) if self.records(start, turn) => {
                     let keeper = Keeper::Exchange { vhost: self.name.clone(), name: start.name.clone() };
                     seen = Some(Box::new(Record::Seen { keeper, seen: name }));

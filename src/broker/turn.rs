@@ -10,8 +10,8 @@ use super::{
     Broker,
     consumer::Outlet,
     dead_letter,
-    queue::{Queue, machine::Dead},
-    record::{Enqueued, Haste, Position, Record},
+    queue::{Queue, dedup::Seen, machine::Dead},
+    record::{Enqueued, Haste, Keeper, Position, Record},
     time::Time,
     trace::Trace,
 };
@@ -142,16 +142,19 @@ impl<'a> Turn<'a> {
         body
     }
 
-    /// As [`Self::record_enqueued`], of a message that is withheld until `due` if that is said: the log has both
-    /// or none.
+    /// As [`Self::record_enqueued`], of a message that is withheld until `due` if that is said, and whose name is
+    /// remembered by `seen`: the log has all of it or nothing.
     #[inline]
     pub(in crate::broker) fn record_entering(
         &mut self,
         enqueued: Enqueued<'_>,
         body: Option<Position>,
         due: Option<Time>,
+        seen: Option<Seen>,
     ) -> Position {
-        let Some(due) = due else { return self.record_enqueued(enqueued, body) };
+        if due.is_none() && seen.is_none() {
+            return self.record_enqueued(enqueued, body);
+        }
         // The message comes before the record that names it.
         let _pin = self.broker.pin();
         let is_own = self.transaction.is_none();
@@ -159,7 +162,12 @@ impl<'a> Turn<'a> {
             self.begin_transaction();
         }
         let place = self.record_enqueued(enqueued, body);
-        self.record(Record::Withheld { queue: enqueued.queue, seqs: vec![(enqueued.seq, due)] });
+        if let Some(due) = due {
+            self.record(Record::Withheld { queue: enqueued.queue, seqs: vec![(enqueued.seq, due)] });
+        }
+        if let Some(seen) = seen {
+            self.record(Record::Seen { keeper: Keeper::Queue(enqueued.queue), seen });
+        }
         if is_own {
             self.end_transaction();
         }
@@ -169,6 +177,14 @@ impl<'a> Turn<'a> {
     /// Has what is said next in this turn wait for `position`, too.
     pub fn wait_for(&mut self, position: Position) {
         self.gate = self.gate.max(Some(position));
+    }
+
+    /// Has what is said next in this turn wait for all that the log has now: what is said follows from something that
+    /// may not be on the disk yet.
+    pub(in crate::broker) fn wait_for_log(&mut self) {
+        if let Some(journal) = self.broker.journal() {
+            self.wait_for(journal.end());
+        }
     }
 
     /// The position of the last record of this turn whose gate nobody has taken.

@@ -345,12 +345,13 @@ impl Queue {
                 continue;
             }
             let is_recorded = is_logged && (message.traits.persistent || self.is_stream());
-            let mut record = |machine: &Machine, seq, message: &Message, due, turn: &mut Turn<'_>| {
+            let mut record = |machine: &Machine, seq, message: &Message, due, seen, turn: &mut Turn<'_>| {
                 if !is_recorded {
                     return Position::NONE;
                 }
                 let (deadline, at) = (machine.deadline_of(message, turn.now), turn.now);
-                turn.record_entering(Enqueued { queue: self.id, seq, message, deadline, at }, bodies.name(index), due)
+                let enqueued = Enqueued { queue: self.id, seq, message, deadline, at };
+                turn.record_entering(enqueued, bodies.name(index), due, seen)
             };
             // Who gets a message that has a group is not for `choose_consumer` to say.
             if machine.is_open()
@@ -359,7 +360,7 @@ impl Queue {
                 && let Some(slot) = machine.choose_consumer()
             {
                 (passed, passed_bytes) = (passed + 1, passed_bytes + message.body_bytes());
-                let place = record(machine, machine.next_seq(), &message, None, turn);
+                let place = record(machine, machine.next_seq(), &message, None, None, turn);
                 machine.pass(message, slot, place, turn.now, effects);
                 // In a transaction the others' records come first: nobody is to see a part of it.
                 if (passed == PASSED_MAX || passed_bytes > PASSED_BYTES_MAX) && !turn.is_in_transaction() {
@@ -375,10 +376,14 @@ impl Queue {
             match machine.admit(message, turn.now, effects) {
                 Ok((seq, message)) => {
                     let due = machine.withheld_until(&message, Withhold::Queue, turn.now);
-                    let place = record(machine, seq, &message, due, turn);
+                    // With the message: after a crash between the two it would come in again.
+                    let seen = effects.seen.pop_if(|seen| is_recorded && seen.seq == seq);
+                    let place = record(machine, seq, &message, due, seen, turn);
                     machine.enter_or_withhold((seq, message, place), due, turn.now, effects);
                 }
                 Err(Pushed::Refused) => refused.push(index),
+                // Its publisher is told that it is kept: the first one has to be.
+                Err(Pushed::Duplicate(_)) if is_logged => turn.wait_for_log(),
                 Err(Pushed::Duplicate(_) | Pushed::Accepted(_)) => {}
             }
         }

@@ -1,6 +1,7 @@
 //! Random operations on a broker whose records are kept, and a second broker that replays them:
 //! both must hold the same.
 
+mod repeated;
 mod state;
 
 use std::sync::atomic::Ordering;

@@ -170,10 +170,8 @@ impl Queue {
             self.record_changed(changed, turn.now.after_ms(lease_ms), turn);
         }
         // What it was gone by may not be on the disk yet, and must be before anybody is told.
-        if settled.contains(&Err(LeaseError::Gone))
-            && let Some(journal) = turn.broker.journal().filter(|_| self.is_logged(turn))
-        {
-            turn.wait_for(journal.end());
+        if settled.contains(&Err(LeaseError::Gone)) && self.is_logged(turn) {
+            turn.wait_for_log();
         }
         self.run(&mut machine, turn, &mut effects);
         machine.enforce_limits(CHUNK, &mut effects);
@@ -219,14 +217,22 @@ impl Queue {
         }
         let (seq, message) = match machine.admit(message, turn.now, effects) {
             Ok(admitted) => admitted,
-            Err(pushed) => return pushed,
+            Err(pushed) => {
+                // Whoever repeats a message is told that it is kept: the first one has to be.
+                if matches!(pushed, Pushed::Duplicate(_)) && self.is_logged(turn) {
+                    turn.wait_for_log();
+                }
+                return pushed;
+            }
         };
         let due = machine.withheld_until(&message, how, turn.now);
         let mut place = Position::NONE;
         if self.is_recorded(&message, turn) {
             let (deadline, at) = (machine.deadline_of(&message, turn.now), turn.now);
             let enqueued = Enqueued { queue: self.id, seq, message: &message, deadline, at };
-            place = turn.record_entering(enqueued, None, due);
+            // With the message: after a crash between the two it would come in again.
+            let seen = effects.seen.pop_if(|seen| seen.seq == seq);
+            place = turn.record_entering(enqueued, None, due, seen);
         }
         machine.enter_or_withhold((seq, message, place), due, turn.now, effects);
         Pushed::Accepted(seq)

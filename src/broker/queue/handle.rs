@@ -478,8 +478,13 @@ impl Queue {
     pub fn get(self: &Arc<Self>, no_ack: bool, turn: &mut Turn<'_>) -> Verb<Option<Got>> {
         let mut effects = self.effects(turn);
         let mut machine = self.machine.lock();
+        machine.select_if_needed(|| turn.broker.fields());
         let got = machine.get(no_ack, turn.now, &mut effects);
-        let is_cold = got.is_none() && machine.wait_for_front();
+        let is_cold = got.is_none()
+            && match machine.selected_level().filter(|_| machine.holds_groups()) {
+                Some(wanted) => wanted.is_some() && machine.want_front(),
+                None => machine.wait_for_front(),
+            };
         self.appoint_next(&machine, turn);
         self.finish(machine, effects, turn);
         // What expired on the way to it has changed nothing for whoever asks.

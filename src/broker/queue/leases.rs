@@ -8,7 +8,7 @@
 //! Whoever receives finds what a consumer would be given, and consumers are served first. Receivers who
 //! find nothing may wait ([`Waiter`]): one is told for each message that comes, and nobody else.
 //!
-//! A lease of a message that has a group holds the group, where groups are held until all is settled
+//! A lease of a message that has a group holds the group, as a get of it does, where groups are held until all is settled
 //! ([`GroupMode::Unsettled`](super::selective::GroupMode)): nobody else gets a message of it, receivers
 //! included, until everything that was received of it is settled or back. Only what is in front of all that
 //! is leased of a group, because it has come back, may be received again. Withheld messages hold nothing.

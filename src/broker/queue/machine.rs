@@ -870,10 +870,14 @@ impl Machine {
     /// Takes one message for a single get.
     pub fn get(&mut self, no_ack: bool, now: Time, effects: &mut Effects) -> Option<Got> {
         self.used_at = now;
-        while self.ready.front().entry()?.deadline <= now {
-            self.expire_one(now, effects);
-        }
-        let entry = self.ready.pop()?;
+        let entry = if self.holds_groups() {
+            self.take_grouped(no_ack, now, effects)?
+        } else {
+            while self.ready.front().entry()?.deadline <= now {
+                self.expire_one(now, effects);
+            }
+            self.ready.pop()?
+        };
         self.counters.got += 1;
         if entry.redelivered {
             self.counters.redelivered += 1;
@@ -902,10 +906,12 @@ impl Machine {
                 let ended = self.unsettled.end(one, |consumer, entry| {
                     settle(cold, leases, entry, priority_max, effects);
                     if entry.message.traits.has_group
-                        && consumer != NO_CONSUMER
                         && let Some(selection) = selection
                     {
-                        selection.settled(&entry.message);
+                        match consumer {
+                            NO_CONSUMER => selection.got_ended(entry, priority_max),
+                            _ => selection.settled(&entry.message),
+                        }
                         if let Some(leases) = leases {
                             leases.announce();
                         }
@@ -931,12 +937,15 @@ impl Machine {
         let Some((mut entry, consumer)) = self.unsettled.take(held) else { return false };
         if consumer != NO_CONSUMER {
             self.consumers.settled(consumer);
-            if entry.message.traits.has_group
-                && let Some(selection) = &mut self.selection
-            {
-                selection.settled(&entry.message);
-                self.announce(1);
+        }
+        if entry.message.traits.has_group
+            && let Some(selection) = &mut self.selection
+        {
+            match consumer {
+                NO_CONSUMER => selection.got_ended(&entry, self.ready.priority_max()),
+                _ => selection.settled(&entry.message),
             }
+            self.announce(1);
         }
         match how {
             Settle::Accepted => {

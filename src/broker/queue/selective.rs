@@ -370,6 +370,26 @@ impl Selection {
         held.iter().for_each(|(name, key)| self.groups.lease_out(name, *key));
     }
 
+    /// Somebody who is no consumer got a message that was found for a receiver. It holds its group as a lease does.
+    pub(super) fn got(&mut self, found: Found, is_settled: bool) {
+        let key = found.key;
+        let Some(name) = self.received(found) else { return };
+        self.end_receive(&[(name.clone(), key)]);
+        if is_settled {
+            self.lease_ended(&name, key);
+        }
+    }
+
+    /// What somebody who is no consumer got is settled, in whichever way.
+    pub(super) fn got_ended(&mut self, entry: &Entry, priority_max: u8) {
+        if let Some(group) =
+            group_of(&*self.fields, &entry.message).filter(|_| self.groups.mode == GroupMode::Unsettled)
+        {
+            let level = entry.message.traits.priority.min(priority_max);
+            self.lease_ended(&Name::from(group.name), Key::new(level, entry.seq));
+        }
+    }
+
     /// A lease holds a group since before there was a selection.
     pub(super) fn hold(&mut self, name: &Name, key: Key) {
         if let Some(fair) = &mut self.fair {

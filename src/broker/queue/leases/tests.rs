@@ -483,6 +483,24 @@ fn what_a_consumer_holds_of_a_group_keeps_it_from_receivers() {
 }
 
 #[test]
+fn what_is_got_alone_holds_its_group_and_what_is_leased_of_one_keeps_it_from_a_get() {
+    let bench = Bench::grouped();
+    bench.publish_grouped(&["a1", "a2", "b1", "b2"]);
+    let leased = bench.receive(1);
+    let got = |no_ack| match bench.queue.get(no_ack, &mut bench.turn()) {
+        Verb::Done(got) => got.map(|got| (String::from_utf8(got.message.body_to_vec()).unwrap(), got.held)),
+        Verb::Pending(_) => panic!("everything is in memory"),
+    };
+    let (body, held) = got(false).unwrap();
+    assert_eq!(body, "b1", "the group of the first is leased");
+    assert!(got(false).is_none() && bench.bodies(10).is_empty());
+    bench.accept(&leased[0]).unwrap();
+    assert_eq!(got(true).unwrap().0, "a2");
+    bench.queue.settle(&[held.unwrap()], Settle::Requeued, &mut bench.turn());
+    assert_eq!(bench.bodies(10), ["b1", "b2"]);
+}
+
+#[test]
 fn where_consumers_own_groups_leases_hold_none() {
     let bench = Bench::plain();
     bench.publish_grouped(&["a1", "a2", "a3"]);

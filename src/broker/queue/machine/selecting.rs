@@ -6,7 +6,11 @@ use std::{collections::HashSet, sync::Arc};
 use super::{DISPATCH_BYTES_MAX, DISPATCH_MAX, Effects, Machine, Reach, Reason};
 use crate::broker::{
     consumer::{Assigned, ConsumerId, ConsumerOptions},
-    queue::{consumers::Cursor, ready::Entry, selective::Selection},
+    queue::{
+        consumers::Cursor,
+        ready::Entry,
+        selective::{GroupMode, Selection},
+    },
     selection::Fields,
     time::Time,
 };
@@ -50,6 +54,38 @@ impl Machine {
             }
         }
         self.selection = Some(selection);
+    }
+
+    /// Whether whoever gets a message by itself holds its group, and may not get one of a group that others hold.
+    pub(in crate::broker::queue) fn holds_groups(&self) -> bool {
+        self.selection.is_some() && self.limits.group_mode == GroupMode::Unsettled
+    }
+
+    /// Takes out the first message of a group that nobody holds, or of none.
+    pub(super) fn take_grouped(&mut self, is_settled: bool, now: Time, effects: &mut Effects) -> Option<Entry> {
+        let mut selection = self.selection.take()?;
+        selection.start(&self.ready);
+        let taken = loop {
+            selection.begin();
+            match selection.find_for_receiver(&self.ready, now) {
+                Some(found) => {
+                    let key = found.key;
+                    let Some(entry) = self.ready.take(key.level(), key.seq) else { continue };
+                    selection.got(found, is_settled);
+                    break Some(entry);
+                }
+                None if selection.is_cut() => {}
+                None => break None,
+            }
+        };
+        for key in selection.take_expired() {
+            if let Some(entry) = self.ready.take(key.level(), key.seq) {
+                self.counters.expired += 1;
+                self.die(entry, Reason::Expired, effects);
+            }
+        }
+        self.selection = Some(selection);
+        taken
     }
 
     /// Has the queue look who may take what, from now on, if it has to. Before anything is dispatched.

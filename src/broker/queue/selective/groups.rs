@@ -191,10 +191,8 @@ impl Groups {
 
     /// A lease of a message is over. Returns whether its group is to be released.
     pub(super) fn end_lease(&mut self, name: &Name, key: Key) -> bool {
-        if let Some(group) = self.known.get_mut(name) {
-            group.leased.remove(&key);
-        }
-        self.settle(name)
+        // What was taken before anybody looked at groups holds none.
+        self.known.get_mut(name).is_some_and(|group| group.leased.remove(&key)) && self.settle(name)
     }
 
     /// Whether only messages behind that one are leased of a group. It may be leased, too, then: it has come

@@ -13,8 +13,8 @@ use ternmq::aws::sigv4;
 use crate::broker::{Broker, DEADLINE};
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -24,42 +24,42 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The code of a refusal in JSON.
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let kind = self.json()["__type"].as_str().unwrap_or_default().to_owned();
         kind.rsplit('#').next().unwrap_or_default().to_owned()
     }
 }
 
 /// A connection of HTTP/1.1.
-struct Client {
-    stream: TcpStream,
-    input: Vec<u8>,
-    host: String,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) input: Vec<u8>,
+    pub(crate) host: String,
 }
 
 impl Client {
-    fn open(broker: &Broker) -> Self {
+    pub(crate) fn open(broker: &Broker) -> Self {
         let port = broker.port_of("aws");
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Self { stream, input: Vec::new(), host: format!("127.0.0.1:{port}") }
     }
 
-    fn write(&mut self, octets: &[u8]) {
+    pub(crate) fn write(&mut self, octets: &[u8]) {
         self.stream.write_all(octets).unwrap();
     }
 
     /// The next answer; `None`: the broker has closed the connection.
-    fn read(&mut self) -> Option<Answer> {
+    pub(crate) fn read(&mut self) -> Option<Answer> {
         let head = loop {
             if let Some(at) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -83,7 +83,7 @@ impl Client {
         Some(Answer { status, headers, body })
     }
 
-    fn more(&mut self) -> Option<()> {
+    pub(crate) fn more(&mut self) -> Option<()> {
         let mut piece = [0; 64 << 10];
         let read = self.stream.read(&mut piece).ok().filter(|read| *read > 0)?;
         self.input.extend_from_slice(&piece[..read]);
@@ -91,19 +91,19 @@ impl Client {
     }
 
     /// Sends a request and reads its answer.
-    fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let request = request(method, path, &self.host, headers, body);
         self.write(&request);
         self.read().expect("an answer")
     }
 
-    fn json(&mut self, operation: &str, input: &Value) -> Answer {
+    pub(crate) fn json(&mut self, operation: &str, input: &Value) -> Answer {
         let target = format!("AmazonSQS.{operation}");
         let headers = [("Content-Type", "application/x-amz-json-1.0"), ("X-Amz-Target", target.as_str())];
         self.send("POST", "/", &headers, input.to_string().as_bytes())
     }
 
-    fn form(&mut self, path: &str, form: &str) -> Answer {
+    pub(crate) fn form(&mut self, path: &str, form: &str) -> Answer {
         self.send("POST", path, &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes())
     }
 
@@ -121,14 +121,14 @@ impl Client {
         self.send("POST", "/", &sent, body.as_bytes())
     }
 
-    fn create(&mut self, name: &str) -> String {
+    pub(crate) fn create(&mut self, name: &str) -> String {
         let made = self.json("CreateQueue", &json!({ "QueueName": name }));
         assert_eq!(made.status, 200, "{}", made.text());
         made.json()["QueueUrl"].as_str().unwrap().to_owned()
     }
 }
 
-fn request(method: &str, path: &str, host: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(method: &str, path: &str, host: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();

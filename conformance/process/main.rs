@@ -14,6 +14,7 @@
 mod alarm;
 mod app;
 mod aws;
+mod aws_hostile;
 mod backup;
 mod bench;
 mod broker;

@@ -34,8 +34,8 @@ pub struct Options {
     pub subscriptions: Vec<Declared>,
     /// Open connections. Default 16,384. Full: a further one is closed at once.
     pub connections_count_max: usize,
-    /// Milliseconds that a connection may be open without a request, and that the head of one may take. Default
-    /// 75,000: longer than clients keep theirs.
+    /// Milliseconds that a connection may be open without a request, that the head of one may take and, up to 30,000,
+    /// its body, and for which a client may leave answers unread. Default 75,000: longer than clients keep theirs.
     pub idle_timeout_ms: u64,
     /// Bytes of a request's body. Default 4 MiB: a batch of 1 MiB whose octets are all escaped in a form is
     /// three times as long.

@@ -32,12 +32,17 @@ pub struct Form<'a> {
 impl<'a> Form<'a> {
     /// Reads a form.
     pub fn parse(body: &'a [u8]) -> Result<Self, Error> {
-        let mut parameters = Vec::new();
+        let (mut parameters, mut is_suspect) = (Vec::new(), false);
         for (name, value) in form_urlencoded::parse(body) {
             if parameters.len() >= PARAMETERS_COUNT_MAX || name.split('.').count() > DEPTH_MAX {
                 return Err(Error::new("MalformedInput", 400, "The request has too many parameters."));
             }
+            is_suspect |= name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER);
             parameters.push((name, value));
+        }
+        // What is no text would be another text otherwise, and a message be kept that nobody has sent.
+        if is_suspect && percent_encoding::percent_decode(body).decode_utf8().is_err() {
+            return Err(Error::new("MalformedInput", 400, "The request is not encoded in UTF-8."));
         }
         // Stable: of two with one name the first stays the first.
         parameters.sort_by(|(a, _), (b, _)| a.cmp(b));

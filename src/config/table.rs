@@ -686,7 +686,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     row!(
         "aws.idle_timeout_ms",
         millis(1000, HOUR_MS),
-        "How long a connection may stay without a request, and how long the head of one may take.",
+        "How long a connection may stay without a request, how long the head of one and, up to 30 s, its body may take, \
+         and how long answers may stay unread.",
         aws.idle_timeout_ms = Parsed::number,
         u64::to_string
     ),

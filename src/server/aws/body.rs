@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a body that needs nobody's leave.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
-/// How long a client may take to send a body that does not come at once.
+/// How long a client may take at most to send a body that does not come at once.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Why there is no body.
@@ -28,8 +28,14 @@ pub(super) struct Body {
     _leave: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads a body of at most `bytes_max`.
-pub(super) async fn read(mut incoming: Incoming, bytes_max: usize, room: &Arc<Semaphore>) -> Result<Body, Cut> {
+/// Reads a body of at most `bytes_max`, for which a client has so much time.
+pub(super) async fn read(
+    mut incoming: Incoming,
+    bytes_max: usize,
+    patience: Duration,
+    room: &Arc<Semaphore>,
+) -> Result<Body, Cut> {
+    let patience = patience.min(BODY_TIME_MAX);
     let announced = incoming.size_hint();
     if announced.lower() > bytes_max as u64 {
         return Err(Cut::TooLong);
@@ -38,7 +44,7 @@ pub(super) async fn read(mut incoming: Incoming, bytes_max: usize, room: &Arc<Se
     let expected = announced.upper().map_or(bytes_max, |upper| upper.min(bytes_max as u64) as usize);
     let leave = if expected > SMALL_BYTES {
         let kib = u32::try_from(expected.div_ceil(1024)).unwrap_or(u32::MAX);
-        let leave = tokio::time::timeout(BODY_TIME_MAX, room.clone().acquire_many_owned(kib)).await;
+        let leave = tokio::time::timeout(patience, room.clone().acquire_many_owned(kib)).await;
         Some(leave.map_err(|_| Cut::TooSlow)?.map_err(|_| Cut::Broken)?)
     } else {
         None
@@ -51,7 +57,7 @@ pub(super) async fn read(mut incoming: Incoming, bytes_max: usize, room: &Arc<Se
         () = std::future::ready(()) => false,
     };
     if !is_whole {
-        let rest = tokio::time::timeout(BODY_TIME_MAX, gathered.read(&mut incoming, bytes_max)).await;
+        let rest = tokio::time::timeout(patience, gathered.read(&mut incoming, bytes_max)).await;
         rest.map_err(|_| Cut::TooSlow)??;
     }
     Ok(Body { bytes: gathered.into_bytes(), _leave: leave })

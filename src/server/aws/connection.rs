@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
 use super::{Web, request};
@@ -93,7 +95,7 @@ pub(in crate::server) async fn serve(
         .max_concurrent_streams(STREAMS_COUNT_MAX)
         .keep_alive_interval(idle)
         .keep_alive_timeout(idle);
-    let stream = TokioIo::new(Resumed { stream, left });
+    let stream = TokioIo::new(Socket { stream, left, patience: idle, stalled: None });
     let mut connection = pin!(http.serve_connection(stream, service));
     // Which version it is the first octets say, and hyper waits for them as long as it takes.
     let silent = async {
@@ -118,14 +120,30 @@ pub(in crate::server) async fn serve(
     }
 }
 
-/// A socket some of whose octets have been read.
-struct Resumed {
+/// A socket some of whose octets have been read, and which ends when its peer takes nothing for too long: answers that
+/// nobody reads would stay in memory.
+struct Socket {
     stream: TcpStream,
     left: Vec<u8>,
+    patience: Duration,
+    /// Runs while octets wait to be taken.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for Resumed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+impl Socket {
+    fn watch(&mut self, cx: &mut Poller<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "answers are not read")))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.left.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
@@ -136,28 +154,30 @@ impl AsyncRead for Resumed {
     }
 }
 
-impl AsyncWrite for Resumed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Poller<'_>,
-        pieces: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -173,7 +173,8 @@ async fn run(
     let options = &web.aws.options;
     let is_other = targeted.is_some_and(|(_, operation)| !takes_messages(operation.name));
     let bytes_max = if is_other { OTHER_BODY_BYTES_MAX.min(options.body_bytes_max) } else { options.body_bytes_max };
-    let body = body::read(incoming, bytes_max, &web.bodies).await;
+    let patience = Duration::from_millis(options.idle_timeout_ms);
+    let body = body::read(incoming, bytes_max, patience, &web.bodies).await;
     let body = body.map_err(|cut| refusal(Service::Sqs, cut_off(&cut, targeted.map(|(_, operation)| operation))))?;
     let Routed { service, operation, wire, input, region } = match targeted {
         Some((service, operation)) => {

@@ -15,6 +15,7 @@ mod alarm;
 mod app;
 mod aws;
 mod aws_hostile;
+mod aws_restart;
 mod backup;
 mod bench;
 mod broker;

@@ -24,14 +24,14 @@ use crate::{
 
 /// How a broker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Killed,
     Terminated,
 }
 
 /// A broker that is to be restarted.
-struct Rig {
-    broker: Broker,
+pub(crate) struct Rig {
+    pub(crate) broker: Broker,
     end: End,
     has_index: bool,
 }
@@ -51,12 +51,12 @@ const INDEXED: &[&str] = &[
 const MANY: u32 = 100;
 
 impl Rig {
-    fn new(end: End, has_index: bool) -> Self {
+    pub(crate) fn new(end: End, has_index: bool) -> Self {
         let broker = Broker::with(if has_index { INDEXED } else { PLAIN });
         Self { broker, end, has_index }
     }
 
-    fn app(&self) -> App {
+    pub(crate) fn app(&self) -> App {
         let app = App::on(&self.broker);
         app.declare("cover", DURABLE, &[]);
         app
@@ -79,7 +79,7 @@ impl Rig {
         app.forget();
     }
 
-    fn restart(&mut self, app: App) -> App {
+    pub(crate) fn restart(&mut self, app: App) -> App {
         self.stop(app);
         self.broker.start_again();
         self.app()
@@ -131,6 +131,8 @@ macro_rules! restarts {
         })*
     };
 }
+
+pub(crate) use restarts;
 
 restarts!(
     exclusive_queues_and_transient_messages_are_gone,

@@ -3,6 +3,10 @@
 //! ```text
 //! cycle u32 | publisher u32 | seq u64 | length u32 | bytes that follow from the name
 //! ```
+//!
+//! Where it has to be text it is that in base64, perhaps in the envelope of a notification.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{history::MessageId, rng::Rng};
 
@@ -18,8 +22,25 @@ pub(crate) fn encode(message: MessageId, filler_bytes: usize) -> Vec<u8> {
     body
 }
 
+/// As text.
+pub(crate) fn encode_text(message: MessageId, filler_bytes: usize) -> String {
+    STANDARD.encode(encode(message, filler_bytes))
+}
+
 /// `None`: damaged.
 pub(crate) fn decode(body: &[u8]) -> Option<MessageId> {
+    match body.first()? {
+        b'{' => {
+            let envelope: serde_json::Value = serde_json::from_slice(body).ok()?;
+            decode_octets(&STANDARD.decode(envelope["Message"].as_str()?).ok()?)
+        }
+        // No campaign has so many cycles that this is the first octet of their number.
+        0 => decode_octets(body),
+        _ => decode_octets(&STANDARD.decode(body).ok()?),
+    }
+}
+
+fn decode_octets(body: &[u8]) -> Option<MessageId> {
     let (cycle, rest) = body.split_first_chunk()?;
     let (publisher, rest) = rest.split_first_chunk()?;
     let (seq, rest) = rest.split_first_chunk()?;
@@ -71,5 +92,15 @@ mod tests {
             damaged[n] ^= 4;
             assert_eq!(decode(&damaged), None, "byte {n}");
         }
+    }
+
+    #[test]
+    fn text_and_envelopes_are_read() {
+        let message = MessageId { cycle: 1, publisher: 2, seq: 3 };
+        let text = encode_text(message, 50);
+        assert_eq!(decode(text.as_bytes()), Some(message));
+        assert_eq!(decode(&text.as_bytes()[..text.len() - 4]), None);
+        let envelope = serde_json::json!({ "Type": "Notification", "Message": text });
+        assert_eq!(decode(envelope.to_string().as_bytes()), Some(message));
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     queues,
     record::Record,
     rng::Rng,
+    sqs,
 };
 
 /// Settings of the broker that make frequent what is rare otherwise: new segments, checkpoints, and
@@ -117,6 +118,8 @@ pub(crate) struct Summary {
     pub(crate) recovered: usize,
     pub(crate) ahead: usize,
     pub(crate) durable_settles: usize,
+    pub(crate) leased: usize,
+    pub(crate) leased_at_crash: usize,
     pub(crate) tx_kept: usize,
     pub(crate) tx_vanished: usize,
     pub(crate) slowest_start: Duration,
@@ -238,7 +241,7 @@ pub(crate) fn run_cycle(node: &mut Node, number: u32, style: Style, rng: &mut Rn
         }
     }
     let begun = Instant::now();
-    let drained = runtime.block_on(async { tokio::time::timeout(CYCLE_MAX, drain::drain(node.port, &record)).await });
+    let drained = runtime.block_on(async { tokio::time::timeout(CYCLE_MAX, drain::drain(node.ports, &record)).await });
     match drained {
         Err(_) => {
             return Err(Broken(format!("the queues do not run empty; the broker's last words:\n{}", node.log_tail())));
@@ -276,13 +279,13 @@ fn crash_under_load(
         (Style::Sparse, 3) => Some(Aim::Release),
         _ => None,
     };
-    let ports = (node.port, node.stomp_port, node.activemq_port);
-    let port = node.port;
+    let ports = node.ports;
     let enough = record.promised() + rng.count(350..1_200).max(least);
     let lull = rng.micros(0..60_000);
     let load = runtime
         .block_on(async {
-            Client::open(&connect(port).await?, record).await?.declare().await?;
+            sqs::set_up(ports.aws).await?;
+            Client::open(&connect(ports.amqp).await?, record).await?.declare().await?;
             let load = Load::start(ports, record, style, rng).await?;
             let begun = Instant::now();
             // The moment of the crash is a count of confirms and some chance after it.
@@ -371,6 +374,8 @@ impl Summary {
         self.recovered += counts.recovered;
         self.ahead += counts.ahead;
         self.durable_settles += counts.durable_settles;
+        self.leased += counts.leased;
+        self.leased_at_crash += counts.leased_at_crash;
         self.tx_kept += counts.tx_kept;
         self.tx_vanished += counts.tx_vanished;
         self.slowest_start = self.slowest_start.max(cycle.slowest_start);
@@ -390,6 +395,8 @@ impl Summary {
             ("transient messages confirmed", self.transient),
             ("of them gone in a crash", self.transient_vanished),
             ("settles known to be durable", self.durable_settles),
+            ("promises that nobody else has a message", self.leased),
+            ("of them in force at a crash", self.leased_at_crash),
             ("unanswered transactions, whole", self.tx_kept),
             ("unanswered transactions, gone", self.tx_vanished),
         ];

@@ -17,13 +17,20 @@
 //!   [`AHEAD_MAX`] messages a queue and crash, since a broker need not note each delivery. A flag that
 //!   is missing is told apart by whether the log had the delivery for certain when the broker was
 //!   killed: a publish was confirmed that went out after the delivery had come;
-//! - transactions: after a crash all of one, or nothing.
+//! - transactions: after a crash all of one, or nothing;
+//! - leases ([`leases`]): what somebody was promised for a while is given to nobody else before, by the same broker or
+//!   the next one, and may come again afterwards; what is withheld comes to nobody before its time; a group is in
+//!   one hand at a time, and in its order.
+
+mod leases;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::history::{
     Event, MessageId, Outcome, Place, QueueId, Reason, StreamId, Topology, Traits, TxId, WipeId, Wiping,
 };
+
+use leases::Lease;
 
 /// What a history came to.
 #[derive(Debug, Default)]
@@ -49,6 +56,9 @@ pub(crate) struct Counts {
     /// Said to be redelivered, and were not seen before.
     pub(crate) ahead: usize,
     pub(crate) durable_settles: usize,
+    /// Promises that nobody else has a message for a while, and those of them that were in force at a crash.
+    pub(crate) leased: usize,
+    pub(crate) leased_at_crash: usize,
     /// Commits without an answer of which all was there, and of which nothing was.
     pub(crate) tx_kept: usize,
     pub(crate) tx_vanished: usize,
@@ -78,6 +88,12 @@ pub(crate) enum Violation {
     /// Purged, or deleted with its queue, before.
     Unwiped(Place),
     Duplicated(Place),
+    /// Somebody else was promised to have it for longer.
+    Leased(Place),
+    /// Withheld until later.
+    Early(Place),
+    /// Of a group of which somebody else has the second, which is in front of it.
+    Shared(Place, u64),
     /// After the second, which was published later.
     Reordered(Place, u64),
     /// After another one that was there as well and has this lower priority.
@@ -125,6 +141,7 @@ struct Published {
 struct Life {
     deliveries: Vec<Delivery>,
     settles: Vec<Settle>,
+    leases: Vec<Lease>,
 }
 
 #[derive(Debug)]
@@ -135,6 +152,7 @@ struct Delivery {
     stream: StreamId,
     place: Place,
     redelivered: bool,
+    at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -185,6 +203,8 @@ struct Checker<'a> {
     streams: HashMap<StreamId, Stream>,
     txs: BTreeMap<TxId, Tx>,
     wipes: BTreeMap<WipeId, Wipe>,
+    /// Where the crashes stand.
+    crashed_at: Vec<usize>,
     runs: usize,
     verdict: Verdict,
 }
@@ -201,21 +221,29 @@ impl<'a> Checker<'a> {
             streams: HashMap::new(),
             txs: BTreeMap::new(),
             wipes: BTreeMap::new(),
+            crashed_at: Vec::new(),
             runs: 0,
             verdict: Verdict::default(),
         };
         let mut settled_here = HashSet::new();
         let mut delivered_here = HashSet::new();
+        let mut leased = HashMap::new();
+        let mut now_ms = 0;
         for (at, event) in history.iter().enumerate() {
             if *event == Event::Crashed {
                 let unsettled = delivered_here.difference(&settled_here).count();
                 checker.verdict.crashes.push(Crash { promised: checker.promised_at.len(), unsettled });
+                checker.verdict.counts.leased_at_crash += leased.values().filter(|until| **until > now_ms).count();
                 delivered_here.clear();
                 settled_here.clear();
             }
             match event {
-                Event::Delivered { place, .. } => _ = (delivered_here.insert(*place), settled_here.remove(place)),
-                Event::Settled { place, .. } => _ = settled_here.insert(*place),
+                Event::Delivered { place, at_ms, .. } => {
+                    now_ms = now_ms.max(*at_ms);
+                    _ = (delivered_here.insert(*place), settled_here.remove(place));
+                }
+                Event::Leased { place, until_ms } => _ = leased.insert(*place, *until_ms),
+                Event::Settled { place, .. } => _ = (settled_here.insert(*place), leased.remove(place)),
                 _ => {}
             }
             checker.take(at, event);
@@ -246,9 +274,14 @@ impl<'a> Checker<'a> {
             Event::Opened { stream, queue, is_sole } => {
                 self.streams.insert(*stream, Stream { at, queue: *queue, is_sole: *is_sole });
             }
-            Event::Delivered { stream, place, redelivered } => {
-                let delivery = Delivery { at, run, stream: *stream, place: *place, redelivered: *redelivered };
+            Event::Delivered { stream, place, redelivered, at_ms } => {
+                let (stream, redelivered, at_ms) = (*stream, *redelivered, *at_ms);
+                let delivery = Delivery { at, run, stream, place: *place, redelivered, at_ms };
                 self.life(place).deliveries.push(delivery);
+            }
+            Event::Leased { place, until_ms } => {
+                self.verdict.counts.leased += 1;
+                self.life(place).leases.push(Lease { at, place: *place, until_ms: *until_ms });
             }
             Event::Damaged { stream } => self.verdict.violations.push(Violation::Damaged(*stream)),
             Event::Settled { place, outcome, tx } => {
@@ -293,6 +326,7 @@ impl<'a> Checker<'a> {
             Event::Declared { queue } => self.end_wipes(at, |wipe| wipe.queue == *queue),
             Event::Crashed => {
                 self.runs += 1;
+                self.crashed_at.push(at);
                 // A deletion is over when its queue is there again.
                 self.end_wipes(at, |wipe| wipe.wiping == Wiping::Purge);
             }
@@ -344,6 +378,7 @@ impl<'a> Checker<'a> {
         }
         self.judge_losses(&mut found);
         self.judge_order(&mut found);
+        self.judge_groups(&mut found);
         let (mut kept, mut vanished) = (0, 0);
         for (id, tx) in &self.txs {
             match self.judge_tx(tx) {
@@ -379,9 +414,12 @@ impl<'a> Checker<'a> {
     fn witnesses(&self) -> HashMap<usize, usize> {
         let wiped: HashSet<_> = self.wipes.values().map(|wipe| wipe.queue).collect();
         let mut witnesses = HashMap::new();
-        for published in self.promised_at.keys().filter_map(|message| self.published.get(message)) {
+        for (message, promised_at) in &self.promised_at {
+            let Some(published) = self.published.get(message) else { continue };
+            // What was promised to a second try says nothing of the first one's broker.
+            let is_of_run = self.crashed_at.partition_point(|crashed_at| crashed_at < promised_at) == published.run;
             // What finds its queue deleted is promised without the log.
-            if published.queues.iter().all(|queue| !wiped.contains(queue)) {
+            if is_of_run && published.queues.iter().all(|queue| !wiped.contains(queue)) {
                 let last = witnesses.entry(published.run).or_insert(published.at);
                 *last = published.at.max(*last);
             }
@@ -418,6 +456,12 @@ impl<'a> Checker<'a> {
             if life.settles.iter().any(|settle| settle.forbids(delivery)) {
                 found.push(Violation::Resurrected(place));
             }
+            if life.is_leased_at(delivery) {
+                found.push(Violation::Leased(place));
+            }
+            if published.traits.due_ms > delivery.at_ms {
+                found.push(Violation::Early(place));
+            }
             if published.traits.is_transient && delivery.run > published.run {
                 found.push(Violation::Undead(place));
             }
@@ -428,9 +472,13 @@ impl<'a> Checker<'a> {
             if self.is_duplicate(before, life, delivery) {
                 found.push(Violation::Duplicated(place));
             }
-            let mut same = before.iter().filter(|earlier| earlier.place == place).peekable();
-            match (same.peek().is_some(), delivery.redelivered) {
+            let same = || before.iter().filter(|earlier| earlier.place == place);
+            match (same().next().is_some(), delivery.redelivered) {
                 (true, false) => {
+                    // A receiver is told how often it was received, and not of what a consumer's crash undid.
+                    let is_received = life.is_leased(delivery);
+                    let mut same = same().filter(|earlier| !is_received || life.is_leased(earlier));
+
                     // Within a run no log is needed.
                     let is_known = |earlier: &Delivery| {
                         earlier.run == delivery.run
@@ -474,9 +522,11 @@ impl<'a> Checker<'a> {
             settles().filter(|settle| settle.place == delivery.place && settle.outcome == Outcome::Requeued).count();
         let is_accepted = settles().any(|settle| {
             let is_done = settle.tx.is_none_or(|tx| self.txs[&tx].committed_at.is_some_and(|at| at < delivery.at));
-            settle.outcome == Outcome::Accepted && is_done
+            settle.outcome == Outcome::Accepted && is_done && !life.is_late(settle, delivery)
         });
-        came > requeued || is_accepted || here().any(|earlier| earlier.place.deaths > delivery.place.deaths)
+        came > requeued + life.lapsed_count(here(), delivery)
+            || is_accepted
+            || here().any(|earlier| earlier.place.deaths > delivery.place.deaths)
     }
 
     /// Whether a wipe that was answered has taken it before.

@@ -8,16 +8,18 @@ const OTHER: QueueId = QueueId(1);
 const WORK: QueueId = QueueId(2);
 const WAIT: QueueId = QueueId(3);
 const RANKED: QueueId = QueueId(4);
+const GROUPED: QueueId = QueueId(5);
 
-/// Two plain queues, a loop in which what is rejected waits for its next attempt, and one with priorities.
+/// Two plain queues, a loop in which what is rejected waits for its next attempt, one with priorities and one
+/// with groups.
 fn topology() -> Topology {
     let dead_letters = [None, None, Some((Reason::Rejected, WAIT)), Some((Reason::Expired, WORK))];
     let ranked = Queue { priority_max: Some(3), ..Queue::default() };
     Topology {
         queues: dead_letters
             .into_iter()
-            .map(|dead_letter| Queue { dead_letter, priority_max: None })
-            .chain([ranked])
+            .map(|dead_letter| Queue { dead_letter, ..Queue::default() })
+            .chain([ranked, Queue { is_grouped: true, ..Queue::default() }])
             .collect(),
     }
 }
@@ -72,8 +74,20 @@ impl History {
 
     /// To the stream that was opened last.
     fn deliver(self, place: Place, redelivered: bool) -> Self {
+        self.deliver_at(0, place, redelivered)
+    }
+
+    fn deliver_at(self, at_ms: u64, place: Place, redelivered: bool) -> Self {
         let stream = StreamId(self.streams);
-        self.event(Event::Delivered { stream, place, redelivered })
+        self.event(Event::Delivered { stream, place, redelivered, at_ms })
+    }
+
+    /// To somebody who has these for a while.
+    fn receive(self, at_ms: u64, until_ms: u64, places: &[(Place, bool)]) -> Self {
+        let queue = places[0].0.queue;
+        places.iter().fold(self.open(queue, false), |history, &(place, redelivered)| {
+            history.deliver_at(at_ms, place, redelivered).event(Event::Leased { place, until_ms })
+        })
     }
 
     fn settle(self, place: Place, outcome: Outcome) -> Self {
@@ -270,6 +284,13 @@ fn delivered_message_that_comes_again_must_say_so() {
 }
 
 #[test]
+fn promise_to_a_second_try_is_no_witness_of_what_came_before_the_crash() {
+    let history = history().confirmed(PLAIN, 1..=1).open(PLAIN, false).deliver(place(PLAIN, 1), false);
+    let history = history.publish(OTHER, 2).crash().confirm(2).drain(OTHER, first(OTHER, 2..=2));
+    history.drain(PLAIN, first(PLAIN, 1..=1)).is_green();
+}
+
+#[test]
 fn requeued_message_must_say_so() {
     let history = history().confirmed(PLAIN, 1..=1).open(PLAIN, false).deliver(place(PLAIN, 1), false);
     let history = history.settle(place(PLAIN, 1), Outcome::Requeued).deliver(place(PLAIN, 1), false);
@@ -427,7 +448,7 @@ fn crashes_say_what_was_promised_and_unsettled() {
     assert_eq!((verdict.crashes[0].promised, verdict.crashes[0].unsettled), (3, 1));
 }
 
-const TRANSIENT: Traits = Traits { is_transient: true, priority: 0 };
+const TRANSIENT: Traits = Traits { is_transient: true, priority: 0, due_ms: 0 };
 
 fn ranked(priority: u8) -> Traits {
     Traits { priority, ..Traits::default() }
@@ -476,4 +497,113 @@ fn higher_priorities_come_first_after_a_crash_each_in_its_order() {
     drain([2, 4, 3, 1]).is_green();
     drain([4, 2, 3, 1]).is_red(Violation::Reordered(place(RANKED, 2), 4));
     drain([2, 4, 1, 3]).is_red(Violation::Overtaken(place(RANKED, 3), 0));
+}
+
+#[test]
+fn leased_message_comes_to_nobody_else_before_its_time_nor_after_a_crash() {
+    let message = place(PLAIN, 1);
+    let leased = history().confirmed(PLAIN, 1..=1).receive(1_000, 2_000, &[(message, false)]);
+    for history in [leased.clone(), leased.crash()] {
+        let again = |at_ms| history.clone().open(PLAIN, false).deliver_at(at_ms, message, true).accept(message);
+        again(2_000).is_green();
+        assert!(again(1_900).violations().contains(&Violation::Leased(message)));
+    }
+}
+
+#[test]
+fn lease_that_was_made_longer_counts_and_one_that_was_given_back_does_not() {
+    let message = place(PLAIN, 1);
+    let leased = history().confirmed(PLAIN, 1..=1).receive(1_000, 2_000, &[(message, false)]);
+    let longer = leased.clone().event(Event::Leased { place: message, until_ms: 9_000 }).crash();
+    let again = |history: History| history.open(PLAIN, false).deliver_at(3_000, message, true).accept(message);
+    again(longer.clone()).is_red(Violation::Leased(message));
+    again(longer.settle(message, Outcome::Requeued)).is_green();
+    again(leased.settle(message, Outcome::Requeued)).is_green();
+}
+
+#[test]
+fn deletion_without_an_answer_leaves_the_lease_in_force() {
+    let message = place(PLAIN, 1);
+    let deleted = history().confirmed(PLAIN, 1..=1).receive(1_000, 2_000, &[(message, false)]).accept(message).crash();
+    let again = |at_ms| deleted.clone().open(PLAIN, false).deliver_at(at_ms, message, true).accept(message);
+    deleted.is_green();
+    again(2_500).is_green();
+    again(1_500).is_red(Violation::Leased(message));
+    let durable = deleted.clone().durable(message).open(PLAIN, false).deliver_at(2_500, message, true);
+    durable.is_red(Violation::Resurrected(message));
+}
+
+#[test]
+fn deletion_that_came_too_late_changes_nothing() {
+    let message = place(PLAIN, 1);
+    let late = history().confirmed(PLAIN, 1..=1).receive(1_000, 2_000, &[(message, false)]).accept(message);
+    late.clone().receive(2_100, 3_100, &[(message, true)]).accept(message).is_green();
+    let answered = late.durable(message).receive(2_100, 3_100, &[(message, true)]);
+    assert!(answered.violations().contains(&Violation::Resurrected(message)));
+}
+
+#[test]
+fn message_that_lapsed_comes_once_for_each_time() {
+    let message = place(PLAIN, 1);
+    let lapsed = history().confirmed(PLAIN, 1..=1).receive(1_000, 2_000, &[(message, false)]);
+    let twice = lapsed.open(PLAIN, false).deliver_at(2_000, message, true);
+    twice.clone().accept(message).is_green();
+    twice.deliver_at(2_100, message, true).accept(message).is_red(Violation::Duplicated(message));
+}
+
+#[test]
+fn receiver_is_told_of_earlier_receivers_and_a_consumer_of_everybody() {
+    let message = place(PLAIN, 1);
+    let before = history().confirmed(PLAIN, 1..=1).confirmed(OTHER, 2..=2);
+    let consumed = before.clone().open(PLAIN, false).deliver(message, false).confirmed(OTHER, 3..=3).crash();
+    let drain = |history: History| history.drain(OTHER, first(OTHER, 2..=3));
+    drain(consumed.clone().receive(1_000, 2_000, &[(message, false)]).accept(message)).is_green();
+    drain(consumed.drain(PLAIN, [(message, false)])).is_red(Violation::Dishonest(message));
+    let received = before.receive(1_000, 2_000, &[(message, false)]).confirmed(OTHER, 3..=3).crash();
+    let again = received.receive(2_000, 3_000, &[(message, false)]).accept(message);
+    drain(again).is_red(Violation::Dishonest(message));
+}
+
+#[test]
+fn withheld_message_comes_to_nobody_before_its_time() {
+    let withheld = Traits { due_ms: 2_000, ..Traits::default() };
+    let history = history().publish_with(PLAIN, 1, withheld).confirm(1).crash().open(PLAIN, false);
+    let come = |at_ms| history.clone().deliver_at(at_ms, place(PLAIN, 1), false).accept(place(PLAIN, 1));
+    come(2_000).is_green();
+    come(1_999).is_red(Violation::Early(place(PLAIN, 1)));
+}
+
+#[test]
+fn group_is_in_one_hand_until_that_has_finished() {
+    let [one, two] = [1, 2].map(|seq| place(GROUPED, seq));
+    let held = history().confirmed(GROUPED, 1..=2).receive(1_000, 2_000, &[(one, false)]);
+    let next = |history: History, at_ms| history.receive(at_ms, at_ms + 1_000, &[(two, false)]).accept(two);
+    next(held.clone().accept(one).durable(one), 1_100).is_green();
+    next(held.clone().accept(one).durable(one).crash(), 1_100).is_green();
+    next(held.clone(), 1_100).accept(one).is_red(Violation::Shared(two, 1));
+    next(held.clone().crash(), 1_100).accept(one).is_red(Violation::Shared(two, 1));
+    // One call may have several of a group.
+    let both = history().confirmed(GROUPED, 1..=2).receive(1_000, 2_000, &[(one, false), (two, false)]);
+    both.clone().accept(one).accept(two).is_green();
+    // What has come back of them is in front of the others.
+    let again = both.accept(two).settle(one, Outcome::Requeued).receive(1_100, 2_100, &[(one, true)]);
+    again.accept(one).is_green();
+}
+
+#[test]
+fn group_keeps_its_order_in_all_hands_together() {
+    let [one, two] = [1, 2].map(|seq| place(GROUPED, seq));
+    let published = history().confirmed(GROUPED, 1..=2);
+    let later = published.receive(1_000, 2_000, &[(two, false)]).accept(two).durable(two);
+    let both = later.clone().receive(1_100, 2_100, &[(one, false)]).accept(one);
+    both.is_red(Violation::Reordered(one, 2));
+    later.crash().receive(1_100, 2_100, &[(one, false)]).accept(one).is_red(Violation::Reordered(one, 2));
+}
+
+#[test]
+fn delivery_that_the_log_never_had_does_not_count_for_the_order_after_a_crash() {
+    let [one, two] = [1, 2].map(|seq| place(GROUPED, seq));
+    let consumed = history().confirmed(GROUPED, 1..=2).open(GROUPED, false).deliver(one, false).accept(one);
+    let consumed = consumed.open(GROUPED, false).deliver(two, false).crash();
+    consumed.drain(GROUPED, [(one, true), (two, true)]).is_green();
 }

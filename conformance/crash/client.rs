@@ -16,7 +16,7 @@ use crate::{
     body,
     history::{Event, MessageId, Outcome, Place, QueueId, StreamId, Traits, TxId},
     queues,
-    record::Record,
+    record::{Record, now_ms},
     rng::Rng,
 };
 
@@ -104,7 +104,9 @@ impl Client {
     }
 
     pub(crate) async fn declare_queue(&self, queue: QueueId) -> Result<()> {
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        // Those of SQS are made over HTTP, with other arguments.
+        let passive = queues::is_of_sqs(queue);
+        let options = QueueDeclareOptions { durable: true, passive, ..Default::default() };
         self.channel.queue_declare(queues::name(queue).into(), options, queues::arguments(queue)).await?;
         self.record.note(Event::Declared { queue });
         Ok(())
@@ -256,7 +258,7 @@ fn note_delivery(record: &Record, queue: QueueId, stream: StreamId, delivery: &D
         return None;
     };
     let place = Place { queue, message, deaths: deaths(&delivery.properties) };
-    record.note(Event::Delivered { stream, place, redelivered: delivery.redelivered });
+    record.note(Event::Delivered { stream, place, redelivered: delivery.redelivered, at_ms: now_ms() });
     Some(Held { place, tag: delivery.delivery_tag })
 }
 

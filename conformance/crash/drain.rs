@@ -8,9 +8,11 @@ use tokio::task::JoinSet;
 use crate::{
     client::{Client, Held, Route, connect},
     history::{Event, Outcome, QueueId},
+    node::Ports,
     queues,
     record::Record,
     rng::Rng,
+    sqs,
 };
 
 /// Publisher of the mark after the first queue's drain; the others follow.
@@ -20,14 +22,15 @@ const MARKER_0: u32 = 40;
 const ACCEPTED_MAX: usize = 200;
 
 /// Afterwards every queue was found empty, and that is durable.
-pub(crate) async fn drain(port: u16, record: &Arc<Record>) -> Result<()> {
-    let connection = Arc::new(connect(port).await?);
+pub(crate) async fn drain(ports: Ports, record: &Arc<Record>) -> Result<()> {
+    let connection = Arc::new(connect(ports.amqp).await?);
+    sqs::set_up(ports.aws).await?;
     Client::open(&connection, record).await?.declare().await?;
     let loops = [vec![queues::RETRY_WAIT, queues::RETRY_WORK]];
     let alone = queues::all().filter(|queue| !loops[0].contains(queue) && *queue != queues::MARKS);
     let mut drains = JoinSet::new();
     for queues in alone.map(|queue| vec![queue]).chain(loops.clone()) {
-        drains.spawn(drain_all(connection.clone(), record.clone(), queues));
+        drains.spawn(drain_all(connection.clone(), ports.aws, record.clone(), queues));
     }
     while let Some(drained) = drains.join_next().await {
         drained.expect("a drain does not panic")?;
@@ -36,7 +39,15 @@ pub(crate) async fn drain(port: u16, record: &Arc<Record>) -> Result<()> {
 }
 
 /// Queues that messages wander between; done when a whole round found nothing.
-async fn drain_all(connection: Arc<Connection>, record: Arc<Record>, queues: Vec<QueueId>) -> Result<()> {
+async fn drain_all(
+    connection: Arc<Connection>,
+    aws_port: u16,
+    record: Arc<Record>,
+    queues: Vec<QueueId>,
+) -> Result<()> {
+    if queues::is_of_sqs(queues[0]) {
+        sqs::give_up(aws_port, &record, queues[0]).await?;
+    }
     let mut client = Client::confirming(&connection, &record).await?;
     loop {
         let mut count = 0;

@@ -70,6 +70,8 @@ pub(crate) struct Queue {
     pub(crate) dead_letter: Option<(Reason, QueueId)>,
     /// The highest priority that it knows.
     pub(crate) priority_max: Option<u8>,
+    /// Publishers are groups: nobody is given a message of one while somebody else has an earlier one.
+    pub(crate) is_grouped: bool,
 }
 
 /// What a message is published with.
@@ -78,6 +80,8 @@ pub(crate) struct Traits {
     /// Its confirm is no promise beyond the run of the broker.
     pub(crate) is_transient: bool,
     pub(crate) priority: u8,
+    /// Nobody may have it before, by the machine's clock.
+    pub(crate) due_ms: u64,
 }
 
 /// The queues of a campaign.
@@ -114,6 +118,14 @@ pub(crate) enum Event {
         stream: StreamId,
         place: Place,
         redelivered: bool,
+        /// When this was noted.
+        at_ms: u64,
+    },
+    /// Whoever was given this last has it until then, by the machine's clock, whatever happens to the broker, and
+    /// nobody else is given it unless he gives it back. Afterwards it may come again.
+    Leased {
+        place: Place,
+        until_ms: u64,
     },
     /// A delivery whose content is not what was published.
     Damaged {
@@ -131,6 +143,7 @@ pub(crate) enum Event {
     /// that confirm was confirmed too. (One publish is not enough: a broker may take the publishes
     /// of one read before its settles. The answer to a commit counts for the settles of its
     /// transaction without this event.)
+    /// Over HTTP the answer to a deletion says it.
     Durable {
         place: Place,
     },

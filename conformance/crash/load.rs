@@ -15,9 +15,11 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     client::{Client, Held, Route, connect},
     history::{Event, Outcome, QueueId, Wiping},
+    node::Ports,
     queues,
     record::Record,
     rng::Rng,
+    sqs::{self, Way},
     stomp,
 };
 
@@ -54,7 +56,7 @@ const MARKER_0: u32 = 16;
 impl Load {
     /// Starts all workloads; their order of events is chance, their choices are the seed's.
     pub(crate) async fn start(
-        (port, stomp_port, activemq_port): (u16, u16, u16),
+        Ports { amqp: port, stomp: stomp_port, activemq: activemq_port, aws }: Ports,
         record: &Arc<Record>,
         style: Style,
         rng: &mut Rng,
@@ -73,6 +75,7 @@ impl Load {
             (10, Route::to(queues::PRIORITY)),
             (11, Route::to(queues::PRIORITY)),
             (12, Route::to(queues::MIXED)),
+            (34, Route::to(queues::SQS_WORK)),
         ];
         if style != Style::Sparse {
             publishers.push((3, fan));
@@ -89,6 +92,9 @@ impl Load {
         for (marker, queue) in (MARKER_0..).zip(consumed) {
             load.client(consume(connection.clone(), record.clone(), marker, queue, rng.fork()));
         }
+        for (marker, queue) in [(MARKER_0 + 12, queues::SQS_WORK), (MARKER_0 + 13, queues::SQS_GROUPS)] {
+            load.client(sqs::visit(connection.clone(), record.clone(), marker, queue, rng.fork()));
+        }
         let connection = Arc::new(connect(port).await?);
         for publisher in [8, 9] {
             load.client(transact(connection.clone(), record.clone(), publisher, rng.fork()));
@@ -104,6 +110,18 @@ impl Load {
         }
         for (publisher, target) in [(Some(15), stomp::WORK), (None, stomp::WORK), (None, stomp::TOPIC)] {
             load.client(stomp::subscribe(stomp_port, record.clone(), target, publisher, rng.fork()));
+        }
+        for (publisher, way) in [(31, Way::Single), (32, Way::Batch), (33, Way::Withheld)] {
+            load.client(sqs::send(aws, record.clone(), publisher, way, rng.fork()));
+        }
+        for sender in 0..sqs::GROUP_SENDERS {
+            load.client(sqs::send_to_groups(aws, record.clone(), sender, rng.fork()));
+        }
+        load.client(sqs::publish(aws, record.clone(), 35, rng.fork()));
+        for queue in
+            [queues::SQS_WORK, queues::SQS_WORK, queues::SQS_GROUPS, queues::SQS_GROUPS].into_iter().chain(queues::SNS)
+        {
+            load.client(sqs::receive(aws, record.clone(), queue, rng.fork()));
         }
         Ok(load)
     }

@@ -17,6 +17,7 @@ mod checker;
 mod client;
 mod drain;
 mod history;
+mod http;
 mod load;
 mod node;
 mod power;
@@ -25,6 +26,7 @@ mod record;
 mod rng;
 #[cfg(test)]
 mod sabotage;
+mod sqs;
 mod stomp;
 
 use campaign::Plan;

@@ -20,10 +20,17 @@ use crate::{
 pub(crate) struct Node {
     disk: Disk,
     settings: Vec<String>,
-    pub(crate) port: u16,
-    pub(crate) stomp_port: u16,
-    pub(crate) activemq_port: u16,
+    pub(crate) ports: Ports,
     child: Option<Child>,
+}
+
+/// Where it listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) amqp: u16,
+    pub(crate) stomp: u16,
+    pub(crate) activemq: u16,
+    pub(crate) aws: u16,
 }
 
 /// What a start or a kill found that must not be.
@@ -39,8 +46,8 @@ const STARTED: &str = "Server startup complete";
 impl Node {
     /// Of a directory that may hold data already.
     pub(crate) fn new(disk: Disk, settings: Vec<String>, rng: &mut Rng) -> Self {
-        let [port, stomp_port, activemq_port] = [(); 3].map(|()| free_port(rng));
-        Self { disk, settings, port, stomp_port, activemq_port, child: None }
+        let [amqp, stomp, activemq, aws] = [(); 4].map(|()| free_port(rng));
+        Self { disk, settings, ports: Ports { amqp, stomp, activemq, aws }, child: None }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -139,11 +146,11 @@ impl Node {
         }
         // A settings file of the directory that the tests run in is not meant.
         command.current_dir(self.disk.home());
-        let port = self.port.to_string();
-        let stomp_port = self.stomp_port.to_string();
-        command.args(["--bind", "127.0.0.1", "--log-level", "info", "--amqp-port", &port, "--stomp-port", &stomp_port]);
-        command.args(["--set", "web_stomp.listeners=none", "--set", "aws.listeners=none"]);
-        command.args(["--set", &format!("stomp.activemq_port={}", self.activemq_port)]);
+        let Ports { amqp, stomp, activemq, aws } = self.ports;
+        command.args(["--bind", "127.0.0.1", "--log-level", "info"]);
+        command.args(["--amqp-port", &amqp.to_string(), "--stomp-port", &stomp.to_string()]);
+        command.args(["--set", "web_stomp.listeners=none", "--set", &format!("aws.port={aws}")]);
+        command.args(["--set", &format!("stomp.activemq_port={activemq}")]);
         command.arg("--data").arg(self.data_dir());
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -44,12 +44,23 @@ pub(crate) const STOMP_TOPIC: QueueId = QueueId(23);
 /// Of one in ActiveMQ's dialect, of a client with a name.
 pub(crate) const ACTIVEMQ_TOPIC: QueueId = QueueId(24);
 
+/// Of SQS, made over HTTP: filled and read there and over AMQP.
+pub(crate) const SQS_WORK: QueueId = QueueId(25);
+/// A FIFO queue.
+pub(crate) const SQS_GROUPS: QueueId = QueueId(26);
+/// Subscribed to the topic, without and with envelopes.
+pub(crate) const SNS_RAW: QueueId = QueueId(27);
+pub(crate) const SNS_WRAPPED: QueueId = QueueId(28);
+/// What is published to the topic goes to each.
+pub(crate) const SNS: [QueueId; 2] = [SNS_RAW, SNS_WRAPPED];
+pub(crate) const SQS: [QueueId; 4] = [SQS_WORK, SQS_GROUPS, SNS_RAW, SNS_WRAPPED];
+
 pub(crate) const FAN_EXCHANGE: &str = "fan";
 pub(crate) const BOTH_EXCHANGE: &str = "both";
 /// Fanout exchanges and what is bound to them.
 pub(crate) const EXCHANGES: &[(&str, &[QueueId])] = &[(FAN_EXCHANGE, &FAN), (BOTH_EXCHANGE, &TX)];
 
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 29] = [
     "direct.0",
     "direct.1",
     "fan.0",
@@ -75,6 +86,10 @@ const NAMES: [&str; 25] = [
     "stomp.work",
     "stomp.topic",
     "ActiveMQ.Durable.crash:topic",
+    "sqs-work",
+    "sqs-groups.fifo",
+    "sns-raw",
+    "sns-wrapped",
 ];
 
 /// Less than publishers use.
@@ -89,6 +104,10 @@ pub(crate) fn name(queue: QueueId) -> &'static str {
     NAMES[queue.0]
 }
 
+pub(crate) fn is_of_sqs(queue: QueueId) -> bool {
+    SQS.contains(&queue)
+}
+
 pub(crate) fn all() -> impl Iterator<Item = QueueId> {
     (0..NAMES.len()).map(QueueId)
 }
@@ -100,8 +119,9 @@ pub(crate) fn traits(queues: &[QueueId], rng: &mut Rng) -> Traits {
         [PRIORITY] => Traits {
             is_transient: rng.is_one_in(4),
             priority: u8::try_from(rng.within(0..PRIORITY_USED_MAX + 1)).expect("priorities are small"),
+            due_ms: 0,
         },
-        [MIXED] => Traits { is_transient: rng.is_one_in(2), priority: 0 },
+        [MIXED] => Traits { is_transient: rng.is_one_in(2), ..Traits::default() },
         _ => Traits::default(),
     }
 }
@@ -113,13 +133,17 @@ pub(crate) fn topology() -> Topology {
         _ => None,
     };
     let priority_max = |queue| (queue == PRIORITY).then_some(PRIORITY_MAX);
-    let queue = |queue| Queue { dead_letter: dead_letter(queue), priority_max: priority_max(queue) };
+    let queue = |queue| Queue {
+        dead_letter: dead_letter(queue),
+        priority_max: priority_max(queue),
+        is_grouped: queue == SQS_GROUPS,
+    };
     Topology { queues: all().map(queue).collect() }
 }
 
 pub(crate) fn arguments(queue: QueueId) -> FieldTable {
     let mut arguments = FieldTable::default();
-    let Queue { dead_letter, priority_max } = topology().queues[queue.0];
+    let Queue { dead_letter, priority_max, .. } = topology().queues[queue.0];
     if let Some(priority_max) = priority_max {
         arguments.insert("x-max-priority".into(), AMQPValue::ShortShortUInt(priority_max));
     }

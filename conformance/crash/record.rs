@@ -1,11 +1,17 @@
 //! What the clients of a cycle note, and the names that they give.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::history::{Event, MessageId, Place, QueueId, StreamId, Traits, TxId, WipeId};
+use crate::{
+    history::{Event, MessageId, Place, QueueId, StreamId, Traits, TxId, WipeId},
+    sqs,
+};
 
 /// Shared by all clients of a cycle.
 #[derive(Debug)]
@@ -16,19 +22,37 @@ pub(crate) struct Record {
     /// The last of each kind of name.
     names: AtomicU64,
     seqs: Vec<AtomicU64>,
+    sqs: Mutex<sqs::Left>,
+}
+
+/// Milliseconds of the machine's clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    u64::try_from(since.as_millis()).expect("it is earlier than the end of time")
 }
 
 /// Publishers that a cycle may have.
-const PUBLISHERS_MAX: usize = 80;
+const PUBLISHERS_MAX: usize = 128;
 
 impl Record {
     pub(crate) fn new(cycle: u32) -> Self {
         let seqs = (0..PUBLISHERS_MAX).map(|_| AtomicU64::new(0)).collect();
-        Self { cycle, events: Mutex::default(), promised: AtomicUsize::new(0), names: AtomicU64::new(0), seqs }
+        let (promised, names) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { cycle, events: Mutex::default(), promised, names, seqs, sqs: Mutex::default() }
     }
 
     pub(crate) fn note(&self, event: Event) {
         self.events.lock().unwrap().push(event);
+    }
+
+    /// Notes these, and nothing between them.
+    pub(crate) fn note_all(&self, events: Vec<Event>) {
+        self.events.lock().unwrap().extend(events);
+    }
+
+    /// What clients of SQS hand on to each other.
+    pub(crate) fn sqs<T>(&self, use_it: impl FnOnce(&mut sqs::Left) -> T) -> T {
+        use_it(&mut self.sqs.lock().unwrap())
     }
 
     /// Notes a confirm.

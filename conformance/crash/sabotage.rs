@@ -1,11 +1,11 @@
 //! A whole cycle's record falsified: the checker must notice, or a green campaign means nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     campaign::{self, Cycle},
     checker::{self, Violation},
-    history::{Event, MessageId, Outcome, Place},
+    history::{Event, MessageId, Outcome, Place, QueueId, StreamId},
     load::Style,
     node::Node,
     power::Disk,
@@ -32,19 +32,22 @@ fn is_confirmed(history: &[Event], message: MessageId) -> bool {
 }
 
 /// The driver did not note that a message came.
-fn drop_delivery(history: &[Event]) -> Vec<Event> {
+fn drop_delivery(history: &[Event], queues: &[QueueId]) -> Vec<Event> {
     let (_, dropped) = accepted(history)
-        .find(|(_, place)| queues::FAN.contains(&place.queue) && is_confirmed(history, place.message))
+        .find(|(_, place)| queues.contains(&place.queue) && is_confirmed(history, place.message))
         .unwrap();
     let is_kept = |event: &&Event| match event {
-        Event::Delivered { place, .. } | Event::Settled { place, .. } | Event::Durable { place } => *place != dropped,
+        Event::Delivered { place, .. }
+        | Event::Leased { place, .. }
+        | Event::Settled { place, .. }
+        | Event::Durable { place } => *place != dropped,
         _ => true,
     };
     history.iter().filter(is_kept).cloned().collect()
 }
 
 /// A message comes once more after all.
-fn resurrect(history: &[Event]) -> Vec<Event> {
+fn resurrect(history: &[Event], queues: &[QueueId]) -> Vec<Event> {
     let durable: HashSet<_> = history
         .iter()
         .filter_map(|event| match event {
@@ -52,20 +55,20 @@ fn resurrect(history: &[Event]) -> Vec<Event> {
             _ => None,
         })
         .collect();
-    let is_meant = |place: &Place| queues::FAN.contains(&place.queue) && durable.contains(place);
+    let is_meant = |place: &Place| queues.contains(&place.queue) && durable.contains(place);
     let (_, place) = accepted(history).find(|(_, place)| is_meant(place)).unwrap();
     let stream = history.iter().find_map(|event| match event {
         Event::Delivered { stream, place: delivered, .. } if *delivered == place => Some(*stream),
         _ => None,
     });
-    let again = Event::Delivered { stream: stream.unwrap(), place, redelivered: true };
+    let again = Event::Delivered { stream: stream.unwrap(), place, redelivered: true, at_ms: u64::MAX };
     [history, &[Event::Crashed, again]].concat()
 }
 
 /// Two messages of one publisher come to the last consumer of a queue the other way round.
 fn reorder(history: &[Event]) -> Vec<Event> {
     let delivered = |event: &Event| match event {
-        Event::Delivered { stream, place, redelivered: false } if place.queue == queues::FAN[9] => {
+        Event::Delivered { stream, place, redelivered: false, .. } if place.queue == queues::FAN[9] => {
             Some((*stream, *place))
         }
         _ => None,
@@ -90,14 +93,75 @@ fn lie(history: &[Event]) -> Vec<Event> {
     history
 }
 
+/// What a receiver was promised somebody else is given at once.
+fn steal(history: &[Event]) -> Vec<Event> {
+    let mut leases = history.iter().enumerate().filter_map(|(n, event)| match event {
+        Event::Leased { place, until_ms } => Some((n, *place, *until_ms)),
+        _ => None,
+    });
+    let (at, place, until_ms) = leases.next_back().unwrap();
+    let stolen = Event::Delivered { stream: StreamId(u64::MAX), place, redelivered: true, at_ms: until_ms - 100 };
+    let opened = Event::Opened { stream: StreamId(u64::MAX), queue: place.queue, is_sole: false };
+    let (before, after) = history.split_at(at + 1);
+    [before, &[opened, stolen], after].concat()
+}
+
+/// A message comes before its time.
+fn hasten(history: &[Event]) -> Vec<Event> {
+    let withheld: HashMap<_, _> = history
+        .iter()
+        .filter_map(|event| match event {
+            Event::Publish { message, traits, .. } if traits.due_ms > 0 => Some((*message, traits.due_ms)),
+            _ => None,
+        })
+        .collect();
+    let mut history = history.to_vec();
+    let come = history.iter_mut().find_map(|event| match event {
+        Event::Delivered { place, at_ms, .. } => Some((at_ms, *withheld.get(&place.message)?)),
+        _ => None,
+    });
+    let (at_ms, due_ms) = come.unwrap();
+    *at_ms = due_ms - 1;
+    history
+}
+
+/// Two messages of a group that two receivers had come to them the other way round.
+fn swap_group(history: &[Event]) -> Vec<Event> {
+    let mut first = HashMap::new();
+    for (n, event) in history.iter().enumerate() {
+        if let Event::Delivered { stream, place, .. } = event
+            && place.queue == queues::SQS_GROUPS
+        {
+            first.entry(place.message).or_insert((n, *stream));
+        }
+    }
+    let pairs = first.iter().filter_map(|(message, before)| {
+        let next = MessageId { seq: message.seq + 1, ..*message };
+        Some((*before, *first.get(&next)?))
+    });
+    let (before, after) = pairs.filter(|(before, after)| before.1 != after.1).min().unwrap();
+    let mut history = history.to_vec();
+    history.swap(before.0, after.0);
+    history
+}
+
 #[test]
 fn falsified_record_is_noticed() {
     let mut rng = Rng::new(7);
     let settings = campaign::SETTINGS.iter().copied().map(String::from).collect();
     let mut node = Node::new(Disk::folder(), settings, &mut rng);
     let Cycle { history, .. } = campaign::run_cycle(&mut node, 0, Style::Dense, &mut rng).unwrap();
-    assert!(matches!(accusations(&history, drop_delivery)[..], [Violation::Lost(..)]));
-    assert!(matches!(accusations(&history, resurrect)[..], [Violation::Resurrected(_)]));
+    for queues in [queues::FAN.as_slice(), &[queues::SQS_WORK], &[queues::SQS_GROUPS], &queues::SNS] {
+        assert!(matches!(accusations(&history, |it| drop_delivery(it, queues))[..], [Violation::Lost(..)]));
+        assert!(matches!(accusations(&history, |it| resurrect(it, queues))[..], [Violation::Resurrected(_)]));
+    }
+    let is_accused = |falsify: fn(&[Event]) -> Vec<Event>, is_it: fn(&Violation) -> bool| {
+        let found = accusations(&history, falsify);
+        assert!(found.iter().any(is_it), "{found:?}");
+    };
+    is_accused(steal, |it| matches!(it, Violation::Leased(_)));
+    is_accused(hasten, |it| matches!(it, Violation::Early(_)));
+    is_accused(swap_group, |it| matches!(it, Violation::Shared(..) | Violation::Reordered(..)));
     assert!(matches!(accusations(&history, reorder)[..], [Violation::Reordered(..)]));
     assert!(matches!(accusations(&history, lie)[..], [Violation::Dishonest(_) | Violation::Hasty(_)]));
 }

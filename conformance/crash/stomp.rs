@@ -15,7 +15,7 @@ use crate::{
     history::{Event, MessageId, Outcome, Place, QueueId, StreamId, Traits},
     load::SPRINT,
     queues,
-    record::Record,
+    record::{Record, now_ms},
     rng::Rng,
 };
 
@@ -226,7 +226,7 @@ impl Subscriber {
         };
         let place = Place { queue: self.queue, message, deaths: 0 };
         let redelivered = frame.header("redelivered") == Some("true");
-        self.record.note(Event::Delivered { stream: self.stream, place, redelivered });
+        self.record.note(Event::Delivered { stream: self.stream, place, redelivered, at_ms: now_ms() });
         let ack = frame.header("ack").expect("messages say by what they are acknowledged").to_owned();
         self.held.push(Held { place, ack });
     }

@@ -466,6 +466,11 @@ type Told = (String, Option<String>);
 const NAMED_MAX: usize = 200_000;
 
 impl Named {
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     fn told(&self, key: (u64, String), is_repeated: bool, told: Told, now: Time) -> Told {
         let mut all = self.0.lock();
         if is_repeated && let Some((first, _)) = all.get(&key) {
@@ -512,6 +517,12 @@ impl QueueWatcher for Declared {
 }
 
 impl Bindings {
+    /// Forgets all vhosts and topics.
+    pub(super) fn clear(&self) {
+        self.declared.lock().clear();
+        self.seen.lock().clear();
+    }
+
     fn look_after(&self, topic: &Topic, turn: &mut Turn<'_>) -> Result<(), Error> {
         let vhost = topic.vhost.name.clone();
         let declared = self

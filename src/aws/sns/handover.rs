@@ -79,16 +79,18 @@ pub fn for_webhook(of: &Subscription, published: &Message, message: &Message, at
             put(name, value.clone());
         }
     }
-    if given.kind == "Notification" {
-        let attributes = shown_attributes(&Contents::read(published).attributes());
-        if !attributes.is_empty() {
-            put("MessageAttributes", attributes.into());
-        }
+    if !given.attributes.is_empty() {
+        put("MessageAttributes", given.attributes.into());
     }
     put("Timestamp", given.timestamp.into());
     put("Attempt", attempt.into());
     put("Notification", body_text(message).text.into());
     told.into()
+}
+
+/// What the publisher was told that a message is called, as far as that is known.
+pub fn message_id(of: &Subscription, published: &Message, message: &Message) -> String {
+    Given::new(of, published, message).message_id
 }
 
 /// A mail.
@@ -150,6 +152,7 @@ struct Given {
     subject: Option<String>,
     text: String,
     timestamp: String,
+    attributes: Map<String, Json>,
     envelope: Option<Map<String, Json>>,
 }
 
@@ -175,6 +178,12 @@ impl Given {
             subject: of_envelope("Subject").or_else(|| header(SUBJECT_HEADER).map(ToOwned::to_owned)),
             text,
             timestamp: of_envelope("Timestamp").unwrap_or_else(|| timestamp(was.sent_ms.unwrap_or_default())),
+            attributes: match &envelope {
+                Some(envelope) => {
+                    envelope.get("MessageAttributes").and_then(Json::as_object).cloned().unwrap_or_default()
+                }
+                None => shown_attributes(&contents.attributes()),
+            },
             envelope,
         }
     }

@@ -19,7 +19,6 @@ use super::outlets::{Outlets, Sent};
 use crate::{
     aws::{
         Aws,
-        message::Contents,
         sns::{
             deliveries::{Attempt, Plan, Verdict, give_up},
             handover,
@@ -190,7 +189,7 @@ impl Worker {
             subscription: arn.clone(),
             protocol: of.protocol.clone(),
             endpoint: of.endpoint.clone(),
-            message_id: Contents::read(&leased.message).message_id.unwrap_or_default().to_owned(),
+            message_id: handover::message_id(of, &leased.message, &message),
             number: leased.receives,
             outcome,
             answer: said.clone(),

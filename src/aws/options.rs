@@ -2,6 +2,8 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+use std::path::PathBuf;
+
 pub use super::declared::Declared;
 pub use crate::broker::access::keys::AccessKey;
 
@@ -53,6 +55,9 @@ pub struct Options {
     /// Milliseconds until what the webhook or the relay did not take is tried again for the first time; later it is up
     /// to sixty times as long. Default 10,000: as the service does with mail and text messages.
     pub delivery_retry_min_ms: u64,
+    /// Certificates in PEM by which endpoints over HTTPS are trusted beside those that the machine trusts. Read at the
+    /// start. Default none.
+    pub trusted_ca_file: Option<PathBuf>,
     /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
     pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
@@ -81,6 +86,7 @@ impl Default for Options {
             smtp_relay: String::new(),
             smtp_from: "tern@localhost".into(),
             delivery_retry_min_ms: 10_000,
+            trusted_ca_file: None,
             queue_deleted_recently: false,
             reset: false,
         }

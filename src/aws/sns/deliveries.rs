@@ -8,7 +8,6 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -80,9 +79,9 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes what is posted to a webhook, at that address, of a message that was `published` as it is handed out.
-    pub fn to_webhook(url: &str, of: &Subscription, published: &Message, message: &Message, attempt: u32) -> Self {
-        let told = handover::for_webhook(of, published, message, attempt);
+    /// Makes what is posted of a message to a webhook, at that address.
+    pub fn to_webhook(url: &str, of: &Subscription, message: &Message, attempt: u32) -> Self {
+        let told = handover::for_webhook(of, message, attempt);
         let (url, user) = split_user(url);
         let mut headers = vec![("user-agent", AGENT.to_owned()), ("content-type", JSON.to_owned())];
         if let Some(user) = user {
@@ -91,18 +90,14 @@ impl Post {
         Self { url, headers, body: told.to_string().into_bytes(), is_farewell: is_farewell(message) }
     }
 
-    /// Makes what is posted of a message that was `published` as it is handed out.
-    pub fn new(of: &Subscription, plan: &Plan, published: &Message, message: &Message) -> Self {
+    /// Makes what is posted of a message.
+    pub fn new(of: &Subscription, plan: &Plan, message: &Message) -> Self {
         let contents = Contents::read(message);
         let header = |name: &str| contents.headers.get(name).and_then(ValueRef::as_text);
         let kind = header(KIND_HEADER);
-        let body = message.body_to_vec();
         let is_raw = kind.is_none() && of.is_raw();
-        // Where there is an envelope it has the identity that the publisher was told.
-        let of_envelope = if is_raw { None } else { serde_json::from_slice::<Identity>(&body).ok() };
-        let message_id = of_envelope.map(|envelope| envelope.message_id);
-        let message_id =
-            message_id.unwrap_or_else(|| Contents::read(published).message_id.unwrap_or_default().to_owned());
+        // In its envelope it has the same.
+        let message_id = contents.message_id.unwrap_or_default().to_owned();
         let mut headers = vec![
             ("user-agent", AGENT.to_owned()),
             ("content-type", plan.content_type.clone()),
@@ -121,20 +116,13 @@ impl Post {
         if let Some(user) = user {
             headers.push(("authorization", format!("Basic {}", STANDARD.encode(user))));
         }
-        Self { url, headers, body, is_farewell: kind == Some("UnsubscribeConfirmation") }
+        Self { url, headers, body: message.body_to_vec(), is_farewell: kind == Some("UnsubscribeConfirmation") }
     }
 }
 
 /// A message says that its subscription is over: nothing follows it.
 pub fn is_farewell(message: &Message) -> bool {
     Contents::read(message).headers.get(KIND_HEADER).and_then(ValueRef::as_text) == Some("UnsubscribeConfirmation")
-}
-
-/// The part of an envelope that goes into a header, too.
-#[derive(Deserialize)]
-struct Identity {
-    #[serde(rename = "MessageId")]
-    message_id: String,
 }
 
 /// What endpoints are told that we are. Some look at it.

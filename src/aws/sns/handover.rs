@@ -57,9 +57,9 @@ pub fn account_of(of: &Subscription) -> String {
     if of.id.is_empty() { format!("{} without subscription", of.protocol) } else { of.arn(&of.region) }
 }
 
-/// A message as a webhook gets it, that was `published` and is handed out as `message`.
-pub fn for_webhook(of: &Subscription, published: &Message, message: &Message, attempt: u32) -> Json {
-    let given = Given::new(of, published, message);
+/// A message as a webhook gets it.
+pub fn for_webhook(of: &Subscription, message: &Message, attempt: u32) -> Json {
+    let given = Given::new(of, message);
     let mut told = Map::new();
     let mut put = |name: &str, value: Json| _ = told.insert(name.to_owned(), value);
     put("Protocol", of.protocol.as_str().into());
@@ -89,8 +89,8 @@ pub fn for_webhook(of: &Subscription, published: &Message, message: &Message, at
 }
 
 /// What the publisher was told that a message is called, as far as that is known.
-pub fn message_id(of: &Subscription, published: &Message, message: &Message) -> String {
-    Given::new(of, published, message).message_id
+pub fn message_id(of: &Subscription, message: &Message) -> String {
+    Given::new(of, message).message_id
 }
 
 /// A mail.
@@ -106,9 +106,9 @@ pub struct Mail {
     pub text: String,
 }
 
-/// A message as a mail, that was `published` and is handed out as `message`.
-pub fn for_mail(of: &Subscription, vhost: &Vhost, published: &Message, message: &Message) -> Mail {
-    let given = Given::new(of, published, message);
+/// A message as a mail.
+pub fn for_mail(of: &Subscription, vhost: &Vhost, message: &Message) -> Mail {
+    let given = Given::new(of, message);
     let notes = vhost.exchange(&of.topic).map(|exchange| exchange.notes());
     let display = notes.as_deref().and_then(|notes| topic::attribute(notes, "DisplayName"));
     let link = |name: &str| given.envelope.as_ref().and_then(|all| all.get(name)?.as_str()).unwrap_or_default();
@@ -157,10 +157,10 @@ struct Given {
 }
 
 impl Given {
-    fn new(of: &Subscription, published: &Message, message: &Message) -> Self {
-        let (contents, was) = (Contents::read(message), Contents::read(published));
-        let header = |name: &str| was.headers.get(name).and_then(ValueRef::as_text);
-        let kind = contents.headers.get(KIND_HEADER).and_then(ValueRef::as_text);
+    fn new(of: &Subscription, message: &Message) -> Self {
+        let contents = Contents::read(message);
+        let header = |name: &str| contents.headers.get(name).and_then(ValueRef::as_text);
+        let kind = header(KIND_HEADER);
         let is_enveloped = kind.is_some() || !of.id.is_empty() && !of.is_raw();
         let whole = body_text(message).text;
         let envelope = match serde_json::from_str(&whole) {
@@ -169,15 +169,15 @@ impl Given {
         };
         let of_envelope = |name: &str| envelope.as_ref().and_then(|all| all.get(name)?.as_str()).map(ToOwned::to_owned);
         // What has no envelope may have a text for its protocol.
-        let texts = was.headers.get(TEXTS_HEADER).and_then(ValueRef::as_headers);
+        let texts = contents.headers.get(TEXTS_HEADER).and_then(ValueRef::as_headers);
         let own = texts.and_then(|texts| texts.get(&of.protocol)?.as_text());
         let text = of_envelope("Message").or_else(|| own.map(ToOwned::to_owned)).unwrap_or_else(|| whole.into_owned());
         Self {
             kind: kind.unwrap_or("Notification").to_owned(),
-            message_id: of_envelope("MessageId").unwrap_or_else(|| was.message_id.unwrap_or_default().to_owned()),
+            message_id: of_envelope("MessageId").unwrap_or_else(|| contents.message_id.unwrap_or_default().to_owned()),
             subject: of_envelope("Subject").or_else(|| header(SUBJECT_HEADER).map(ToOwned::to_owned)),
             text,
-            timestamp: of_envelope("Timestamp").unwrap_or_else(|| timestamp(was.sent_ms.unwrap_or_default())),
+            timestamp: of_envelope("Timestamp").unwrap_or_else(|| timestamp(contents.sent_ms.unwrap_or_default())),
             attributes: match &envelope {
                 Some(envelope) => {
                     envelope.get("MessageAttributes").and_then(Json::as_object).cloned().unwrap_or_default()

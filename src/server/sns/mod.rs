@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::Semaphore,
     task::{AbortHandle, JoinSet},
@@ -27,6 +28,7 @@ use tokio::{
 
 pub use keys::KeptSigner;
 pub use mail::{is_mail_address, is_mail_relay};
+pub use post::read_trusted;
 
 use crate::{
     aws::{
@@ -49,12 +51,13 @@ const DIRECT_PROTOCOL: &str = "sms";
 /// Which subscription a worker delivers to: its vhost and name. No name: messages without one.
 type Key = (String, String);
 
-/// Delivers and replays until it is dropped; what is being posted then is posted again after its lease.
-pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
-    tokio::join!(deliver(broker.clone(), aws.clone()), replays::run(broker, aws));
+/// Delivers and replays until it is dropped; what is being posted then is posted again after its lease. Endpoints may
+/// have certificates by those that are `trusted`, too.
+pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>, trusted: Vec<CertificateDer<'static>>) {
+    tokio::join!(deliver(broker.clone(), aws.clone(), trusted), replays::run(broker, aws));
 }
 
-async fn deliver(broker: Arc<Broker>, aws: Arc<Aws>) {
+async fn deliver(broker: Arc<Broker>, aws: Arc<Aws>, trusted: Vec<CertificateDer<'static>>) {
     let mut workers: JoinSet<Key> = JoinSet::new();
     let mut running: HashMap<Key, (AbortHandle, String)> = HashMap::new();
     let mut shared: Option<Arc<Shared>> = None;
@@ -81,8 +84,8 @@ async fn deliver(broker: Arc<Broker>, aws: Arc<Aws>) {
             });
             if shared.is_none() && !wanted.is_empty() {
                 // Reads files.
-                let of = aws.clone();
-                let made = tokio::task::spawn_blocking(move || Outlets::new(&of.options)).await;
+                let (of, trusted) = (aws.clone(), trusted.clone());
+                let made = tokio::task::spawn_blocking(move || Outlets::new(&of.options, trusted)).await;
                 let Ok(outlets) = made else { return };
                 let posts = Arc::new(Semaphore::new(POSTS_MAX));
                 shared = Some(Arc::new(Shared { broker: broker.clone(), aws: aws.clone(), outlets, posts }));

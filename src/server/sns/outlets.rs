@@ -1,5 +1,7 @@
 //! Where deliveries go: to the subscribed endpoint, to the webhook of the settings, or to the mail relay.
 
+use rustls::pki_types::CertificateDer;
+
 use super::{
     mail::Mailer,
     post::{PostError, Poster},
@@ -57,9 +59,9 @@ pub(super) fn delivers(options: &Options, protocol: &str) -> bool {
 
 impl Outlets {
     /// Reads which certificates the machine trusts, and so blocks.
-    pub(super) fn new(options: &Options) -> Self {
+    pub(super) fn new(options: &Options, trusted: Vec<CertificateDer<'static>>) -> Self {
         Self {
-            poster: Poster::new(),
+            poster: Poster::new(trusted),
             webhook: Some(options.delivery_webhook.clone()).filter(|url| !url.is_empty()),
             mailer: Mailer::new(&options.smtp_relay, &options.smtp_from),
             retry_min_ms: options.delivery_retry_min_ms,
@@ -74,23 +76,21 @@ impl Outlets {
         }
     }
 
-    /// Makes an attempt with a message that was `published` as it is handed out. May be dropped: whether it arrived
-    /// is not known then.
+    /// Makes an attempt with a message. May be dropped: whether it arrived is not known then.
     pub(super) async fn send(
         &self,
         (of, vhost, plan): (&Subscription, &Vhost, &Plan),
-        published: &Message,
         message: &Message,
         attempt: u32,
     ) -> Sent {
         let mail = matches!(&*of.protocol, "email" | "email-json").then_some(self.mailer.as_ref()).flatten();
         if let Some(mailer) = mail {
-            let (verdict, said) = mailer.send(&handover::for_mail(of, vhost, published, message)).await;
+            let (verdict, said) = mailer.send(&handover::for_mail(of, vhost, message)).await;
             return Sent { verdict, said, is_farewell: is_farewell(message) };
         }
         let post = match (&*of.protocol, &self.webhook) {
-            ("http" | "https", _) => Post::new(of, plan, published, message),
-            (_, Some(url)) => Post::to_webhook(url, of, published, message, attempt),
+            ("http" | "https", _) => Post::new(of, plan, message),
+            (_, Some(url)) => Post::to_webhook(url, of, message, attempt),
             (_, None) => {
                 let said = "nobody delivers this".to_owned();
                 return Sent { verdict: Verdict::Again, said, is_farewell: false };

@@ -28,7 +28,6 @@ use crate::{
     broker::{
         Broker,
         connections::{ChannelStatus, ConnectionHandle, Traffic},
-        message::Message,
         queue::{
             Queue,
             leases::{LeaseSettle, Leased, Receive, Received, Waiter},
@@ -170,10 +169,8 @@ impl Worker {
     }
 
     async fn deliver(&self, leased: Leased, of: &Subscription, plan: &Plan) {
-        let message = self.shared.broker.presented(self.queue.id, &leased.message).into_owned();
         let to = (of, &*self.vhost, plan);
-        let Sent { verdict, said, is_farewell } =
-            self.shared.outlets.send(to, &leased.message, &message, leased.receives).await;
+        let Sent { verdict, said, is_farewell } = self.shared.outlets.send(to, &leased.message, leased.receives).await;
         let now = clock::now();
         let mut turn = Turn::new(&self.shared.broker, now);
         let delay = plan.retries.delay_ms(leased.receives);
@@ -189,7 +186,7 @@ impl Worker {
             subscription: arn.clone(),
             protocol: of.protocol.clone(),
             endpoint: of.endpoint.clone(),
-            message_id: handover::message_id(of, &leased.message, &message),
+            message_id: handover::message_id(of, &leased.message),
             number: leased.receives,
             outcome,
             answer: said.clone(),
@@ -212,7 +209,7 @@ impl Worker {
                 self.settle(&leased, LeaseSettle::Change { lease_ms: delay }, &mut turn);
             }
             (Verdict::Again | Verdict::Refused, _) => {
-                self.bury(&leased, of, &message, &said, &mut turn);
+                self.bury(&leased, of, &said, &mut turn);
                 self.accept(&leased, &mut turn);
             }
         }
@@ -226,9 +223,9 @@ impl Worker {
         turn.end();
     }
 
-    fn bury(&self, leased: &Leased, of: &Subscription, message: &Message, said: &str, turn: &mut Turn<'_>) {
+    fn bury(&self, leased: &Leased, of: &Subscription, said: &str, turn: &mut Turn<'_>) {
         let arn = handover::account_of(of);
-        let is_kept = give_up(of, &self.vhost, message, turn);
+        let is_kept = give_up(of, &self.vhost, &leased.message, turn);
         self.shared
             .aws
             .sns

@@ -28,6 +28,7 @@ use crate::{
     broker::{
         Broker,
         connections::{ChannelStatus, ConnectionHandle, Traffic},
+        message::Message,
         queue::{
             Queue,
             leases::{LeaseSettle, Leased, Receive, Received, Waiter},

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Aws, error::Error, model, xml};
+use super::{Aws, error::Error, model, query_json, xml};
 use crate::broker::{access::Access, connections::ConnectionHandle, time::Time, turn::Turn, vhost::Vhost};
 
 /// A function that does what an operation does. It is called again with the same call when it said that it waits.
@@ -64,6 +64,8 @@ pub enum Wire {
     Json,
     /// A form, answered in XML.
     Query,
+    /// A form that asks for an answer in JSON, as SNS has it.
+    QueryJson,
 }
 
 /// Who calls.
@@ -207,6 +209,10 @@ impl Call {
                 let value = serde_json::to_value(output).map_err(failed)?;
                 xml::answer(self.service, self.operation, &value, &self.request_id)
             }
+            Wire::QueryJson => {
+                let value = serde_json::to_value(output).map_err(failed)?;
+                query_json::answer(self.operation, &value, &self.request_id)
+            }
         };
         Ok(Step::Done(Reply { body }))
     }
@@ -217,6 +223,7 @@ impl Call {
             Wire::Json if self.operation.output.is_some() => b"{}".to_vec(),
             Wire::Json => Vec::new(),
             Wire::Query => xml::answer(self.service, self.operation, &Value::Null, &self.request_id),
+            Wire::QueryJson => query_json::answer(self.operation, &Value::Null, &self.request_id),
         };
         Ok(Step::Done(Reply { body }))
     }

@@ -118,7 +118,14 @@ impl<'f, 'a> Scope<'f, 'a> {
             Shape::List { item, shape, .. } => {
                 let items = self.items(&[item, "member"]);
                 if items.is_empty() {
-                    return Ok(self.value().is_some().then(|| Value::Array(Vec::new())));
+                    return Ok(match self.value() {
+                        // Before there were lists there was one name: `AttributeName=All`.
+                        Some(text) if !text.is_empty() && is_scalar(shape) => {
+                            Some(Value::Array(vec![self.scalar(shape, text)?]))
+                        }
+                        Some(_) => Some(Value::Array(Vec::new())),
+                        None => None,
+                    });
                 }
                 let items = items.into_iter().filter_map(|scope| scope.decode(shape).transpose());
                 items.collect::<Result<_, _>>().map(|items| Some(Value::Array(items)))
@@ -202,6 +209,10 @@ impl<'f, 'a> Scope<'f, 'a> {
     }
 }
 
+fn is_scalar(shape: &Shape) -> bool {
+    !matches!(shape, Shape::Structure(_) | Shape::List { .. } | Shape::Map { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +263,10 @@ mod tests {
         assert_eq!(tags["Tags"], json!({ "a": "b", "c": "" }));
         let names = decoded(Service::Sqs, "ReceiveMessage", "AttributeName.1=All&MessageAttributeName.1=a.*");
         assert_eq!((&names["AttributeNames"], &names["MessageAttributeNames"]), (&json!(["All"]), &json!(["a.*"])));
+        let names = |form| decoded(Service::Sqs, "GetQueueAttributes", form)["AttributeNames"].clone();
+        assert_eq!(names("AttributeName=All"), json!(["All"]));
+        assert_eq!(names("AttributeName="), json!([]));
+        assert_eq!(names("AttributeName=All&AttributeName.1=QueueArn"), json!(["QueueArn"]));
     }
 
     #[test]

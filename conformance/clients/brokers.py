@@ -1,4 +1,4 @@
-"""How the suites start and stop a broker: the one place that knows Tern's flags and RabbitMQ's.
+"""How the suites start and stop a broker: the one place that knows Tern's flags, RabbitMQ's and ActiveMQ's.
 
 Each broker is a child process on loopback ports that the system chose, with its data in a
 directory of its own. It is ended by its process id and by nothing else.
@@ -214,7 +214,69 @@ class RabbitMQ(Broker):
         return tail(self.output)
 
 
-KINDS = {"tern": Tern, "rabbitmq": RabbitMQ}
+class ActiveMQ(Broker):
+    """Debian's activemq as its instance `main` is set up, with a STOMP connector instead of OpenWire's."""
+
+    kind = "activemq"
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        (self.stomp_port,) = free_ports(1)
+        self.port = None
+        conf = self.directory / "activemq.xml"
+        conf.write_text(ACTIVEMQ_XML.format(directory=self.directory, port=self.stomp_port))
+        opens = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in ("lang", "util", "net", "security")]
+        settings = [f"-Dactivemq.{name}={self.directory}" for name in ("base", "conf", "data")]
+        jar = ACTIVEMQ_HOME / "bin/activemq.jar"
+        self.output = self.directory / "output"
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen(
+                # The memory that Debian's instances have.
+                ["java", "-Xms512M", "-Xmx512M", "-Dorg.apache.activemq.UseDedicatedTaskRunner=true", *opens]
+                + [f"-Dactivemq.home={ACTIVEMQ_HOME}", *settings, "-jar", str(jar), "start", f"xbean:file:{conf}"],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.pid = self.process.pid
+        try:
+            await_true(self._answers, self.process, "ActiveMQ's CONNECTED")
+        except BaseException as error:
+            self.stop()
+            raise RuntimeError(f"{error}\n{self.log_tail()}") from None
+
+    def _answers(self):
+        try:
+            with socket.create_connection((self.host, self.stomp_port), timeout=5) as peer:
+                peer.sendall(b"CONNECT\naccept-version:1.2\nhost:/\n\n\0")
+                return peer.recv(9) == b"CONNECTED"
+        except OSError:
+            return False
+
+    def stop(self):
+        end(self.process)
+
+    def log_tail(self):
+        return tail(self.output)
+
+
+ACTIVEMQ_HOME = pathlib.Path("/usr/share/activemq")
+ACTIVEMQ_XML = """<beans xmlns="http://www.springframework.org/schema/beans"
+  xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+  xsi:schemaLocation="http://www.springframework.org/schema/beans
+  http://www.springframework.org/schema/beans/spring-beans-2.0.xsd
+  http://activemq.apache.org/schema/core http://activemq.apache.org/schema/core/activemq-core.xsd">
+  <broker xmlns="http://activemq.apache.org/schema/core" useJmx="false" brokerName="localhost"
+          dataDirectory="{directory}/data">
+    <persistenceAdapter><kahaDB directory="{directory}/data/kahadb"/></persistenceAdapter>
+    <transportConnectors><transportConnector name="stomp" uri="stomp://127.0.0.1:{port}"/></transportConnectors>
+  </broker>
+</beans>
+"""
+
+KINDS = {"tern": Tern, "rabbitmq": RabbitMQ, "activemq": ActiveMQ}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@
 
 use std::{
     borrow::Cow,
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,6 +19,7 @@ use super::{
     exchange::envelopes::Presenter,
     message::Message,
     queue::{Queue, unsettled::Unsettled},
+    record::QueueId,
     selector::Selector,
     value::Table,
 };
@@ -321,6 +322,10 @@ pub struct Ledger {
     entries: VecDeque<Entry>,
     live: usize,
     sources: Vec<Option<Source>>,
+    /// Numbers of sources that are free, of those that may be over, and of those for single gets.
+    free: Vec<u32>,
+    over: Vec<u32>,
+    singles: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -349,26 +354,22 @@ pub struct Taken {
 impl Ledger {
     /// Registers a queue to take deliveries from; returns its number.
     pub fn open_source(&mut self, queue: Arc<Queue>, consumer: Option<ConsumerId>) -> u32 {
-        let source = Source { queue, consumer, unsettled: 0, is_closed: false };
-        match self.sources.iter().position(Option::is_none) {
-            Some(free) => {
-                self.sources[free] = Some(source);
-                free as u32
-            }
-            None => {
-                self.sources.push(Some(source));
-                (self.sources.len() - 1) as u32
-            }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.sources.push(None);
+            (self.sources.len() - 1) as u32
+        });
+        if consumer.is_none() {
+            self.singles.push(number);
         }
+        self.sources[number as usize] = Some(Source { queue, consumer, unsettled: 0, is_closed: false });
+        number
     }
 
     /// The number of the source for single gets from `queue`.
     pub fn get_source(&mut self, queue: &Arc<Queue>) -> u32 {
-        let known = self.sources.iter().position(|slot| {
-            slot.as_ref().is_some_and(|source| source.consumer.is_none() && Arc::ptr_eq(&source.queue, queue))
-        });
-        match known {
-            Some(source) => source as u32,
+        let is_of_queue = |number: &u32| self.source(*number).is_some_and(|source| Arc::ptr_eq(&source.queue, queue));
+        match self.singles.iter().copied().find(is_of_queue) {
+            Some(source) => source,
             None => {
                 let source = self.open_source(queue.clone(), None);
                 // It goes with its last unsettled delivery.
@@ -392,7 +393,8 @@ impl Ledger {
         {
             open.is_closed = true;
             if open.unsettled == 0 {
-                *slot = None;
+                self.over.push(source);
+                self.sweep();
             }
         }
     }
@@ -512,6 +514,9 @@ impl Ledger {
         {
             // A closed source is dropped by `sweep`, when the caller has used its number.
             open.unsettled -= 1;
+            if open.is_closed && open.unsettled == 0 {
+                self.over.push(source);
+            }
         }
     }
 
@@ -550,15 +555,13 @@ impl Ledger {
     /// dropped.
     pub fn leave(&mut self, taken: Vec<Taken>, sent_bytes: u64) -> Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> {
         let mut by_queue: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)> = Vec::new();
+        let mut places = HashMap::<QueueId, usize, foldhash::fast::FixedState>::default();
         for one in taken {
             let Some(source) = self.source(one.source) else { continue };
-            let at = match by_queue.iter().position(|(queue, ..)| Arc::ptr_eq(queue, &source.queue)) {
-                Some(at) => at,
-                None => {
-                    by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
-                    by_queue.len() - 1
-                }
-            };
+            let at = *places.entry(source.queue.id).or_insert_with(|| {
+                by_queue.push((source.queue.clone(), Vec::new(), Vec::new()));
+                by_queue.len() - 1
+            });
             let (_, requeued, returned) = &mut by_queue[at];
             if one.sent_at <= sent_bytes { requeued.push(one.held) } else { returned.push(one.held) }
         }
@@ -568,9 +571,13 @@ impl Ledger {
 
     /// Drops sources that are closed and have nothing unsettled.
     pub fn sweep(&mut self) {
-        for slot in &mut self.sources {
-            if slot.as_ref().is_some_and(|source| source.is_closed && source.unsettled == 0) {
-                *slot = None;
+        while let Some(number) = self.over.pop() {
+            let Some(slot) = self.sources.get_mut(number as usize) else { continue };
+            if let Some(source) = slot.take_if(|source| source.is_closed && source.unsettled == 0) {
+                self.free.push(number);
+                if source.consumer.is_none() {
+                    self.singles.retain(|single| *single != number);
+                }
             }
         }
     }

@@ -1,12 +1,48 @@
 //! Settles of one read, gathered by queue and applied together.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::broker::{
-    consumer::{Held, Settle},
+    consumer::{ConsumerId, Held, Settle},
     queue::Queue,
+    record::QueueId,
     turn::Turn,
 };
+
+/// What a queue loses and gets back in one step when a channel or a connection ends.
+pub(super) struct Leaving {
+    pub(super) queue: Arc<Queue>,
+    pub(super) consumers: Vec<ConsumerId>,
+    /// Deliveries that were transmitted, and those that never were.
+    pub(super) requeued: Vec<Held>,
+    pub(super) returned: Vec<Held>,
+}
+
+impl Leaving {
+    /// Sorts deliveries and consumers by their queues, each once.
+    pub(super) fn gather<'c>(
+        deliveries: Vec<(Arc<Queue>, Vec<Held>, Vec<Held>)>,
+        consumers: impl Iterator<Item = (&'c Arc<Queue>, ConsumerId)>,
+    ) -> Vec<Self> {
+        let with = |(queue, requeued, returned)| Self { queue, consumers: Vec::new(), requeued, returned };
+        let mut leaving: Vec<Self> = deliveries.into_iter().map(with).collect();
+        let places = leaving.iter().enumerate().map(|(at, one)| (one.queue.id, at));
+        let mut places: HashMap<QueueId, usize, foldhash::fast::FixedState> = places.collect();
+        for (queue, consumer) in consumers {
+            let at = *places.entry(queue.id).or_insert_with(|| {
+                leaving.push(with((queue.clone(), Vec::new(), Vec::new())));
+                leaving.len() - 1
+            });
+            leaving[at].consumers.push(consumer);
+        }
+        leaving
+    }
+
+    /// Has it take effect. Returns whether the queue has to be deleted because these were its last consumers.
+    pub(super) fn apply(&self, turn: &mut Turn<'_>) -> bool {
+        self.queue.leave(&self.consumers, &self.requeued, &self.returned, turn)
+    }
+}
 
 /// Settles that wait for the end of the input.
 #[derive(Default)]

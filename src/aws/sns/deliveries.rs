@@ -16,8 +16,14 @@ use super::{
     topic,
 };
 use crate::{
-    aws::message::{Contents, Draft},
-    broker::{message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost},
+    aws::{
+        Aws,
+        message::{Contents, Draft},
+        pages::Page,
+    },
+    broker::{
+        Broker, message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost,
+    },
 };
 
 /// How messages of a subscription are delivered.
@@ -155,6 +161,31 @@ pub fn give_up(of: &Subscription, vhost: &Arc<Vhost>, message: &Message, turn: &
     batch.place(turn, &mut Vec::new());
     true
 }
+
+/// The page of how deliveries have gone. A subscription whose queue refuses it delivers nothing there, and is told of.
+pub(super) fn page(aws: &Aws, broker: &Broker) -> Page {
+    let mut told = aws.sns.outcomes.to_json();
+    let mut refused = Vec::new();
+    for vhost in broker.vhosts() {
+        for (_, of) in Subscription::list(broker, &vhost.name, None, "", usize::MAX) {
+            if !of.is_gone && of.is_refused(&vhost) {
+                let dead = of.dead_letter_queue().filter(|name| vhost.queue(name).is_some());
+                refused.push(json!({
+                    "SubscriptionArn": of.arn(&of.region),
+                    "LastOutcome": REFUSED,
+                    "DeadLetterQueue": dead,
+                }));
+            }
+        }
+    }
+    if let Some(all) = told["Deliveries"].as_array_mut() {
+        all.extend(refused);
+    }
+    Page::json(&told)
+}
+
+/// What is told of a subscription whose queue does not let its topic send.
+const REFUSED: &str = "refused: the access policy of the queue does not let sns.amazonaws.com send for this topic";
 
 /// How deliveries have gone since the start, by subscription.
 #[derive(Debug, Default)]

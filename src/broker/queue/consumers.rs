@@ -4,13 +4,18 @@
 //! has room. With a single active consumer only that one is served.
 //!
 //! Invariants:
-//! - `order` names the open consumers, priority descending, then in order of arrival;
+//! - each level names the open consumers of one priority in order of arrival, as a list through their slots: none
+//!   is looked for among the others, however many there are;
 //! - a closed consumer keeps its slot while deliveries of it are unsettled; slots without one are in `free`;
-//! - `soles_count` and `exclusives_count` are of the open consumers, and so is `by_id` where it is kept;
+//! - `len`, `soles` and `exclusives_count` are of the open consumers, and so is `by_id` where it is kept;
 //! - while `is_blocked`, no open consumer could take a message, or none may;
 //! - while `is_halted`, it is blocked.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use crate::broker::{
     consumer::{Assigned, ConsumerId, ConsumerOptions},
@@ -33,6 +38,11 @@ pub struct Consumer {
     pub assigned: Vec<Assigned>,
     /// Where it reads next, in a stream.
     pub cursor: Option<Box<Cursor>>,
+    /// Consumers of this queue that came before it, ever.
+    arrival: u64,
+    /// Slots of its neighbours on its level.
+    before: u32,
+    after: u32,
 }
 
 /// A stream consumer's place.
@@ -46,25 +56,63 @@ pub struct Cursor {
 }
 
 /// The table of consumers.
-#[derive(Default)]
 pub struct Consumers {
     slots: Vec<Option<Consumer>>,
     free: Vec<u32>,
-    order: Vec<u32>,
-    soles_count: usize,
+    /// By priority.
+    levels: BTreeMap<Reverse<i32>, Level>,
+    len: usize,
+    arrivals_count: u64,
+    /// Those that are to be served alone, in the order in which they are served.
+    soles: BTreeMap<(Reverse<i32>, u64), u32>,
     exclusives_count: usize,
     /// Slots, once there are more than [`SEARCHED_MAX`].
     by_id: Option<HashMap<ConsumerId, u32, foldhash::fast::RandomState>>,
-    next: usize,
+    /// Whoever comes after this one is next on its level; on the others it is the first.
+    served: u32,
     is_blocked: bool,
     /// Nobody is to get anything.
     is_halted: bool,
     /// Slot of the single active consumer, in queues that have one.
     pub active: Option<u32>,
+    /// Consumers that were looked at.
+    #[cfg(test)]
+    pub(super) looked_at: std::cell::Cell<u64>,
 }
+
+/// The ends of the list of consumers of one priority.
+#[derive(Clone, Copy)]
+struct Level {
+    first: u32,
+    last: u32,
+}
+
+/// No slot.
+const NOBODY: u32 = u32::MAX;
 
 /// Consumers among which one is looked for by its identity.
 const SEARCHED_MAX: usize = 32;
+
+impl Default for Consumers {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            levels: BTreeMap::new(),
+            len: 0,
+            arrivals_count: 0,
+            soles: BTreeMap::new(),
+            exclusives_count: 0,
+            by_id: None,
+            served: NOBODY,
+            is_blocked: false,
+            is_halted: false,
+            active: None,
+            #[cfg(test)]
+            looked_at: Default::default(),
+        }
+    }
+}
 
 impl Consumers {
     /// Somebody has asked to be the only one.
@@ -74,21 +122,22 @@ impl Consumers {
 
     /// The slot of the first consumer that is to be served alone.
     pub fn first_sole(&self) -> Option<u32> {
-        if self.soles_count == 0 {
-            return None;
-        }
-        let is_sole = |slot: &u32| self.slots[*slot as usize].as_ref().is_some_and(|one| one.options.is_sole);
-        self.order.iter().copied().find(is_sole)
+        self.soles.first_key_value().map(|(_, slot)| *slot)
+    }
+
+    /// The slot of the consumer that is served first.
+    pub fn first(&self) -> Option<u32> {
+        self.levels.first_key_value().map(|(_, level)| level.first)
     }
 
     /// Number of open consumers.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.len
     }
 
     /// True without open consumers.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.len == 0
     }
 
     /// Messages wait and no consumer could take one, when that was last tried.
@@ -98,29 +147,38 @@ impl Consumers {
 
     /// Adds a consumer; returns its slot.
     pub fn add(&mut self, id: ConsumerId, options: ConsumerOptions, cursor: Option<Box<Cursor>>) -> u32 {
-        let priority = options.priority;
-        self.soles_count += usize::from(options.is_sole);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        let (rank, arrival) = (Reverse(options.priority), self.arrivals_count);
+        self.arrivals_count += 1;
+        self.len += 1;
         self.exclusives_count += usize::from(options.exclusive);
-        let consumer =
-            Consumer { id, options, unsettled: 0, is_parked: false, is_closed: false, assigned: Vec::new(), cursor };
-        let slot = match self.free.pop() {
-            Some(free) => {
-                self.slots[free as usize] = Some(consumer);
-                free
-            }
-            None => {
-                self.slots.push(Some(consumer));
-                (self.slots.len() - 1) as u32
-            }
-        };
-        let slots = &self.slots;
-        let priority_of = |slot: u32| slots[slot as usize].as_ref().map_or(i32::MIN, |c| c.options.priority);
-        let at = self.order.partition_point(|&other| priority_of(other) >= priority);
-        self.order.insert(at, slot);
+        if options.is_sole {
+            self.soles.insert((rank, arrival), slot);
+        }
+        let level = self.levels.entry(rank).or_insert(Level { first: slot, last: NOBODY });
+        let before = std::mem::replace(&mut level.last, slot);
+        self.slots[slot as usize] = Some(Consumer {
+            id,
+            options,
+            unsettled: 0,
+            is_parked: false,
+            is_closed: false,
+            assigned: Vec::new(),
+            cursor,
+            arrival,
+            before,
+            after: NOBODY,
+        });
+        if let Some(before) = self.get_mut(before) {
+            before.after = slot;
+        }
         match &mut self.by_id {
             Some(by_id) => _ = by_id.insert(id, slot),
-            None if self.order.len() > SEARCHED_MAX => {
-                let named = self.order.iter().filter_map(|&slot| Some((self.get(slot)?.id, slot)));
+            None if self.len > SEARCHED_MAX => {
+                let named = self.slots().filter_map(|slot| Some((self.get(slot)?.id, slot)));
                 self.by_id = Some(named.collect());
             }
             None => {}
@@ -144,37 +202,62 @@ impl Consumers {
         if let Some(by_id) = &self.by_id {
             return by_id.get(&id).copied();
         }
-        self.order.iter().copied().find(|&slot| self.get(slot).is_some_and(|consumer| consumer.id == id))
+        self.slots().find(|&slot| self.get(slot).is_some_and(|consumer| consumer.id == id))
     }
 
     /// Open consumers, in the order in which they are served.
     pub fn iter(&self) -> impl Iterator<Item = &Consumer> {
-        self.order.iter().filter_map(|&slot| self.get(slot))
+        self.slots().filter_map(|slot| self.get(slot))
     }
 
     /// Slots of the open consumers, in the order in which they are served.
-    pub fn slots(&self) -> &[u32] {
-        &self.order
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        let of_level = |level: &Level| {
+            std::iter::successors(Some(level.first), |&slot| {
+                let after = self.get(slot).map_or(NOBODY, |consumer| consumer.after);
+                (after != NOBODY).then_some(after)
+            })
+        };
+        self.levels.values().flat_map(of_level).inspect(|_| self.note_look())
+    }
+
+    #[inline]
+    fn note_look(&self) {
+        #[cfg(test)]
+        self.looked_at.update(|count| count + 1);
     }
 
     /// Takes a consumer out of service. What it holds stays unsettled.
     pub fn close(&mut self, slot: u32) {
-        // Those who come last often go first.
-        if let Some(at) = self.order.iter().rposition(|&other| other == slot) {
-            self.order.remove(at);
-            if self.next > at {
-                self.next -= 1;
-            }
+        let Some(consumer) = self.get_mut(slot).filter(|consumer| !consumer.is_closed) else { return };
+        consumer.is_closed = true;
+        let (id, is_over) = (consumer.id, consumer.unsettled == 0);
+        let (before, after, arrival) = (consumer.before, consumer.after, consumer.arrival);
+        let (rank, is_sole) = (Reverse(consumer.options.priority), consumer.options.is_sole);
+        let is_exclusive = consumer.options.exclusive;
+        if let Some(before) = self.get_mut(before) {
+            before.after = after;
+        }
+        if let Some(after) = self.get_mut(after) {
+            after.before = before;
+        }
+        match self.levels.get_mut(&rank) {
+            Some(level) if level.first == slot && level.last == slot => _ = self.levels.remove(&rank),
+            Some(level) if level.first == slot => level.first = after,
+            Some(level) if level.last == slot => level.last = before,
+            _ => {}
+        }
+        if self.served == slot {
+            self.served = before;
         }
         if self.active == Some(slot) {
             self.active = None;
         }
-        let Some(consumer) = self.get_mut(slot).filter(|consumer| !consumer.is_closed) else { return };
-        consumer.is_closed = true;
-        let (id, is_over) = (consumer.id, consumer.unsettled == 0);
-        let (is_sole, is_exclusive) = (consumer.options.is_sole, consumer.options.exclusive);
-        self.soles_count -= usize::from(is_sole);
+        self.len -= 1;
         self.exclusives_count -= usize::from(is_exclusive);
+        if is_sole {
+            self.soles.remove(&(rank, arrival));
+        }
         if let Some(by_id) = &mut self.by_id {
             by_id.remove(&id);
             if by_id.is_empty() {
@@ -218,9 +301,9 @@ impl Consumers {
     pub fn unblock(&mut self, slot: u32) {
         if !self.is_halted
             && std::mem::take(&mut self.is_blocked)
-            && let Some(at) = self.order.iter().position(|&other| other == slot)
+            && let Some(consumer) = self.get(slot).filter(|consumer| !consumer.is_closed)
         {
-            self.next = at;
+            self.served = consumer.before;
         }
     }
 
@@ -234,7 +317,9 @@ impl Consumers {
             self.is_blocked = !chosen;
             return chosen.then_some(active);
         }
-        if let [only] = self.order[..] {
+        if self.len == 1
+            && let Some(only) = self.first()
+        {
             let chosen = self.slots[only as usize].as_mut().is_some_and(Consumer::take_credit);
             self.is_blocked = !chosen;
             return chosen.then_some(only);
@@ -262,23 +347,31 @@ impl Consumers {
             Some((slot, found?))
         };
         let mut chosen = None;
-        let mut group = 0;
         if let Some(active) = self.active {
             chosen = ask(&mut self.slots, active);
-            group = self.order.len();
-        }
-        while group < self.order.len() && chosen.is_none() {
-            let priority = self.priority_at(group);
-            let group_end = group + self.order[group..].partition_point(|&slot| self.priority_of(slot) == priority);
-            let start = if (group..group_end).contains(&self.next) { self.next } else { group };
-            for at in (start..group_end).chain(group..start) {
-                chosen = ask(&mut self.slots, self.order[at]);
-                if chosen.is_some() {
-                    self.next = at + 1;
+        } else {
+            let served = self.get(self.served).map(|served| (Reverse(served.options.priority), served.after));
+            for (rank, level) in &self.levels {
+                let start = match served {
+                    Some((of, after)) if of == *rank && after != NOBODY => after,
+                    _ => level.first,
+                };
+                let mut slot = start;
+                while chosen.is_none() {
+                    #[cfg(test)]
+                    self.looked_at.update(|count| count + 1);
+                    chosen = ask(&mut self.slots, slot);
+                    let after = self.slots[slot as usize].as_ref().map_or(NOBODY, |consumer| consumer.after);
+                    slot = if after == NOBODY { level.first } else { after };
+                    if slot == start {
+                        break;
+                    }
+                }
+                if let Some((slot, _)) = chosen {
+                    self.served = slot;
                     break;
                 }
             }
-            group = group_end;
         }
         // Who has credit and finds nothing waits for messages, and not for credit.
         self.is_blocked = !has_credit;
@@ -288,33 +381,31 @@ impl Consumers {
     /// Whether somebody could take a message, for one that has to be fetched first. Like
     /// [`Self::choose`] it notes that nobody can.
     pub fn could_choose(&mut self) -> bool {
-        if self.is_blocked || self.order.is_empty() {
+        if self.is_blocked || self.is_empty() {
             return false;
         }
-        let Self { slots, order, active, .. } = self;
-        let served = active.as_ref().map_or(&order[..], std::slice::from_ref);
-        let could = served.iter().any(|&slot| slots[slot as usize].as_mut().is_some_and(Consumer::could_take));
+        let could_take = |slot: u32| self.get(slot).is_some_and(Consumer::could_take);
+        let could = match self.active {
+            Some(active) => could_take(active),
+            None => self.slots().any(could_take),
+        };
         self.is_blocked = !could;
         could
-    }
-
-    fn priority_at(&self, at: usize) -> i32 {
-        self.priority_of(self.order[at])
-    }
-
-    fn priority_of(&self, slot: u32) -> i32 {
-        self.get(slot).map_or(i32::MIN, |consumer| consumer.options.priority)
     }
 }
 
 impl Consumer {
     /// Whether it could take a message that has to be fetched first.
-    pub(super) fn could_take(&mut self) -> bool {
-        let could = self.take_credit();
-        if could {
-            self.give_back_credit();
-        }
-        could
+    pub(super) fn could_take(&self) -> bool {
+        let shares = || {
+            let shared = self.options.shared_credit.as_ref();
+            shared.is_none_or(|shared| shared.reserve().then(|| shared.release(1)).is_some())
+        };
+        !self.is_parked && (self.options.no_ack || self.has_own_credit() && shares())
+    }
+
+    fn has_own_credit(&self) -> bool {
+        self.options.prefetch == 0 || self.unsettled < self.options.prefetch
     }
 
     /// Gives credit back that was taken for nothing.
@@ -335,7 +426,7 @@ impl Consumer {
         if self.options.no_ack {
             return true;
         }
-        if self.options.prefetch != 0 && self.unsettled >= self.options.prefetch {
+        if !self.has_own_credit() {
             return false;
         }
         if self.options.shared_credit.as_ref().is_some_and(|shared| !shared.reserve()) {
@@ -444,5 +535,119 @@ mod tests {
         consumers.close(slot);
         consumers.close(slot);
         assert_eq!((consumers.first_sole(), consumers.has_exclusive()), (None, false));
+    }
+
+    #[test]
+    fn consumers_come_and_go_at_the_same_cost_however_many_there_are() {
+        const COUNT: u64 = 70_000;
+        let outlet = Arc::new(Nobody);
+        let mut consumers = Consumers::default();
+        for id in 0..COUNT {
+            // Most of one priority; and many of one of their own.
+            let mut options = options(&outlet, id % 7 == 0, false);
+            options.priority = if id % 3 == 0 { id as i32 % 1_000 } else { 0 };
+            consumers.add(ConsumerId(id), options, None);
+        }
+        // Those that came first, those that came last, and those in between, in turn.
+        let step = 40_003;
+        for nth in 0..COUNT {
+            let slot = consumers.slot_of(ConsumerId(nth * step % COUNT)).unwrap();
+            consumers.unblock(slot);
+            consumers.close(slot);
+            consumers.first_sole();
+        }
+        assert!(consumers.is_empty() && consumers.first().is_none() && consumers.first_sole().is_none());
+        let looked_at = consumers.looked_at.get();
+        assert!(looked_at < 1_000, "{looked_at} looks at consumers beside the one that is meant");
+    }
+
+    /// What `Consumers` is to do, without thought of its cost: all in order of service, and whom the next one
+    /// comes after.
+    #[derive(Default)]
+    struct Plain {
+        order: Vec<(i32, u64)>,
+        served: Option<u64>,
+    }
+
+    impl Plain {
+        fn add(&mut self, id: u64, priority: i32) {
+            let at = self.order.partition_point(|(other, _)| *other >= priority);
+            self.order.insert(at, (priority, id));
+        }
+
+        fn level_of(&self, id: u64) -> (i32, Vec<u64>) {
+            let priority = self.order.iter().find(|(_, other)| *other == id).unwrap().0;
+            (priority, self.order.iter().filter(|(other, _)| *other == priority).map(|(_, id)| *id).collect())
+        }
+
+        fn before(&self, id: u64) -> Option<u64> {
+            let (_, level) = self.level_of(id);
+            level.iter().position(|other| *other == id).and_then(|at| level[..at].last().copied())
+        }
+
+        fn close(&mut self, id: u64) {
+            if self.served == Some(id) {
+                self.served = self.before(id);
+            }
+            self.order.retain(|(_, other)| *other != id);
+        }
+
+        fn choose(&mut self, can: impl Fn(u64) -> bool) -> Option<u64> {
+            let (_, first) = *self.order.iter().find(|(_, id)| can(*id))?;
+            let (_, mut level) = self.level_of(first);
+            if let Some(at) = level.iter().position(|id| Some(*id) == self.served) {
+                level.rotate_left(at + 1);
+            }
+            self.served = level.into_iter().find(|id| can(*id));
+            self.served
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn they_are_served_in_turn_within_their_priorities(
+            steps in proptest::collection::vec((0..8_u8, proptest::prelude::any::<u8>()), 1..200),
+        ) {
+            let outlet = Arc::new(Nobody);
+            let (mut consumers, mut plain) = (Consumers::default(), Plain::default());
+            let (mut held, mut count) = (HashMap::<u64, u32>::new(), 0);
+            for (step, nth) in steps {
+                let open: Vec<u64> = plain.order.iter().map(|(_, id)| *id).collect();
+                let of_open = (!open.is_empty()).then(|| open[usize::from(nth) % open.len()]);
+                match (step, of_open) {
+                    (0..2, _) => {
+                        let priority = i32::from(nth % 3);
+                        let options = ConsumerOptions { priority, prefetch: 2, ..options(&outlet, false, false) };
+                        consumers.add(ConsumerId(count), options, None);
+                        plain.add(count, priority);
+                        count += 1;
+                    }
+                    (2, Some(id)) => {
+                        consumers.close(consumers.slot_of(ConsumerId(id)).unwrap());
+                        plain.close(id);
+                        held.remove(&id);
+                    }
+                    (3, Some(id)) if held.get(&id).is_some_and(|count| *count > 0) => {
+                        *held.get_mut(&id).unwrap() -= 1;
+                        let was_blocked = consumers.is_blocked();
+                        consumers.settled(consumers.slot_of(ConsumerId(id)).unwrap());
+                        if was_blocked {
+                            plain.served = plain.before(id);
+                        }
+                    }
+                    _ => {
+                        let chosen = consumers.choose_for(|_| Some(())).map(|(slot, ())| consumers.get(slot).unwrap().id.0);
+                        let expected = plain.choose(|id| held.get(&id).is_none_or(|count| *count < 2));
+                        assert_eq!(chosen, expected);
+                        if let Some(id) = chosen {
+                            *held.entry(id).or_default() += 1;
+                        }
+                    }
+                }
+                let order: Vec<u64> = consumers.iter().map(|consumer| consumer.id.0).collect();
+                assert_eq!(order, plain.order.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+                assert_eq!(consumers.len(), order.len());
+            }
+        }
     }
 }

@@ -769,7 +769,7 @@ impl Queue {
         }
         let told: Vec<(Arc<dyn Outlet>, u64)> =
             machine.consumers.iter().map(|consumer| (consumer.options.outlet.clone(), consumer.options.key)).collect();
-        for slot in machine.consumers.slots().to_vec() {
+        for slot in machine.consumers.slots().collect::<Vec<_>>() {
             machine.close_consumer(slot);
         }
         let ready = machine.ready_count();
@@ -818,7 +818,7 @@ impl Queue {
     pub fn consumers(&self) -> Vec<ConsumerStatus> {
         let machine = self.machine.lock();
         let active = machine.consumers.active;
-        let statuses = machine.consumers.slots().iter().filter_map(|&slot| {
+        let statuses = machine.consumers.slots().filter_map(|slot| {
             let consumer = machine.consumers.get(slot)?;
             Some(ConsumerStatus {
                 id: consumer.id,

@@ -10,14 +10,17 @@ use super::{
     reply::{Code, Failure},
     session::Session,
 };
-use crate::broker::{
-    access::Access,
-    exchange::{Exchange, Kind, Target},
-    queue::{Queue, properties::Properties as QueueProperties},
-    topology::{DeclareExchange, DeclareQueue},
-    turn::Turn,
-    value::Table,
-    vhost::Vhost,
+use crate::{
+    broker::{
+        access::Access,
+        exchange::{Exchange, Kind, Target},
+        queue::{Queue, properties::Properties as QueueProperties},
+        topology::{DeclareExchange, DeclareQueue},
+        turn::Turn,
+        value::Table,
+        vhost::Vhost,
+    },
+    protocol::settles::Leaving,
 };
 
 const CHANNEL_OPEN: (u16, u16) = (20, 10);
@@ -98,21 +101,12 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&number) else { return };
         let consumers = std::mem::take(&mut channel.consumers);
         // Each queue loses the consumers and gets the deliveries back in one step.
-        let mut leaving: Vec<_> = self
-            .take_deliveries(number)
-            .into_iter()
-            .map(|(queue, requeued, returned)| (queue, Vec::new(), requeued, returned))
-            .collect();
-        for consumer in consumers.iter().filter(|consumer| !consumer.is_reply) {
-            match leaving.iter_mut().find(|(queue, ..)| Arc::ptr_eq(queue, &consumer.queue)) {
-                Some((_, ids, ..)) => ids.push(consumer.id),
-                None => leaving.push((consumer.queue.clone(), vec![consumer.id], Vec::new(), Vec::new())),
-            }
-        }
-        for (queue, ids, requeued, returned) in leaving {
-            let is_over = queue.leave(&ids, &requeued, &returned, turn);
-            if is_over && let Some(vhost) = &self.vhost {
-                vhost.remove_queue(&queue, turn);
+        let ids = consumers.iter().filter(|consumer| !consumer.is_reply).map(|one| (&one.queue, one.id));
+        for leaving in Leaving::gather(self.take_deliveries(number), ids) {
+            if leaving.apply(turn)
+                && let Some(vhost) = &self.vhost
+            {
+                vhost.remove_queue(&leaving.queue, turn);
             }
         }
         for consumer in consumers {

@@ -103,6 +103,8 @@ pub struct Session {
     pub(super) heartbeat_ms: (u64, u64),
     /// By consumer tag.
     pub(super) subscriptions: HashMap<Box<[u8]>, Subscription, foldhash::fast::RandomState>,
+    /// Their consumer tags, by their sources in the ledger.
+    pub(super) tags: HashMap<u32, Box<[u8]>, foldhash::fast::FixedState>,
     /// What only one of the dialects has.
     pub(super) rabbitmq: rabbitmq::State,
     pub(super) activemq: activemq::State,
@@ -258,6 +260,7 @@ impl Session {
             session_id: String::new(),
             heartbeat_ms: (0, 0),
             subscriptions: HashMap::default(),
+            tags: HashMap::default(),
             rabbitmq: rabbitmq::State::default(),
             activemq: activemq::State::default(),
             declared: HashSet::default(),

@@ -14,10 +14,13 @@ use crate::{
         time::Time,
         turn::Turn,
     },
-    protocol::amqp::{
-        delivery_timeout::check_interval_ms,
-        reply::{Code, Failure},
-        settle::refuse_streams,
+    protocol::{
+        amqp::{
+            delivery_timeout::check_interval_ms,
+            reply::{Code, Failure},
+            settle::refuse_streams,
+        },
+        settles::Leaving,
     },
 };
 
@@ -72,23 +75,15 @@ impl Session {
     /// connection.
     pub(super) fn drop_everything(&mut self, turn: &mut Turn<'_>) {
         self.transactions.clear();
-        let mut leaving: Vec<_> = self
-            .take_deliveries()
-            .into_iter()
-            .map(|(queue, requeued, returned)| (queue, Vec::new(), requeued, returned))
-            .collect();
         let subscriptions = std::mem::take(&mut self.subscriptions);
+        self.tags = Default::default();
         // Each queue loses the consumers and gets the deliveries back in one step.
-        for subscription in subscriptions.values() {
-            match leaving.iter_mut().find(|(queue, ..)| Arc::ptr_eq(queue, &subscription.queue)) {
-                Some((_, consumers, ..)) => consumers.push(subscription.consumer),
-                None => leaving.push((subscription.queue.clone(), vec![subscription.consumer], Vec::new(), Vec::new())),
-            }
-        }
-        for (queue, consumers, requeued, returned) in leaving {
-            let is_over = queue.leave(&consumers, &requeued, &returned, turn);
-            if is_over && let Some(vhost) = &self.vhost {
-                vhost.remove_queue(&queue, turn);
+        let consumers = subscriptions.values().map(|one| (&one.queue, one.consumer));
+        for leaving in Leaving::gather(self.take_deliveries(), consumers) {
+            if leaving.apply(turn)
+                && let Some(vhost) = &self.vhost
+            {
+                vhost.remove_queue(&leaving.queue, turn);
             }
         }
         {

@@ -118,6 +118,7 @@ impl Session {
             topic,
         };
         self.subscriptions.insert(tag.clone().into(), subscription);
+        self.tags.insert(source, tag.clone().into());
         if let Some(head) = head {
             self.receipt(head, turn);
         }
@@ -135,11 +136,20 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn forget_source(&self, source: u32) {
+    pub(super) fn forget_source(&mut self, source: u32) {
+        self.tags.remove(&source);
         let mut output = self.shared.output();
         output.wire.set_subscription(source, None);
         output.wire.ledger.close_source(source);
         output.wire.status.consumers = self.subscriptions.len() as u64;
+    }
+
+    /// Takes a subscription out whose queue is gone; returns its tag, too.
+    pub(super) fn take_cancelled(&mut self, source: u32) -> Option<(Box<[u8]>, Subscription)> {
+        let tag = self.tags.get(&source)?;
+        let is_gone = self.subscriptions.get(tag).is_some_and(|one| one.queue.is_deleted());
+        let taken = if is_gone { self.subscriptions.remove_entry(&tag.clone()) } else { None };
+        taken.inspect(|_| self.forget_source(source))
     }
 
     /// Takes a consumer out of its queue; what it holds stays unsettled.

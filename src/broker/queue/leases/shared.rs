@@ -136,7 +136,7 @@ impl Queue {
             Err(ReceiveError::Deleted)
         } else if machine.stream.is_some() {
             Err(ReceiveError::Stream)
-        } else if machine.consumers.iter().any(|consumer| consumer.options.exclusive) {
+        } else if machine.consumers.has_exclusive() {
             Err(ReceiveError::Exclusive)
         } else {
             Ok(())

@@ -286,7 +286,7 @@ impl Speaker<'_> {
         let is_for_queue = shown.destination.is_some();
         subscribed.consumers_count += 1;
         let mode = subscribed.wish.mode;
-        let tag = format!("{number}.{}", subscribed.consumers_count).into_bytes();
+        let tag = tag_of(number, subscribed.consumers_count).into_bytes();
         let priority = subscribed.wish.priority;
         // A queue of a subscription's own has taken in nothing else.
         let selector = if is_for_queue { self.taken_of_a_queue(&subscribed.wish)? } else { None };
@@ -626,12 +626,8 @@ impl Speaker<'_> {
 
     /// A queue is gone, or has thrown a consumer out.
     pub(super) fn queue_cancelled(&mut self, source: u32, turn: &mut Turn<'_>) {
-        let is_it = |one: &Subscription| one.source == source && one.queue.is_deleted();
-        let found = self.subscriptions.iter().find(|(_, one)| is_it(one));
-        let Some(tag) = found.map(|(tag, _)| tag.clone()) else { return };
-        let Some(consumer) = self.subscriptions.remove(&tag) else { return };
-        self.forget_source(source);
-        for subscribed in self.activemq.subscriptions.values_mut() {
+        let Some((tag, consumer)) = self.take_cancelled(source) else { return };
+        if let Some(subscribed) = number_in(&tag).and_then(|number| self.activemq.subscriptions.get_mut(&number)) {
             subscribed.consumers.retain(|known| *known != tag);
         }
         self.exclusive_queues.remove(&consumer.queue.id);
@@ -657,6 +653,16 @@ fn patterns(parts: &[Destination]) -> Vec<Vec<u8>> {
         _ => false,
     };
     parts.iter().filter(is_watched).map(|part| part.name().to_vec()).collect()
+}
+
+/// What a consumer of a subscription is called on its connection.
+fn tag_of(subscription: u64, consumer: u64) -> String {
+    format!("{subscription}.{consumer}")
+}
+
+/// The subscription that a consumer belongs to.
+fn number_in(tag: &[u8]) -> Option<u64> {
+    std::str::from_utf8(tag).ok()?.split_once('.')?.0.parse().ok()
 }
 
 fn intake_arguments(intake: Option<String>) -> Table {

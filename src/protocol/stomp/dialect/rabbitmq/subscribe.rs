@@ -12,7 +12,7 @@ use super::{
         output::Subscribed,
         reply::{self, Refusal},
         session::{Flow, Session, Version},
-        subscription::{AckMode, Subscription, Wanted},
+        subscription::{AckMode, Wanted},
     },
     destination::Destination,
     properties::boolean,
@@ -384,11 +384,7 @@ impl Session {
 
     /// The queue has cancelled a consumer, which the client is told.
     pub(in crate::protocol::stomp) fn consumer_cancelled(&mut self, source: u32) {
-        let is_it = |one: &Subscription| one.source == source && one.queue.is_deleted();
-        let found = self.subscriptions.iter().find(|(_, one)| is_it(one));
-        let Some(tag) = found.map(|(tag, _)| tag.clone()) else { return };
-        let Some(subscription) = self.subscriptions.remove(&tag) else { return };
-        self.forget_source(source);
+        let Some((tag, subscription)) = self.take_cancelled(source) else { return };
         let description = reply::quoted(&subscription.description);
         let refusal = Refusal {
             subscription: Some(tag[2..].to_vec()),

@@ -132,7 +132,12 @@ impl<'f, 'a> Scope<'f, 'a> {
             }
             Shape::Map { key, value, shape, .. } => {
                 let mut object = Map::new();
-                for entry in self.items(&["entry"]) {
+                let mut entries = self.items(&["entry"]);
+                if entries.is_empty() {
+                    // One without a number: `Attribute.Name=A&Attribute.Value=v`.
+                    entries.push(*self);
+                }
+                for entry in entries {
                     let either = |name: &str, other: [&str; 2]| {
                         let mut names = [name, other[0], other[1]].into_iter().map(|name| entry.below(name));
                         names.find(|scope| !scope.is_empty())
@@ -258,6 +263,7 @@ mod tests {
         let expected = json!({ "VisibilityTimeout": "5" });
         assert_eq!(attributes("Attribute.1.Name=VisibilityTimeout&Attribute.1.Value=5"), expected);
         assert_eq!(attributes("Attribute.Name=x&Attribute.1.Name=VisibilityTimeout&Attribute.1.Value=5"), expected);
+        assert_eq!(attributes("Attribute.Name=VisibilityTimeout&Attribute.Value=5"), expected);
         assert_eq!(attributes("Attributes.entry.1.key=VisibilityTimeout&Attributes.entry.1.value=5"), expected);
         let tags = decoded(Service::Sqs, "TagQueue", "Tag.1.Key=a&Tag.1.Value=b&Tag.2.Key=c&Tag.2.Value=");
         assert_eq!(tags["Tags"], json!({ "a": "b", "c": "" }));

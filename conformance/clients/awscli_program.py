@@ -425,7 +425,8 @@ def _():
     aws("sns", "delete-platform-application", *of)
     equal(len(aws("sns", "publish", "--phone-number", "+4915112345678", "--message", "x")["MessageId"]), 36)
     aws("sns", "set-sms-attributes", "--attributes", "DefaultSMSType=Transactional")
-    equal(aws("sns", "get-sms-attributes"), {"attributes": {"DefaultSMSType": "Transactional"}})
+    kind = ["--attributes", "DefaultSMSType"]
+    equal(aws("sns", "get-sms-attributes", *kind), {"attributes": {"DefaultSMSType": "Transactional"}})
     number = ["--phone-number", "+4915112345678"]
     equal(aws("sns", "check-if-phone-number-is-opted-out", *number), {"isOptedOut": False})
     equal(aws("sns", "list-phone-numbers-opted-out"), {"phoneNumbers": []})

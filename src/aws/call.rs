@@ -20,7 +20,7 @@ use super::{
     error::Error,
     model,
     policy::{self, Policy},
-    xml,
+    query_json, xml,
 };
 use crate::broker::{access::Access, connections::ConnectionHandle, time::Time, turn::Turn, vhost::Vhost};
 
@@ -70,6 +70,8 @@ pub enum Wire {
     Json,
     /// A form, answered in XML.
     Query,
+    /// A form that asks for an answer in JSON, as SNS has it.
+    QueryJson,
 }
 
 /// Who calls.
@@ -255,6 +257,10 @@ impl Call {
                 let value = serde_json::to_value(output).map_err(failed)?;
                 xml::answer(self.service, self.operation, &value, &self.request_id)
             }
+            Wire::QueryJson => {
+                let value = serde_json::to_value(output).map_err(failed)?;
+                query_json::answer(self.operation, &value, &self.request_id)
+            }
         };
         Ok(Step::Done(Reply { body }))
     }
@@ -265,6 +271,7 @@ impl Call {
             Wire::Json if self.operation.output.is_some() => b"{}".to_vec(),
             Wire::Json => Vec::new(),
             Wire::Query => xml::answer(self.service, self.operation, &Value::Null, &self.request_id),
+            Wire::QueryJson => query_json::answer(self.operation, &Value::Null, &self.request_id),
         };
         Ok(Step::Done(Reply { body }))
     }

@@ -49,7 +49,7 @@ fn unknown(service: Service, wire: Wire, name: &str) -> Error {
     let version = service.model().version;
     match wire {
         Wire::Json => Error { status: 400, ..Error::of(service, "UnknownOperationException", "") },
-        Wire::Query => {
+        Wire::Query | Wire::QueryJson => {
             let message = format!("The action {name} is not valid for this endpoint (version {version}).");
             Error { status: 400, ..Error::of(service, "UnknownOperationException", message) }
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     call::{Service, Wire},
-    xml,
+    query_json, xml,
 };
 
 /// Why a call was refused.
@@ -71,7 +71,7 @@ impl Error {
     pub fn queue_does_not_exist(wire: Wire) -> Self {
         let message = match wire {
             Wire::Json => "The specified queue does not exist.",
-            Wire::Query => "The specified queue does not exist for this wsdl version.",
+            Wire::Query | Wire::QueryJson => "The specified queue does not exist for this wsdl version.",
         };
         Self::sqs("QueueDoesNotExist", message)
     }
@@ -106,6 +106,7 @@ impl Error {
                 serde_json::to_vec(&Shown { kind: &kind, message: &self.message }).unwrap_or_default()
             }
             Wire::Query => xml::error(service, self, request_id),
+            Wire::QueryJson => query_json::error(self, request_id),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - `call`: one call, what an operation is and what it may say;
 //! - `dispatch`: which service and operation a request means, and the function that does it;
-//! - `query` and `xml`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through serde;
+//! - `query`, `xml` and `query_json`: the Query protocol in and out, by the shapes of `model`; JSON goes straight through
+//!   serde;
 //! - `error`: refusals with their codes in each protocol;
 //! - `identity`: who calls, by `sigv4`;
 //! - `policy`: access policies of queues and topics;
@@ -26,6 +27,7 @@ pub mod options;
 pub mod pages;
 pub mod policy;
 pub mod query;
+pub mod query_json;
 pub mod sigv4;
 pub mod sns;
 pub mod sqs;

@@ -123,14 +123,26 @@ impl<'f, 'a> Scope<'f, 'a> {
             Shape::List { item, shape, .. } => {
                 let items = self.items(&[item, "member"]);
                 if items.is_empty() {
-                    return Ok(self.value().is_some().then(|| Value::Array(Vec::new())));
+                    return Ok(match self.value() {
+                        // Before there were lists there was one name: `AttributeName=All`.
+                        Some(text) if !text.is_empty() && is_scalar(shape) => {
+                            Some(Value::Array(vec![self.scalar(shape, text)?]))
+                        }
+                        Some(_) => Some(Value::Array(Vec::new())),
+                        None => None,
+                    });
                 }
                 let items = items.into_iter().filter_map(|scope| scope.decode(shape).transpose());
                 items.collect::<Result<_, _>>().map(|items| Some(Value::Array(items)))
             }
             Shape::Map { key, value, shape, .. } => {
                 let mut object = Map::new();
-                for entry in self.items(&["entry"]) {
+                let mut entries = self.items(&["entry"]);
+                if entries.is_empty() {
+                    // One without a number: `Attribute.Name=A&Attribute.Value=v`.
+                    entries.push(*self);
+                }
+                for entry in entries {
                     let either = |name: &str, other: [&str; 2]| {
                         let mut names = [name, other[0], other[1]].into_iter().map(|name| entry.below(name));
                         names.find(|scope| !scope.is_empty())
@@ -207,6 +219,10 @@ impl<'f, 'a> Scope<'f, 'a> {
     }
 }
 
+fn is_scalar(shape: &Shape) -> bool {
+    !matches!(shape, Shape::Structure(_) | Shape::List { .. } | Shape::Map { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,11 +268,16 @@ mod tests {
         let expected = json!({ "VisibilityTimeout": "5" });
         assert_eq!(attributes("Attribute.1.Name=VisibilityTimeout&Attribute.1.Value=5"), expected);
         assert_eq!(attributes("Attribute.Name=x&Attribute.1.Name=VisibilityTimeout&Attribute.1.Value=5"), expected);
+        assert_eq!(attributes("Attribute.Name=VisibilityTimeout&Attribute.Value=5"), expected);
         assert_eq!(attributes("Attributes.entry.1.key=VisibilityTimeout&Attributes.entry.1.value=5"), expected);
         let tags = decoded(Service::Sqs, "TagQueue", "Tag.1.Key=a&Tag.1.Value=b&Tag.2.Key=c&Tag.2.Value=");
         assert_eq!(tags["Tags"], json!({ "a": "b", "c": "" }));
         let names = decoded(Service::Sqs, "ReceiveMessage", "AttributeName.1=All&MessageAttributeName.1=a.*");
         assert_eq!((&names["AttributeNames"], &names["MessageAttributeNames"]), (&json!(["All"]), &json!(["a.*"])));
+        let names = |form| decoded(Service::Sqs, "GetQueueAttributes", form)["AttributeNames"].clone();
+        assert_eq!(names("AttributeName=All"), json!(["All"]));
+        assert_eq!(names("AttributeName="), json!([]));
+        assert_eq!(names("AttributeName=All&AttributeName.1=QueueArn"), json!(["QueueArn"]));
     }
 
     #[test]

@@ -134,6 +134,7 @@ async fn call(client: &Client, parts: &Parts, incoming: Incoming) -> Answer {
     let content_type = match wire {
         Wire::Json => "application/x-amz-json-1.0",
         Wire::Query => "text/xml",
+        Wire::QueryJson => "application/json",
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -301,7 +302,9 @@ fn route_form(client: &Client, parts: &Parts, body: &Bytes) -> Result<Routed, (S
     let arn = ["TopicArn", "TargetArn", "SubscriptionArn"].into_iter().find_map(|name| form.get(name));
     let region = arn.filter(|_| service == Service::Sns).and_then(|arn| Some(Arn::parse(arn)?.region.to_owned()));
     let input = form.decode(service, operation.input).map(|value| Input::Decoded(Arc::new(value)));
-    Ok(Routed { service, operation, wire: Wire::Query, input, region })
+    let is_json = service == Service::Sns && form.get("ContentType") == Some("JSON");
+    let wire = if is_json { Wire::QueryJson } else { Wire::Query };
+    Ok(Routed { service, operation, wire, input, region })
 }
 
 /// Scheme and host as the client said them.

@@ -109,7 +109,7 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
     check_queues(call, turn, &topic.vhost, &subscription)?;
     let generation = topic.exchange.generation();
     subscription.bind(None, &topic, turn)?;
-    call.aws.sns.bindings.bound(&topic, generation);
+    call.aws.sns.bindings.bound(&topic, &subscription, generation);
     subscription.keep(&vhost, turn)?;
     if needs_confirmation {
         confirmation::ask(call, &subscription, &topic.vhost, turn);

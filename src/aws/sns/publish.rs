@@ -17,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     arn::{self, invalid, new_uuid},
-    envelope, outbox, platform, sms, subscription,
+    envelope, outbox, platform, sms,
+    subscription::{self, Subscription},
     topic::{self, Topic},
 };
 use crate::{
@@ -529,12 +530,12 @@ impl Bindings {
     }
 
     /// A new subscription was bound to a topic that had that generation before: what is known of its others holds on.
-    pub(super) fn bound(&self, topic: &Topic, before: u64) {
+    pub(super) fn bound(&self, topic: &Topic, of: &Subscription, before: u64) {
         let key = (topic.vhost.name.clone(), topic.exchange.name.clone());
         let mut all = self.seen.lock();
         match topic.exchange.generation() {
             // Nobody else has changed anything in between.
-            after if after == before + 1 => {
+            after if after == before + 1 && of.reaches_endpoint(&topic.vhost) => {
                 if let Some(seen) = all.get_mut(&key).filter(|seen| seen.generation == before) {
                     seen.generation = after;
                 }

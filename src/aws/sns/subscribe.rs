@@ -115,7 +115,7 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
     let subscription = replayed_to(subscription, &topic, &mut active, turn)?;
     let generation = topic.exchange.generation();
     subscription.bind(None, &topic, turn)?;
-    call.aws.sns.bindings.bound(&topic, generation);
+    call.aws.sns.bindings.bound(&topic, &subscription, generation);
     subscription.keep(&vhost, turn)?;
     drop(active);
     if needs_confirmation {

@@ -236,6 +236,11 @@ impl Subscription {
         self.is_to_queue() && self.endpoint_queue(vhost).is_some_and(|queue| !self.is_taken_by(&queue))
     }
 
+    /// It is delivered where it says: its queue is there, and takes it.
+    pub(super) fn reaches_endpoint(&self, vhost: &Vhost) -> bool {
+        !self.is_to_queue() || self.endpoint_queue(vhost).is_some_and(|queue| self.is_taken_by(&queue))
+    }
+
     fn endpoint_queue(&self, vhost: &Vhost) -> Option<Arc<Queue>> {
         Arn::parse(&self.endpoint).and_then(|arn| vhost.queue(&arn.name))
     }
@@ -354,7 +359,7 @@ pub(super) fn bind_missing(topic: &Topic, turn: &mut Turn<'_>) -> Result<bool, E
         if is != wanted.as_ref() {
             subscription.bind(is.is_some().then_some(&subscription), topic, turn)?;
         }
-        is_missing |= subscription.endpoint_queue(&topic.vhost).is_none();
+        is_missing |= !subscription.reaches_endpoint(&topic.vhost);
     }
     Ok(is_missing)
 }

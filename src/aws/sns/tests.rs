@@ -514,6 +514,24 @@ fn what_a_queue_refuses_goes_to_the_dead_letter_queue_of_its_subscription() {
 }
 
 #[test]
+fn a_queue_that_comes_back_without_its_policy_takes_what_the_one_before_refused() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let queue = desk.queue("q");
+    desk.set_policy(
+        "q",
+        &json!({"Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": "*",
+        "Condition": {"StringEquals": {"aws:PrincipalIsAWSService": "true"}}}),
+    );
+    desk.subscribe(&topic, "sqs", "q", json!({"RawMessageDelivery": "true"}));
+    desk.publish(&topic, "refused");
+    desk.vhost().remove_queue(&queue, &mut desk.turn());
+    let queue = desk.queue("q");
+    desk.publish(&topic, "taken");
+    assert_eq!(desk.text(&queue), "taken");
+}
+
+#[test]
 fn who_may_not_send_to_a_queue_cannot_fill_it_by_a_subscription() {
     let mut desk = Desk::new();
     let topic = desk.topic("t", json!({}));

@@ -16,7 +16,7 @@ use ternmq::{
             cold::{ColdEntry, Header, Page, PageRequest, Window},
             stream::Summary,
         },
-        record::{Appended, Journal, Pins, Position, QueueId, Record},
+        record::{Appended, Haste, Journal, Pins, Position, QueueId, Record},
         time::Time,
         turn::Turn,
         verb::ColdPages,
@@ -52,7 +52,7 @@ impl SlowJournal {
 }
 
 impl Journal for SlowJournal {
-    fn append(&self, record: &Record) -> Appended {
+    fn append(&self, record: &Record, _: Haste) -> Appended {
         let mut records = self.records.lock();
         records.push(record.clone());
         let at = Position(records.len() as u64);

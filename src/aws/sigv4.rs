@@ -213,11 +213,12 @@ impl<'a> Signature<'a> {
         now_secs: i64,
         skew_secs: i64,
     ) -> Result<(), Refused> {
-        if self.time_secs == 0 || day_of(self.time_secs) != self.day {
+        let made = basic_time(self.time_secs);
+        if self.time_secs == 0 || made[..8] != *self.day {
             return Err(Refused::Time(format!(
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != '{}', from '{}'.",
                 self.day,
-                day_of(self.time_secs),
+                &made[..8],
                 self.time
             )));
         }
@@ -228,7 +229,7 @@ impl<'a> Signature<'a> {
         let _ = write!(
             to_sign,
             "{ALGORITHM}\n{}\n{}/{}/{}/aws4_request\n{}",
-            basic_time(self.time_secs),
+            made,
             self.day,
             self.region,
             self.service,
@@ -241,10 +242,9 @@ impl<'a> Signature<'a> {
     }
 
     fn check_time(&self, now_secs: i64, skew_secs: i64) -> Result<(), Refused> {
-        let (made, now) = (basic_time(self.time_secs), basic_time(now_secs));
-        let minutes = skew_secs / 60;
+        let text = || (basic_time(self.time_secs), basic_time(now_secs), skew_secs / 60);
         if self.time_secs > now_secs + skew_secs {
-            let limit = basic_time(now_secs + skew_secs);
+            let ((made, now, minutes), limit) = (text(), basic_time(now_secs + skew_secs));
             return Err(Refused::Time(format!(
                 "Signature not yet current: {made} is still later than {limit} ({now} + {minutes} min.)"
             )));
@@ -252,7 +252,7 @@ impl<'a> Signature<'a> {
         match self.expires_secs {
             Some(expires) if now_secs > self.time_secs + expires => Err(Refused::Expired),
             None if self.time_secs < now_secs - skew_secs => {
-                let limit = basic_time(now_secs - skew_secs);
+                let ((made, now, minutes), limit) = (text(), basic_time(now_secs - skew_secs));
                 Err(Refused::Time(format!(
                     "Signature expired: {made} is now earlier than {limit} ({now} - {minutes} min.)"
                 )))
@@ -462,14 +462,13 @@ fn parse_time(text: &str) -> Option<i64> {
 /// `20261123T120000Z`.
 pub fn basic_time(secs: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(secs).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", time.hour(), time.minute(), time.second())
-}
-
-fn day_of(secs: i64) -> String {
-    let mut day = basic_time(secs);
-    day.truncate(8);
-    day
+    let year = time.year().unsigned_abs();
+    let date = [(year / 100) as u8, (year % 100) as u8, u8::from(time.month()), time.day()];
+    let clock = [time.hour(), time.minute(), time.second()];
+    // By hand: every request is signed for such a time, and formatting costs as much as a digest.
+    let digits = |number: u8| [number / 10, number % 10].map(|digit| char::from(b'0' + digit % 10));
+    let (date, clock) = (date.into_iter().flat_map(digits), clock.into_iter().flat_map(digits));
+    date.chain(['T']).chain(clock).chain(['Z']).collect()
 }
 
 /// The header `Authorization` of a request that this process sends. `headers` are those to sign, in the order of their

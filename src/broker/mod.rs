@@ -57,7 +57,7 @@ pub use options::Options;
 use parameters::Parameters;
 use policy::{ObjectKind, Policies, QueuePolicy};
 use queue::{PolicyNames, Queue, arguments::QueueType, settings};
-use record::{Definition, DefinitionKey, HoldId, Journal, Log, Pin, Position, QueueId, Record};
+use record::{Definition, DefinitionKey, Haste, HoldId, Journal, Log, Pin, Position, QueueId, Record};
 use recovery::{ReplayError, Replayed};
 use time::Time;
 use timers::{Owner, Timers};
@@ -155,7 +155,7 @@ impl Broker {
         if replayed.is_new() {
             self.create_defaults().map_err(OpenError::Defaults)?;
             // One record: a broker that crashed half-way through would start without a user.
-            journal.append(&Record::Transaction(self.definitions()));
+            journal.append(&Record::Transaction(self.definitions()), Haste::Due);
         }
         self.attach_journal(journal);
         self.resume_redrives();

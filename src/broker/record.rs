@@ -398,16 +398,26 @@ pub struct Appended {
     pub end: Position,
 }
 
+/// Whether a record is written at once, or gathers with others until somebody waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Haste {
+    /// At once.
+    #[default]
+    Due,
+    /// After [`Journal::hasten`], with the next one that is due, or else some milliseconds later.
+    Patient,
+}
+
 /// Keeps records. Appending never waits: a reply waits for [`Journal::flushed`] instead, and whoever
 /// moves that on calls [`Waiting::proceed`](super::verb::Waiting::proceed) afterwards.
 pub trait Journal: Send + Sync {
     /// Appends a record.
-    fn append(&self, record: &Record) -> Appended;
+    fn append(&self, record: &Record, haste: Haste) -> Appended;
 
     /// Appends the [`Record::Enqueue`] of a message that no other record has.
-    fn append_enqueued(&self, enqueued: Enqueued<'_>) -> Appended {
+    fn append_enqueued(&self, enqueued: Enqueued<'_>, haste: Haste) -> Appended {
         let Enqueued { queue, seq, message, deadline, at } = enqueued;
-        self.append(&Record::Enqueue { queue, seq, message: message.clone(), body: None, deadline, at })
+        self.append(&Record::Enqueue { queue, seq, message: message.clone(), body: None, deadline, at }, haste)
     }
 
     /// Everything before this position is safe.
@@ -419,8 +429,8 @@ pub trait Journal: Send + Sync {
     /// What several records say together, and so must not be divided by a checkpoint.
     fn pins(&self) -> &Arc<Pins>;
 
-    /// Somebody waits for what was appended. Until then a journal may let settles wait some moments for
-    /// what comes next.
+    /// Somebody waits for what was appended. Until then a journal may let settles, and what is [`Haste::Patient`],
+    /// wait some moments for what comes next.
     fn hasten(&self) {}
 
     /// Whether more may be read from clients: false while too much waits for the disk. Whoever is told

@@ -11,7 +11,7 @@ use super::{
     consumer::Outlet,
     dead_letter,
     queue::{Queue, machine::Dead},
-    record::{Enqueued, Position, Record},
+    record::{Enqueued, Haste, Position, Record},
     time::Time,
     trace::Trace,
 };
@@ -30,6 +30,7 @@ pub struct Turn<'a> {
     transaction: Option<Vec<Record>>,
     /// It repeats what a log says, and so decides nothing.
     is_replay: bool,
+    haste: Haste,
 }
 
 /// Dead letters that one call of [`Turn::drain`] works off: a chain of queues that feed each other
@@ -48,7 +49,16 @@ impl<'a> Turn<'a> {
             gate: None,
             transaction: None,
             is_replay: false,
+            haste: Haste::Due,
         }
+    }
+
+    /// Opens a turn whose records are written when somebody waits for them: whoever opens it hastens the journal
+    /// before it waits for the turn's gate.
+    pub fn patient(broker: &'a Broker, now: Time) -> Self {
+        let mut turn = Self::new(broker, now);
+        turn.haste = Haste::Patient;
+        turn
     }
 
     /// Opens a turn that repeats what a log says.
@@ -103,7 +113,7 @@ impl<'a> Turn<'a> {
     /// Appends a record that says nothing by itself, even inside of a transaction. Returns where it is.
     pub(in crate::broker) fn record_now(&mut self, record: &Record) -> Position {
         let Some(journal) = self.broker.journal() else { return Position::NONE };
-        let appended = journal.append(record);
+        let appended = journal.append(record, self.haste);
         self.gate = Some(appended.end);
         if record.is_definition() {
             self.broker.note_defined(appended.end);
@@ -122,7 +132,7 @@ impl<'a> Turn<'a> {
             }
             None => {
                 let Some(journal) = self.broker.journal() else { return Position::NONE };
-                let appended = journal.append_enqueued(enqueued);
+                let appended = journal.append_enqueued(enqueued, self.haste);
                 self.gate = Some(appended.end);
                 return appended.at;
             }

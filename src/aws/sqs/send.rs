@@ -117,9 +117,9 @@ struct Checked<'r> {
 
 /// What is answered of one message.
 #[derive(Serialize)]
-struct Told {
+struct Told<'a> {
     #[serde(rename = "Id", skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    id: Option<&'a str>,
     #[serde(rename = "MD5OfMessageBody")]
     body_md5: String,
     #[serde(rename = "MD5OfMessageAttributes", skip_serializing_if = "Option::is_none")]
@@ -171,9 +171,8 @@ pub(super) fn send_message_batch(call: &mut Call, turn: &mut Turn<'_>) -> Result
     let request: SendMessageBatch<'_> = input.parse()?;
     let target = Target::find(call, turn, request.queue_url.as_deref(), Access::Write)?;
     let entries = request.entries.unwrap_or_default();
-    let id_of = |entry: &'_ Entry<'_>| entry.id.as_deref().unwrap_or_default().to_owned();
-    let ids: Vec<String> = entries.iter().map(id_of).collect();
-    batch::check(ids.iter().map(String::as_str), "SendMessageBatchRequestEntry")?;
+    let ids = entries.iter().map(Entry::id);
+    batch::check(ids.clone(), "SendMessageBatchRequestEntry")?;
     let mut bytes = 0;
     let mut wanted = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -197,7 +196,7 @@ pub(super) fn send_message_batch(call: &mut Call, turn: &mut Turn<'_>) -> Result
     let max = target.properties.message_bytes_max.unwrap_or(MESSAGE_BYTES_MAX);
     let mut failed = Vec::new();
     let mut accepted = Vec::with_capacity(entries.len());
-    for (id, checked) in ids.iter().zip(wanted) {
+    for (id, checked) in ids.zip(wanted) {
         let checked = match checked {
             Ok(checked) if checked.bytes() > max => {
                 let message = format!(
@@ -222,7 +221,7 @@ pub(super) fn send_message_batch(call: &mut Call, turn: &mut Turn<'_>) -> Result
     let (mut told, mut messages) = (Vec::with_capacity(accepted.len()), Vec::with_capacity(accepted.len()));
     for (id, checked) in &accepted {
         let (mut one, message) = tell(call, turn, &target, checked);
-        one.id = Some((*id).clone());
+        one.id = Some(id);
         told.push(one);
         messages.push((message, checked.withhold_ms));
     }
@@ -236,6 +235,12 @@ pub(super) fn send_message_batch(call: &mut Call, turn: &mut Turn<'_>) -> Result
         }
     }
     call.reply(&Outcome { successful, failed })
+}
+
+impl Entry<'_> {
+    fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or_default()
+    }
 }
 
 impl Checked<'_> {
@@ -297,7 +302,7 @@ fn name<'r>(mut checked: Checked<'r>, target: &Target) -> Result<Checked<'r>, Er
 }
 
 /// The message, and what will be told of it.
-fn tell(call: &Call, turn: &Turn<'_>, target: &Target, checked: &Checked<'_>) -> (Told, Message) {
+fn tell<'a>(call: &Call, turn: &Turn<'_>, target: &Target, checked: &Checked<'_>) -> (Told<'a>, Message) {
     let message_id = new_id();
     let trace = checked.system.first().and_then(|trace| match &trace.data {
         crate::aws::message::Data::Text(text) => Some(&**text),
@@ -329,7 +334,7 @@ fn tell(call: &Call, turn: &Turn<'_>, target: &Target, checked: &Checked<'_>) ->
 }
 
 /// What became of the message in the queue.
-fn become_known(call: &Call, target: &Target, told: &mut Told, pushed: Option<Pushed>) -> Result<(), Error> {
+fn become_known(call: &Call, target: &Target, told: &mut Told<'_>, pushed: Option<Pushed>) -> Result<(), Error> {
     let sent = &call.aws.sqs.sent;
     let seq = match pushed {
         Some(Pushed::Accepted(seq)) => {

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Journal, Position, Record};
+use super::{Haste, Journal, Position, Record};
 
 /// See the module's text. Clones share one journal.
 #[derive(Clone, Default)]
@@ -30,7 +30,7 @@ impl Log {
     /// Appends what `record` makes, if there is a journal.
     pub(in crate::broker) fn append(&self, record: impl FnOnce() -> Record) {
         if let Some(journal) = self.0.journal.get() {
-            let appended = journal.append(&record());
+            let appended = journal.append(&record(), Haste::Due);
             self.note(appended.end);
         }
     }

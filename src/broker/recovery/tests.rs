@@ -25,7 +25,7 @@ use crate::broker::{
         properties::Dedup,
         selective::GroupMode,
     },
-    record::{Appended, Decoder, Journal, Log, Pins, Position, encode},
+    record::{Appended, Decoder, Haste, Journal, Log, Pins, Position, encode},
     schedule::{Repeats, Schedule},
     topology::DeclareQueue,
     value::{Table, Value},
@@ -55,7 +55,7 @@ impl VecJournal {
 }
 
 impl Journal for VecJournal {
-    fn append(&self, record: &Record) -> Appended {
+    fn append(&self, record: &Record, _: Haste) -> Appended {
         let mut encoded = Vec::new();
         encode(record, &mut encoded);
         let mut records = self.records.lock();

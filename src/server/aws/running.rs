@@ -54,38 +54,37 @@ pub(super) async fn run(
 ) -> Result<Reply, Error> {
     loop {
         let (step, gate) = step(broker, call);
-        match step {
+        let until = match step {
+            Ok(Step::Wait { until }) => until,
+            // An error, too, says that something is so.
             Ok(Step::Done(reply)) => {
-                flushed(broker, &call.waiter.clone(), told, gate).await;
+                flushed(broker, &call.waiter, told, gate).await;
                 return Ok(reply);
             }
-            // What it did before it failed need not be waited for, unless it says that something is so.
             Err(error) => {
-                flushed(broker, &call.waiter.clone(), told, gate).await;
+                flushed(broker, &call.waiter, told, gate).await;
                 return Err(error);
             }
-            Ok(Step::Wait { until }) => {
-                let time = async {
-                    match clock::instant_at(until) {
-                        Some(at) => tokio::time::sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = told.0.notified() => {}
-                    () = time => {}
-                    _ = closing.changed() => {
-                        call.state = None;
-                        return Err(Error::of(call.service, "ServiceUnavailable", "The broker is shutting down."));
-                    }
-                }
+        };
+        let time = async {
+            match clock::instant_at(until) {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = told.0.notified() => {}
+            () = time => {}
+            _ = closing.changed() => {
+                call.state = None;
+                return Err(Error::of(call.service, "ServiceUnavailable", "The broker is shutting down."));
             }
         }
     }
 }
 
 fn step(broker: &Broker, call: &mut Call) -> (Result<Step, Error>, Option<Position>) {
-    let mut turn = Turn::new(broker, clock::now());
+    let mut turn = Turn::patient(broker, clock::now());
     let step = dispatch::dispatch(call, &mut turn);
     turn.drain();
     let gate = turn.take_gate();
@@ -96,6 +95,11 @@ fn step(broker: &Broker, call: &mut Call) -> (Result<Step, Error>, Option<Positi
 /// Waits until the log is flushed to `gate`.
 async fn flushed(broker: &Broker, waiter: &Weak<dyn ConnectionHandle>, told: &Told, gate: Option<Position>) {
     let Some(journal) = broker.journal() else { return };
+    if broker.is_safe(gate) {
+        return;
+    }
+    // Calls that have come already take their turns first: one write is for all of them.
+    tokio::task::yield_now().await;
     let mut is_hastened = false;
     loop {
         // Registered before it looks a last time, so that no flush is missed.

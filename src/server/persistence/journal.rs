@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 use crate::{
     broker::message::Message,
-    broker::record::{Appended, Enqueued, Journal, Pins, Position, Record, encode, encode_enqueued},
+    broker::record::{Appended, Enqueued, Haste, Journal, Pins, Position, Record, encode, encode_enqueued},
     store::{self, Admission, Head, Log},
 };
 
@@ -75,17 +75,20 @@ impl LogJournal {
         self.long_body_min.load(Ordering::Relaxed)
     }
 
-    fn append_pieces(&self, head: Head, pieces: &[&[u8]]) -> Appended {
-        appended(self.log.append_essential(head, pieces))
+    fn append_pieces(&self, head: Head, pieces: &[&[u8]], haste: Haste) -> Appended {
+        appended(match haste {
+            Haste::Due => self.log.append_essential(head, pieces),
+            Haste::Patient => self.log.append_patient(head, pieces),
+        })
     }
 
     /// Writes a record of which `bytes` begin with kind and version, and that may have a message in it.
-    fn append_whole(&self, bytes: &[u8], message: Option<&Message>) -> Appended {
+    fn append_whole(&self, bytes: &[u8], message: Option<&Message>, haste: Haste) -> Appended {
         let head = Head::new(bytes[0], bytes[1]);
         let body = &bytes[2..];
         let bytes_max = self.log.body_bytes_max();
         if body.len() <= bytes_max {
-            return self.append_pieces(head, &[body]);
+            return self.append_pieces(head, &[body], haste);
         }
         let _pin = self.pins.pin(|| self.end());
         // Before anybody can find the message.
@@ -94,11 +97,11 @@ impl LogJournal {
         }
         let mut chain = vec![head.kind, head.version];
         for part in body.chunks(bytes_max) {
-            let appended = self.append_pieces(Head::new(PART, CHAIN_VERSION), &[part]);
+            let appended = self.append_pieces(Head::new(PART, CHAIN_VERSION), &[part], haste);
             chain.extend(appended.at.0.to_le_bytes());
         }
         let first = chain.get(2..10).and_then(|first| first.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let appended = self.append_pieces(Head::new(CHAINED, CHAIN_VERSION), &[&chain]);
+        let appended = self.append_pieces(Head::new(CHAINED, CHAIN_VERSION), &[&chain], haste);
         self.chain_bytes_max.fetch_max(appended.at.0.saturating_sub(first), Ordering::Relaxed);
         appended
     }
@@ -127,19 +130,15 @@ fn with_scratch<T>(take: impl FnOnce(&mut Vec<u8>) -> T) -> T {
 }
 
 impl Journal for LogJournal {
-    fn append(&self, record: &Record) -> Appended {
+    fn append(&self, record: &Record, haste: Haste) -> Appended {
         let is_of_snapshot = record.is_of_snapshot();
         // No checkpoint begins between such a record and its being noted.
         let _pin = is_of_snapshot.then(|| self.pins.pin(|| self.end()));
         let appended = with_scratch(|scratch| {
             encode(record, scratch);
-            match record {
-                // Who waits for it says so.
-                Record::Settle { .. } if scratch.len() <= self.log.body_bytes_max() => {
-                    appended(self.log.append_patient(Head::new(scratch[0], scratch[1]), &[&scratch[2..]]))
-                }
-                _ => self.append_whole(scratch, record.message()),
-            }
+            // Who waits for a settle says so.
+            let haste = if matches!(record, Record::Settle { .. }) { Haste::Patient } else { haste };
+            self.append_whole(scratch, record.message(), haste)
         });
         if is_of_snapshot {
             self.defined_at.fetch_max(appended.end.0, Ordering::AcqRel);
@@ -147,7 +146,7 @@ impl Journal for LogJournal {
         appended
     }
 
-    fn append_enqueued(&self, enqueued: Enqueued<'_>) -> Appended {
+    fn append_enqueued(&self, enqueued: Enqueued<'_>, haste: Haste) -> Appended {
         let fits = enqueued.message.record_bytes_max() <= self.log.body_bytes_max() as u64;
         with_scratch(|scratch| {
             encode_enqueued(&enqueued, scratch, |parts, scratch| {
@@ -158,10 +157,10 @@ impl Journal for LogJournal {
                     for part in parts {
                         pieces.push(part);
                     }
-                    return self.append_pieces(head, &pieces);
+                    return self.append_pieces(head, &pieces, haste);
                 }
                 parts.for_each(|part| scratch.extend_from_slice(part));
-                self.append_whole(scratch, Some(enqueued.message))
+                self.append_whole(scratch, Some(enqueued.message), haste)
             })
         })
     }

@@ -30,7 +30,7 @@ use crate::{
             Queue,
             cold::{LevelPlaces, Overflow, Window},
         },
-        record::{Journal as _, Position, QueueId, Record},
+        record::{Haste, Journal as _, Position, QueueId, Record},
         verb,
     },
     server::options::Persistence,
@@ -347,7 +347,7 @@ impl Files {
     }
 
     fn append(&self, message: Message) -> Result<Position, String> {
-        let appended = self.journal.append(&Record::Body { targets: 0, message });
+        let appended = self.journal.append(&Record::Body { targets: 0, message }, Haste::Due);
         if appended.at == Position::NONE { Err(self.reason()) } else { Ok(appended.at.in_spill()) }
     }
 

@@ -27,7 +27,7 @@ use crate::broker::{
         machine::Got,
         stream::Summary,
     },
-    record::{Appended, Decoder, Journal, Pins, Position, QueueId, Record, encode},
+    record::{Appended, Decoder, Haste, Journal, Pins, Position, QueueId, Record, encode},
     time::Time,
     topology::DeclareQueue,
     turn::Turn,
@@ -61,7 +61,7 @@ impl VecJournal {
 }
 
 impl Journal for VecJournal {
-    fn append(&self, record: &Record) -> Appended {
+    fn append(&self, record: &Record, _: Haste) -> Appended {
         let mut encoded = Vec::new();
         encode(record, &mut encoded);
         let mut records = self.0.lock();

@@ -115,7 +115,7 @@ class Tern(Broker):
             )
         self.pid = self.process.pid
         self.ctl = [str(executable), "ctl"]
-        self.ctl_env = {"TERN_SERVER_DATA_DIR": str(data)}
+        self.ctl_env = {"TERN_SERVER_DATA_DIR": str(data), "TERN_SERVER_PORTS_FILE": str(ports)}
         try:
             await_true(lambda: self._read_ports(ports), self.process, "Tern's ports file")
             await_handshake(self)

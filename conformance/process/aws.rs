@@ -214,6 +214,18 @@ fn without_development_mode_every_call_is_signed_and_its_user_needs_permission()
     broker.ctl(&["set_permissions", "bob", "", "^q$", ""]);
     assert_eq!(client.signed(bob, "SendMessage", &send).status, 200);
     assert_eq!(client.signed(bob, "ReceiveMessage", &json!({ "QueueUrl": url })).status, 403);
+    // Without a signature, what the policy lets everybody do.
+    assert_eq!(client.json("SendMessage", &send).status, 403);
+    let allow = json!({"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage"});
+    let policy = json!({"Version": "2012-10-17", "Statement": allow}).to_string();
+    let set = json!({ "QueueUrl": url, "Attributes": { "Policy": policy } });
+    assert_eq!(client.signed(right, "SetQueueAttributes", &set).status, 200);
+    assert_eq!(client.json("SendMessage", &send).status, 200);
+    let get = "/000000000000/q?Action=SendMessage&Version=2012-11-05&MessageBody=x";
+    assert_eq!(client.send("GET", get, &[], b"").status, 200);
+    let refused = client.send("GET", "/000000000000/q?Action=ReceiveMessage", &[], b"");
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("<Code>AccessDenied</Code>"), "{}", refused.text());
     assert!(broker.ctl(&["list_access_keys"]).contains("BOB\tbob"));
     broker.ctl(&["delete_access_key", "BOB"]);
     assert_eq!(client.signed(bob, "SendMessage", &send).code(), "UnrecognizedClientException");

@@ -15,7 +15,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Aws, error::Error, model, xml};
+use super::{
+    Aws,
+    error::Error,
+    model,
+    policy::{self, Policy},
+    xml,
+};
 use crate::broker::{access::Access, connections::ConnectionHandle, time::Time, turn::Turn, vhost::Vhost};
 
 /// A function that does what an operation does. It is called again with the same call when it said that it waits.
@@ -69,7 +75,7 @@ pub enum Wire {
 /// Who calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The broker's user whose permissions hold.
+    /// The broker's user whose permissions hold; empty: nobody has signed, and only access policies let it do anything.
     pub user: Arc<str>,
     /// The account that it belongs to.
     pub account: Arc<str>,
@@ -82,9 +88,17 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Its ARN, for policies.
+    /// Nobody has signed.
+    pub fn is_anonymous(&self) -> bool {
+        self.user.is_empty()
+    }
+
+    /// Its ARN; of whom nobody knows the word for that.
     pub fn arn(&self) -> String {
-        format!("arn:aws:iam::{}:user/{}", self.account, self.user)
+        match self.is_anonymous() {
+            true => "anonymous".to_owned(),
+            false => format!("arn:aws:iam::{}:user/{}", self.account, self.user),
+        }
     }
 
     /// The ARN of something of the caller's account and region.
@@ -162,7 +176,8 @@ impl Call {
     /// Whether the permissions of the caller's broker user grant access to the queue or exchange of that name on the
     /// vhost.
     pub fn may(&self, turn: &Turn<'_>, vhost: &str, name: &str, access: Access) -> bool {
-        self.aws.checkers.check(&turn.broker.access, &self.caller.user, vhost, name, access)
+        !self.caller.is_anonymous()
+            && self.aws.checkers.check(&turn.broker.access, &self.caller.user, vhost, name, access)
     }
 
     /// The same, with the error to answer.
@@ -170,8 +185,41 @@ impl Call {
         if self.may(turn, vhost, name, access) { Ok(()) } else { Err(self.denied()) }
     }
 
+    /// Whether an access policy and what the caller `is_permitted` without it come to that the call may be done with
+    /// `resource`.
+    pub fn is_allowed(&self, policy: &Policy, resource: &str, is_permitted: bool, now: Time) -> bool {
+        let (service, operation) = (self.service.model().name, self.operation.name);
+        let action = format!("{service}:{}", operation.strip_suffix("Batch").unwrap_or(operation));
+        let (arn, caller) = (self.caller.arn(), &self.caller);
+        let is_anonymous = caller.is_anonymous();
+        let epoch_secs = (now.0 / 1_000).to_string();
+        let mut context: Vec<(&str, Cow<'_, str>)> = vec![
+            ("aws:sourceip", self.source_ip.to_string().into()),
+            ("aws:currenttime", epoch_secs.clone().into()),
+            ("aws:epochtime", epoch_secs.into()),
+            ("aws:principaltype", if is_anonymous { "Anonymous" } else { "User" }.into()),
+        ];
+        if !is_anonymous {
+            context.push(("aws:username", (&*caller.user).into()));
+            if self.service == Service::Sns {
+                context.push(("aws:sourceowner", (&*caller.account).into()));
+            }
+        }
+        let request = policy::Request {
+            principal: if is_anonymous { "" } else { &arn },
+            account: if is_anonymous { "" } else { &caller.account },
+            action: &action,
+            resource,
+            context: &context,
+        };
+        policy.allows(&request, is_permitted)
+    }
+
     /// The caller may not do this.
     pub fn denied(&self) -> Error {
+        if self.caller.is_anonymous() && self.service == Service::Sns {
+            return Error::unsigned();
+        }
         let (service, operation) = (self.service.model().name, self.operation.name);
         let message = match self.service {
             Service::Sqs => "Access to the resource is denied.".to_owned(),

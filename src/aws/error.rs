@@ -76,6 +76,12 @@ impl Error {
         Self::sqs("QueueDoesNotExist", message)
     }
 
+    /// Nobody has signed what somebody has to.
+    pub fn unsigned() -> Self {
+        let (code, query_code) = ("MissingAuthenticationTokenException".into(), "MissingAuthenticationToken".into());
+        Self { code, query_code, status: 403, message: "Request is missing Authentication Token".to_owned() }
+    }
+
     /// Something failed that is nobody's fault but ours.
     pub fn internal(message: impl Into<String>) -> Self {
         let (code, query_code) = ("InternalFailure".into(), "InternalFailure".into());

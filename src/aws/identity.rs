@@ -21,6 +21,8 @@ pub struct Origin<'a> {
     pub is_trusted: bool,
     /// Seconds since 1970.
     pub now_secs: i64,
+    /// The region in the ARN of what is called for: who signs nothing says no other.
+    pub named_region: Option<&'a str>,
 }
 
 /// Who calls; or why nobody believes it.
@@ -36,7 +38,8 @@ pub fn identify(aws: &Aws, broker: &Broker, request: &Request<'_>, origin: Origi
     let key = signature.as_ref().and_then(|signature| aws.keys.find(broker, &signature.access_key));
     let options = &aws.options;
     let region = signature.as_ref().map(|signature| &*signature.region).filter(|region| !region.is_empty());
-    let region: Arc<str> = region.unwrap_or(&options.region).into();
+    let named = origin.named_region.filter(|region| !region.is_empty());
+    let region: Arc<str> = region.or(named).unwrap_or(&options.region).into();
     if let (Some(signature), Some(key)) = (&signature, &key) {
         let skew_secs = options.clock_skew_secs as i64;
         let checked = signature.verify(request, &key.secret, &aws.signing_keys, origin.now_secs, skew_secs);
@@ -55,16 +58,47 @@ pub fn identify(aws: &Aws, broker: &Broker, request: &Request<'_>, origin: Origi
         let message = "The security token included in the request is invalid.";
         return Err(coded("UnrecognizedClientException", "InvalidClientTokenId", 403, message));
     }
-    if origin.service == Service::Sns && UNSIGNED.contains(&origin.operation) {
+    if may_be_anonymous(&origin) {
         let (user, account) = ("".into(), options.account.as_str().into());
         return Ok(Caller { user, account, region, access_key: None, is_trusted: false });
     }
-    let message = "Request is missing Authentication Token";
-    Err(coded("MissingAuthenticationTokenException", "MissingAuthenticationToken", 403, message))
+    Err(Error::unsigned())
 }
 
-/// What is called by following a link: what it names can be known only from a message.
-const UNSIGNED: [&str; 2] = ["ConfirmSubscription", "Unsubscribe"];
+/// Whether a call that nobody has signed is looked at: an access policy may let everybody do it, or it follows a link
+/// that can be known only from a message. What is the owner's business alone is not, and neither is what is of no
+/// queue and no topic.
+fn may_be_anonymous(origin: &Origin<'_>) -> bool {
+    match origin.service {
+        Service::Sqs => OF_QUEUES.contains(&origin.operation),
+        Service::Sns => origin.named_region.is_some() && OF_TOPICS.contains(&origin.operation),
+    }
+}
+
+/// What the policy of a queue may let others do.
+const OF_QUEUES: [&str; 11] = [
+    "SendMessage",
+    "SendMessageBatch",
+    "ReceiveMessage",
+    "DeleteMessage",
+    "DeleteMessageBatch",
+    "ChangeMessageVisibility",
+    "ChangeMessageVisibilityBatch",
+    "GetQueueAttributes",
+    "GetQueueUrl",
+    "ListDeadLetterSourceQueues",
+    "PurgeQueue",
+];
+/// What the policy of a topic may let anybody do, and the two links.
+const OF_TOPICS: [&str; 7] = [
+    "Publish",
+    "PublishBatch",
+    "Subscribe",
+    "GetTopicAttributes",
+    "ListSubscriptionsByTopic",
+    "ConfirmSubscription",
+    "Unsubscribe",
+];
 
 fn refusal(service: Service, refused: &Refused) -> Error {
     let message = refused.to_string();
@@ -112,7 +146,8 @@ mod tests {
             _ => headers.iter().find(|(known, _)| *known == name).map(|(_, value)| Cow::Borrowed(*value)),
         };
         let request = Request { method: "POST", path: "/", query: "", header: &header, body: changed_body };
-        let origin = Origin { service: Service::Sqs, operation: "ListQueues", is_trusted, now_secs: NOW };
+        let origin =
+            Origin { service: Service::Sqs, operation: "ListQueues", is_trusted, now_secs: NOW, named_region: None };
         identify(&aws, &broker, &request, origin)
     }
 
@@ -152,11 +187,32 @@ mod tests {
         let (aws, broker) = fixture();
         let header = |_: &str| None;
         let request = Request { method: "GET", path: "/", query: "Action=ListQueues", header: &header, body: b"" };
-        let origin = Origin { service: Service::Sqs, operation: "ListQueues", is_trusted: true, now_secs: NOW };
+        let origin = Origin {
+            service: Service::Sqs,
+            operation: "ListQueues",
+            is_trusted: true,
+            now_secs: NOW,
+            named_region: None,
+        };
         assert!(identify(&aws, &broker, &request, origin).is_ok());
-        let refused = identify(&aws, &broker, &request, Origin { is_trusted: false, ..origin });
-        assert_eq!(code(refused), ("MissingAuthenticationToken".to_owned(), 403));
-        let link = Origin { service: Service::Sns, operation: "ConfirmSubscription", is_trusted: false, now_secs: NOW };
-        assert_eq!(&*identify(&aws, &broker, &request, link).unwrap().user, "");
+        let from_elsewhere = |service, operation, named_region| {
+            let origin = Origin { service, operation, named_region, is_trusted: false, ..origin };
+            identify(&aws, &broker, &request, origin)
+        };
+        for (service, operation, region) in [
+            (Service::Sqs, "ListQueues", None),
+            (Service::Sqs, "DeleteQueue", None),
+            (Service::Sqs, "AddPermission", None),
+            (Service::Sns, "ListTopics", None),
+            (Service::Sns, "DeleteTopic", Some("eu-west-1")),
+            (Service::Sns, "Publish", None),
+        ] {
+            let refused = from_elsewhere(service, operation, region);
+            assert_eq!(code(refused), ("MissingAuthenticationToken".to_owned(), 403), "{operation}");
+        }
+        let caller = from_elsewhere(Service::Sns, "ConfirmSubscription", Some("eu-west-1")).unwrap();
+        assert!(caller.is_anonymous() && !caller.is_trusted);
+        assert_eq!((&*caller.arn(), &*caller.region), ("anonymous", "eu-west-1"));
+        assert!(from_elsewhere(Service::Sqs, "SendMessage", None).unwrap().is_anonymous());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `config::table` has one row for each field, with its key, bounds and reason.
 
+use std::path::PathBuf;
+
 pub use super::declared::Declared;
 pub use crate::broker::access::keys::AccessKey;
 
@@ -43,6 +45,9 @@ pub struct Options {
     /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
     /// accept certain hosts only. Default empty: how clients reach this broker.
     pub signing_cert_url: String,
+    /// Certificates in PEM by which endpoints over HTTPS are trusted beside those that the machine trusts. Read at the
+    /// start. Default none.
+    pub trusted_ca_file: Option<PathBuf>,
     /// Whether a name may not be used again for a minute after its queue was deleted, as with AWS. Default off.
     pub queue_deleted_recently: bool,
     /// Whether `POST /_tern/reset` deletes everything, for test suites. Default off.
@@ -67,6 +72,7 @@ impl Default for Options {
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
             signing_cert_url: String::new(),
+            trusted_ca_file: None,
             queue_deleted_recently: false,
             reset: false,
         }

@@ -4,7 +4,7 @@
 //! registries of their own: [`Component::of`] tells the caller which one is meant. Everything else
 //! must name a component that was registered at the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,8 +96,68 @@ pub struct Parameters {
     /// Moves with each change of an entry.
     edition: AtomicU64,
     // Each taken alone, nothing else is locked inside.
-    entries: RwLock<BTreeMap<(String, String, String), Arc<Json>>>,
+    entries: RwLock<Entries>,
     global: RwLock<BTreeMap<String, Arc<Json>>>,
+}
+
+/// Vhost, component and name.
+type Key = (String, String, String);
+
+/// What the value of a parameter is looked for by, if it is.
+pub type IndexBy = fn(&Json) -> Option<String>;
+
+#[derive(Debug, Default)]
+struct Entries {
+    all: BTreeMap<Key, Arc<Json>>,
+    /// By component.
+    indexes: Vec<(String, Index)>,
+}
+
+/// The parameters of a component by what their values say.
+#[derive(Debug)]
+struct Index {
+    by: IndexBy,
+    /// Vhost, what the value says, name.
+    names: BTreeSet<Key>,
+}
+
+impl Entries {
+    fn insert(&mut self, key: Key, value: Arc<Json>) {
+        let before = self.all.get(&key).cloned();
+        if let Some(index) = self.index_mut(&key.1) {
+            if let Some(before) = before {
+                index.remove(&key, &before);
+            }
+            index.add(&key, &value);
+        }
+        self.all.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(value) = self.all.remove(key)
+            && let Some(index) = self.index_mut(&key.1)
+        {
+            index.remove(key, &value);
+        }
+    }
+
+    fn index_mut(&mut self, component: &str) -> Option<&mut Index> {
+        self.indexes.iter_mut().find(|(of, _)| of == component).map(|(_, index)| index)
+    }
+}
+
+impl Index {
+    fn add(&mut self, key: &Key, value: &Json) {
+        if let Some(said) = (self.by)(value) {
+            self.names.insert((key.0.clone(), said, key.2.clone()));
+        }
+    }
+
+    fn remove(&mut self, key: &Key, value: &Json) {
+        if let Some(said) = (self.by)(value) {
+            self.names.remove(&(key.0.clone(), said, key.2.clone()));
+        }
+    }
 }
 
 impl Parameters {
@@ -113,6 +173,15 @@ impl Parameters {
         if !components.iter().any(|known| known == component) {
             components.push(component.to_owned());
         }
+    }
+
+    /// Has the parameters of a component found by what `by` finds in their values, too: see [`Self::list_by`].
+    pub fn index(&self, component: &str, by: IndexBy) {
+        let mut entries = self.entries.write();
+        let mut index = Index { by, names: BTreeSet::new() };
+        entries.all.iter().filter(|(key, _)| key.1 == component).for_each(|(key, value)| index.add(key, value));
+        entries.indexes.retain(|(of, _)| of != component);
+        entries.indexes.push((component.to_owned(), index));
     }
 
     /// Has changes recorded in `log`.
@@ -150,7 +219,7 @@ impl Parameters {
         }
         let mut entries = self.entries.write();
         let key = (vhost, component, name);
-        if entries.len() >= PARAMETERS_COUNT_MAX && !entries.contains_key(&key) {
+        if entries.all.len() >= PARAMETERS_COUNT_MAX && !entries.all.contains_key(&key) {
             return Err(Failed(vec![format!("component {} is limited to {PARAMETERS_COUNT_MAX}", key.1)]).into());
         }
         self.log.append(|| {
@@ -172,7 +241,7 @@ impl Parameters {
         }
         let key = (vhost.to_owned(), component.to_owned(), name.to_owned());
         let mut entries = self.entries.write();
-        if !entries.contains_key(&key) {
+        if !entries.all.contains_key(&key) {
             return Err(ParameterError::NotFound(NotFound));
         }
         self.log.append(|| {
@@ -187,15 +256,14 @@ impl Parameters {
 
     /// The value of a parameter.
     pub fn get(&self, vhost: &str, component: &str, name: &str) -> Option<Arc<Json>> {
-        self.entries.read().get(&(vhost.to_owned(), component.to_owned(), name.to_owned())).cloned()
+        self.entries.read().all.get(&(vhost.to_owned(), component.to_owned(), name.to_owned())).cloned()
     }
 
     /// The parameters of a vhost and component, or of all, by vhost, component and name.
     pub fn list(&self, vhost: Option<&str>, component: Option<&str>) -> Vec<Parameter> {
-        self.entries
-            .read()
-            .iter()
-            .filter(|((in_vhost, of, _), _)| vhost.is_none_or(|v| v == in_vhost) && component.is_none_or(|c| c == of))
+        let entries = self.entries.read();
+        let all = entries.all.iter();
+        all.filter(|((in_vhost, of, _), _)| vhost.is_none_or(|v| v == in_vhost) && component.is_none_or(|c| c == of))
             .map(|((vhost, component, name), value)| Parameter {
                 value: Json::clone(value),
                 vhost: vhost.clone(),
@@ -215,18 +283,32 @@ impl Parameters {
         max: usize,
     ) -> Vec<(String, Arc<Json>)> {
         let start = (vhost.to_owned(), component.to_owned(), prefix.max(from).to_owned());
-        self.entries
-            .read()
-            .range(start..)
-            .take_while(|((in_vhost, of, name), _)| in_vhost == vhost && of == component && name.starts_with(prefix))
+        let entries = self.entries.read();
+        let from = entries.all.range(start..);
+        from.take_while(|((in_vhost, of, name), _)| in_vhost == vhost && of == component && name.starts_with(prefix))
             .take(max)
             .map(|((.., name), value)| (name.clone(), value.clone()))
             .collect()
     }
 
+    /// Those of a vhost and an indexed component whose values say that, and whose names begin with `prefix`, by name.
+    pub fn list_by(&self, vhost: &str, component: &str, said: &str, prefix: &str) -> Vec<(String, Arc<Json>)> {
+        let entries = self.entries.read();
+        let Some((_, index)) = entries.indexes.iter().find(|(of, _)| of == component) else { return Vec::new() };
+        let start = (vhost.to_owned(), said.to_owned(), prefix.to_owned());
+        let found = index.names.range(start..);
+        let found =
+            found.take_while(|(in_vhost, by, name)| in_vhost == vhost && by == said && name.starts_with(prefix));
+        let value = |name: &str| entries.all.get(&(vhost.to_owned(), component.to_owned(), name.to_owned())).cloned();
+        found.filter_map(|(.., name)| Some((name.clone(), value(name)?))).collect()
+    }
+
     /// Forgets the parameters of a vhost.
     pub fn delete_vhost(&self, vhost: &str) {
-        self.entries.write().retain(|(in_vhost, _, _), _| in_vhost != vhost);
+        let mut entries = self.entries.write();
+        entries.all.retain(|(in_vhost, _, _), _| in_vhost != vhost);
+        entries.indexes.iter_mut().for_each(|(_, index)| index.names.retain(|(in_vhost, ..)| in_vhost != vhost));
+        drop(entries);
         self.changed();
     }
 
@@ -309,6 +391,31 @@ mod tests {
         assert_eq!(parameters.clear("/", "a", "n").unwrap_err().to_string(), "Parameter does not exist");
         parameters.delete_vhost("/");
         assert_eq!(parameters.list(None, None), []);
+    }
+
+    #[test]
+    fn parameters_are_found_by_what_their_values_say() {
+        let parameters = Parameters::new(["a"]);
+        let put = |name: &str, said: &str| {
+            let (vhost, component, name) = ("/".into(), "a".into(), name.into());
+            parameters.set(Parameter { value: json!({ "to": said }), vhost, component, name }).unwrap();
+        };
+        put("t:1", "q");
+        parameters.index("a", |value| value["to"].as_str().map(ToOwned::to_owned));
+        let found = |said: &str, prefix: &str| {
+            let found = parameters.list_by("/", "a", said, prefix);
+            found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        put("t:2", "q");
+        put("u:1", "q");
+        put("t:3", "other");
+        assert_eq!(found("q", ""), ["t:1", "t:2", "u:1"]);
+        assert_eq!(found("q", "t:"), ["t:1", "t:2"]);
+        put("t:2", "other");
+        parameters.clear("/", "a", "u:1").unwrap();
+        assert_eq!((found("q", ""), found("other", "t:")), (vec!["t:1".into()], vec!["t:2".into(), "t:3".into()]));
+        parameters.delete_vhost("/");
+        assert!(found("q", "").is_empty());
     }
 
     #[test]

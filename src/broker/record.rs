@@ -351,7 +351,7 @@ impl Record {
     /// It says something that a [`Snapshot`](super::snapshot::Snapshot) has.
     pub fn is_of_snapshot(&self) -> bool {
         match self {
-            Self::Kept { .. } | Self::Seen { .. } => true,
+            Self::Kept { .. } => true,
             Self::Transaction(records) => records.iter().any(Self::is_of_snapshot),
             other => other.is_definition(),
         }

@@ -240,7 +240,11 @@ impl<'a> Replay<'a> {
                 }
             }
             Record::Seen { keeper: Keeper::Exchange { vhost, name }, seen } => {
-                if let Some(window) = self.exchange(&vhost, &name).as_ref().and_then(|of| of.dedup.as_ref()) {
+                if let Some(exchange) = self.exchange(&vhost, &name)
+                    && let Some(window) = &exchange.dedup
+                    // An earlier one may have had its name.
+                    && exchange.identity() < place
+                {
                     window.lock().restore(seen);
                 }
             }
@@ -412,6 +416,10 @@ impl<'a> Replay<'a> {
                     .and_then(|kind| vhost.add_exchange(&wanted, kind, &mut self.turn).map_err(|e| e.to_string()));
                 let exchange = added.map_err(|reason| refused("exchange", &name, &vhost.name, reason))?;
                 exchange.identify(self.place, &self.turn);
+                if let (Some(window), Some(pages)) = (&exchange.dedup, broker.cold_pages()) {
+                    let mut window = window.lock();
+                    pages.seen_by_exchange(self.place).into_iter().for_each(|seen| window.restore_told(seen));
+                }
             }
             Record::ExchangeAltered { vhost, name, notes } => {
                 if let Some(exchange) = self.exchange(&vhost, &name) {
@@ -493,6 +501,12 @@ impl<'a> Replay<'a> {
             dead_queue,
         };
         let queue = vhost.add_queue(id, name.clone(), declaration, Properties::default(), &mut self.turn);
+        if let Some(pages) = self.turn.broker.cold_pages() {
+            let seen = pages.seen_by_queue(id);
+            if !seen.is_empty() {
+                queue.lock().restore_told(seen);
+            }
+        }
         if let Some(pages) = self.turn.broker.cold_pages()
             && let Some(header) = pages.header(id)
         {

@@ -1,7 +1,7 @@
 //! All definitions at one place of the log, so that records before it need not be kept for them.
 //!
 //! Vhosts, exchanges, queues and bindings do not change while they are told; users, permissions,
-//! policies, limits and parameters may, and so may what exchanges keep and remember. Records of those
+//! policies, limits and parameters may, and so may what exchanges keep. Records of those
 //! say how the thing is from then on, so repeating them once more comes to the same.
 
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::{
     Broker,
     exchange::{Exchange, Target},
-    record::{Keeper, Position, QueueId, Record},
+    queue::dedup::SeenLook,
+    record::{Position, QueueId, Record},
     value::Table,
     vhost::Vhost,
 };
@@ -24,7 +25,7 @@ pub struct Snapshot {
 }
 
 impl Broker {
-    /// Tells everything but messages in queues and messages that are held back.
+    /// Tells everything but messages in queues, messages that are held back, and names that are remembered.
     pub fn snapshot(&self) -> Snapshot {
         let _gate = self.snapshot_gate.write();
         let at = self.journal().map_or(Position::NONE, |journal| journal.end());
@@ -57,13 +58,22 @@ impl Broker {
         all.filter(|exchange| exchange.delayed.is_some() && exchange.identity() != Position::NONE).collect()
     }
 
+    /// First half of a checkpoint of names that exchanges remember: those of which an index has to know something. They
+    /// are asked with [`Exchange::looked_seen`] afterwards.
+    pub fn look_seen(&self) -> Vec<(Arc<Exchange>, SeenLook)> {
+        let all = self.vhosts().into_iter().flat_map(|vhost| vhost.exchanges());
+        let ours = all.filter(|exchange| exchange.dedup.is_some() && exchange.identity() != Position::NONE);
+        ours.filter_map(|exchange| exchange.look_seen().map(|look| (exchange, look))).collect()
+    }
+
     pub(in crate::broker) fn note_gone_exchange(&self, exchange: &Exchange) {
-        if exchange.delayed.is_some() && exchange.identity() != Position::NONE {
+        let is_indexed = exchange.delayed.is_some() || exchange.dedup.is_some();
+        if is_indexed && exchange.identity() != Position::NONE {
             self.gone_exchanges.lock().push(exchange.identity());
         }
     }
 
-    /// Exchanges that held messages back and were deleted since this was last asked.
+    /// Exchanges that held messages back or remembered names, and were deleted since this was last asked.
     pub fn take_gone_exchanges(&self) -> Vec<Position> {
         std::mem::take(&mut self.gone_exchanges.lock())
     }
@@ -109,10 +119,6 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
         if !properties.is_empty() {
             records.push((at, Record::QueueAltered { queue: queue.id, properties: properties.to_table() }));
         }
-        if let Some(window) = queue.lock().dedup() {
-            let seen = window.iter().map(|seen| Record::Seen { keeper: Keeper::Queue(queue.id), seen });
-            records.extend(seen.map(|record| (at, record)));
-        }
     }
     for exchange in &exchanges {
         for binding in exchange.bindings().into_iter().filter(|binding| is_told(&binding.target)) {
@@ -133,12 +139,6 @@ fn tell(vhost: &Vhost, at: Position, records: &mut Vec<(Position, Record)>) {
                 (*place, Record::Kept { vhost, exchange, message })
             };
             records.extend(recent.lock().replay().map(kept));
-        }
-        if let Some(window) = &exchange.dedup {
-            let keeper = Keeper::Exchange { vhost: vhost.name.clone(), name: exchange.name.clone() };
-            let seen =
-                window.lock().iter().map(|seen| Record::Seen { keeper: keeper.clone(), seen }).collect::<Vec<_>>();
-            records.extend(seen.into_iter().map(|record| (at, record)));
         }
     }
 }

@@ -15,10 +15,11 @@ use super::{
     queue::{
         Queue,
         cold::{ColdEntry, Header, PageRequest, Window},
+        dedup::Seen,
         leases::Note,
         stream::Summary,
     },
-    record::QueueId,
+    record::{Position, QueueId},
     turn::Turn,
 };
 
@@ -55,6 +56,18 @@ pub trait ColdPages: Send + Sync {
     /// What is noted beside messages of a queue, while records are replayed.
     fn notes(&self, queue: QueueId) -> Vec<Note> {
         let _ = queue;
+        Vec::new()
+    }
+
+    /// Names that a queue remembers, while records are replayed.
+    fn seen_by_queue(&self, queue: QueueId) -> Vec<Seen> {
+        let _ = queue;
+        Vec::new()
+    }
+
+    /// Names that the exchange of that identity remembers, while records are replayed.
+    fn seen_by_exchange(&self, exchange: Position) -> Vec<Seen> {
+        let _ = exchange;
         Vec::new()
     }
 

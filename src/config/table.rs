@@ -705,6 +705,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         |url| if url.is_empty() { "none".into() } else { url.clone() }
     ),
     row!(
+        "aws.trusted_ca_file",
+        Rule::CheckedOrOff("a path"),
+        "Certificates in PEM by which HTTPS endpoints of topics are trusted beside those that the machine trusts.",
+        aws.trusted_ca_file = |parsed| parsed.text_or_off().map(PathBuf::from),
+        path_or_off
+    ),
+    row!(
         "aws.reset",
         SWITCH,
         "Whether POST /_tern/reset deletes every queue, topic and user, for test suites; never in production.",

@@ -80,6 +80,13 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
     broker.attach_fields(Arc::new(jms::JmsFields));
     broker.access.digest_aside(aside::run);
     let aws = Arc::new(Aws::new(settings.aws.clone()));
+    let trusted = match &settings.aws.trusted_ca_file {
+        Some(path) => {
+            let failed = |error| StartError::File { what: "trust what is in", path: path.clone(), error };
+            sns::read_trusted(path).map_err(failed)?
+        }
+        None => Vec::new(),
+    };
     let signer = Arc::new(sns::KeptSigner::new(data_dir, &settings.aws.signing_cert_url));
     aws.sns.begin(&broker, &settings.aws, signer, "http://localhost:9324");
     if let Some(path) = &settings.server.definitions_file {
@@ -108,7 +115,7 @@ async fn serve(settings: &Settings, ready: fn(&Settings, &[Bound])) -> Result<()
         tokio::spawn(tick(broker.clone())),
         tokio::spawn(watch::run(broker.clone(), log.clone(), data_dir.clone())),
         tokio::spawn(control::serve(control, broker.clone(), node.clone())),
-        tokio::spawn(sns::run(broker.clone(), aws)),
+        tokio::spawn(sns::run(broker.clone(), aws, trusted)),
     ];
     // Before anybody is told that the broker runs: a signal that came earlier would kill it.
     let signals = Signals::new().map_err(|error| StartError::Other(format!("cannot wait for signals: {error}")))?;

@@ -5,7 +5,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -17,8 +16,14 @@ use super::{
     topic,
 };
 use crate::{
-    aws::message::{Contents, Draft},
-    broker::{message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost},
+    aws::{
+        Aws,
+        message::{Contents, Draft},
+        pages::Page,
+    },
+    broker::{
+        Broker, message::Message, publish::Batch, queue::Queue, time::Time, turn::Turn, value::ValueRef, vhost::Vhost,
+    },
 };
 
 /// How messages of a subscription are delivered.
@@ -63,18 +68,14 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes what is posted of a message that was `published` as it is handed out.
-    pub fn new(of: &Subscription, plan: &Plan, published: &Message, message: &Message) -> Self {
+    /// Makes what is posted of a message.
+    pub fn new(of: &Subscription, plan: &Plan, message: &Message) -> Self {
         let contents = Contents::read(message);
         let header = |name: &str| contents.headers.get(name).and_then(ValueRef::as_text);
         let kind = header(KIND_HEADER);
-        let body = message.body_to_vec();
         let is_raw = kind.is_none() && of.is_raw();
-        // Where there is an envelope it has the identity that the publisher was told.
-        let of_envelope = if is_raw { None } else { serde_json::from_slice::<Identity>(&body).ok() };
-        let message_id = of_envelope.map(|envelope| envelope.message_id);
-        let message_id =
-            message_id.unwrap_or_else(|| Contents::read(published).message_id.unwrap_or_default().to_owned());
+        // In its envelope it has the same.
+        let message_id = contents.message_id.unwrap_or_default().to_owned();
         let mut headers = vec![
             ("user-agent", AGENT.to_owned()),
             ("content-type", plan.content_type.clone()),
@@ -93,15 +94,8 @@ impl Post {
         if let Some(user) = user {
             headers.push(("authorization", format!("Basic {}", STANDARD.encode(user))));
         }
-        Self { url, headers, body, is_farewell: kind == Some("UnsubscribeConfirmation") }
+        Self { url, headers, body: message.body_to_vec(), is_farewell: kind == Some("UnsubscribeConfirmation") }
     }
-}
-
-/// The part of an envelope that goes into a header, too.
-#[derive(Deserialize)]
-struct Identity {
-    #[serde(rename = "MessageId")]
-    message_id: String,
 }
 
 /// What endpoints are told that we are. Some look at it.
@@ -167,6 +161,31 @@ pub fn give_up(of: &Subscription, vhost: &Arc<Vhost>, message: &Message, turn: &
     batch.place(turn, &mut Vec::new());
     true
 }
+
+/// The page of how deliveries have gone. A subscription whose queue refuses it delivers nothing there, and is told of.
+pub(super) fn page(aws: &Aws, broker: &Broker) -> Page {
+    let mut told = aws.sns.outcomes.to_json();
+    let mut refused = Vec::new();
+    for vhost in broker.vhosts() {
+        for (_, of) in Subscription::list(broker, &vhost.name, None, "", usize::MAX) {
+            if !of.is_gone && of.is_refused(&vhost) {
+                let dead = of.dead_letter_queue().filter(|name| vhost.queue(name).is_some());
+                refused.push(json!({
+                    "SubscriptionArn": of.arn(&of.region),
+                    "LastOutcome": REFUSED,
+                    "DeadLetterQueue": dead,
+                }));
+            }
+        }
+    }
+    if let Some(all) = told["Deliveries"].as_array_mut() {
+        all.extend(refused);
+    }
+    Page::json(&told)
+}
+
+/// What is told of a subscription whose queue does not let its topic send.
+const REFUSED: &str = "refused: the access policy of the queue does not let sns.amazonaws.com send for this topic";
 
 /// How deliveries have gone since the start, by subscription.
 #[derive(Debug, Default)]

@@ -211,7 +211,8 @@ impl Renderer for Envelope {
         let own = text_for(&contents, label.protocol);
         let text = own.unwrap_or(&whole.text);
         let attributes = contents.attributes();
-        let id = id_in_queue(&seal.id, queue);
+        // What is delivered from here keeps the identity that its publisher was told.
+        let id = if label.protocol == "sqs" { id_in_queue(&seal.id, queue) } else { seal.id.clone() };
         let key = String::from_utf8_lossy(message.key());
         let draft = Draft {
             exchange,
@@ -243,7 +244,7 @@ impl Renderer for Envelope {
     }
 }
 
-/// A message's identity in a queue differs from that which its publisher was told.
+/// A message's identity in a queue of SQS differs from that which its publisher was told.
 fn id_in_queue(id: &str, queue: QueueId) -> String {
     use sha2::{Digest as _, Sha256};
     let digest = Sha256::new().chain_update(id).chain_update(queue.0.to_be_bytes()).finalize();

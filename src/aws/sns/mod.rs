@@ -44,6 +44,7 @@ use super::{
 use crate::broker::Broker;
 use envelope::Envelope;
 use signing::{Signer, Unsigned};
+pub(super) use subscription::policy_changed;
 
 /// What is kept between calls.
 #[derive(Default)]
@@ -76,6 +77,7 @@ impl State {
     /// until a client shows how it reaches this broker. Called once, before anybody publishes.
     pub fn begin(&self, broker: &Broker, options: &Options, signer: Arc<dyn Signer>, base_url: &str) {
         COMPONENTS.iter().for_each(|component| broker.parameters.register(component));
+        subscription::Subscription::index(broker);
         let accounts = options.clone();
         let account = move |vhost: &str| accounts.account_of(vhost).unwrap_or(&accounts.account).to_owned();
         let envelope = Arc::new(Envelope::new(signer.clone(), base_url, &options.region, account));
@@ -105,7 +107,7 @@ impl State {
         if known.len() >= POLICIES_MAX {
             known.clear();
         }
-        let policy = Arc::new(Policy::parse(text).unwrap_or_default());
+        let policy = Arc::new(topic::own_policy(text));
         known.insert(text.to_owned(), policy.clone());
         policy
     }
@@ -170,7 +172,7 @@ pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
         // It shows messages of everybody.
         ("GET", "sns/outbox") if request.is_trusted => Some(outbox::page(aws, broker, request)),
         ("POST", "sns/opt-out") if request.is_trusted => Some(sms::opt_out(aws, broker, request)),
-        ("GET", "sns/deliveries") if request.is_trusted => Some(Page::json(&aws.sns.outcomes.to_json())),
+        ("GET", "sns/deliveries") if request.is_trusted => Some(deliveries::page(aws, broker)),
         ("GET", path) => {
             let certificate = aws.sns.signer().certificate(path.strip_prefix("sns/")?)?;
             Some(Page { status: 200, content_type: "application/x-pem-file", body: certificate.into_bytes() })

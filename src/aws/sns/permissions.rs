@@ -8,6 +8,7 @@ use crate::{
     aws::{
         call::{Call, Step},
         error::Error,
+        policy::STATEMENTS_COUNT_MAX,
     },
     broker::{access::Access, turn::Turn},
 };
@@ -40,7 +41,8 @@ pub(super) fn add(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let request: Request = input.parse()?;
     let topic = Topic::find(call, turn, (request.topic_arn.as_deref(), "TopicArn"), Access::Configure)?;
     let label = call.required(request.label.filter(|label| !label.is_empty()), "Label")?;
-    let (mut actions, accounts) = (request.action_name.unwrap_or_default(), request.accounts.unwrap_or_default());
+    let accounts = call.required(request.accounts.filter(|accounts| !accounts.is_empty()), "AWSAccountId")?;
+    let mut actions = call.required(request.action_name.filter(|actions| !actions.is_empty()), "ActionName")?;
     if actions.iter().any(|action| action != "*" && !ACTIONS.contains(&action.as_str())) {
         return Err(invalid("Policy statement action out of service scope!"));
     }
@@ -51,6 +53,9 @@ pub(super) fn add(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
         return Err(invalid("Statement already exists"));
     }
     let principals = accounts.iter().map(|account| format!("arn:aws:iam::{account}:root")).collect();
+    if statements.len() >= STATEMENTS_COUNT_MAX {
+        return Err(invalid("Policy Reason: Policy has too many statements."));
+    }
     statements.push(json!({
         "Sid": label,
         "Effect": "Allow",

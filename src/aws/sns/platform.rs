@@ -55,9 +55,11 @@ fn attributes_null() -> Error {
     null_member("attributes")
 }
 
-fn check_secrets(attributes: &Map<String, Json>) -> Result<(), Error> {
+fn check_secrets(platform: &str, attributes: &Map<String, Json>) -> Result<(), Error> {
     let has = |name: &str| attributes.contains_key(name);
     match (has("PlatformCredential"), has("PlatformPrincipal")) {
+        // Google's has a key alone.
+        (true, false) if matches!(platform, "FCM" | "GCM") => Ok(()),
         (true, false) => {
             Err(invalid("Attributes Reason: PlatformCredential attribute provided without PlatformPrincipal"))
         }
@@ -88,7 +90,7 @@ pub(super) fn create_application(call: &mut Call, turn: &mut Turn<'_>) -> Result
     if !PLATFORMS.contains(&platform.as_str()) {
         return Err(invalid(format_args!("Platform Reason: {platform} is not supported")));
     }
-    check_secrets(&attributes)?;
+    check_secrets(&platform, &attributes)?;
     let vhost = call.vhost(turn)?;
     let mut attributes = attributes;
     attributes.entry("Enabled").or_insert("true".into());
@@ -169,7 +171,7 @@ pub(super) fn set_application(call: &mut Call, turn: &mut Turn<'_>) -> Result<St
     let key = application_key(request.platform_application_arn.as_deref())?;
     let changes = texts(request.attributes).ok_or_else(attributes_null)?;
     let mut attributes = find_application(call, turn, &key)?;
-    check_secrets(&changes)?;
+    check_secrets(key.split('/').next().unwrap_or_default(), &changes)?;
     attributes.extend(changes);
     let vhost = call.vhost(turn)?;
     store::put(turn, &vhost.name, APPLICATION, &key, Json::Object(attributes))?;

@@ -334,13 +334,18 @@ fn check_attributes<'a>(entry: &'a Entry<'_>, path: &str) -> Result<Vec<Attribut
         };
         if data_type == "Number"
             && let Data::Text(text) = &data
-            && text.parse::<f64>().is_err()
+            && !is_number(text)
         {
             return refused(format!("Could not cast message attribute '{name}' value to number."));
         }
         attributes.push(Attribute { name: name.into(), data_type: data_type.into(), data });
     }
     Ok(attributes)
+}
+
+/// Whether a text is a number in digits.
+fn is_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(f64::is_finite) && text.bytes().all(|byte| b"+-.eE0123456789".contains(&byte))
 }
 
 /// Publishes to a topic. Returns what each message is called, and its number in a FIFO topic.
@@ -512,6 +517,22 @@ impl QueueWatcher for Declared {
 }
 
 impl Bindings {
+    /// A new subscription was bound to a topic that had that generation before: what is known of its others holds on.
+    pub(super) fn bound(&self, topic: &Topic, before: u64) {
+        let key = (topic.vhost.name.clone(), topic.exchange.name.clone());
+        let mut all = self.seen.lock();
+        match topic.exchange.generation() {
+            // Nobody else has changed anything in between.
+            after if after == before + 1 => {
+                if let Some(seen) = all.get_mut(&key).filter(|seen| seen.generation == before) {
+                    seen.generation = after;
+                }
+            }
+            // It leads nowhere yet, or there was more.
+            _ => _ = all.remove(&key),
+        }
+    }
+
     fn look_after(&self, topic: &Topic, turn: &mut Turn<'_>) -> Result<(), Error> {
         let vhost = topic.vhost.name.clone();
         let declared = self

@@ -16,16 +16,21 @@ use crate::{
     aws::{
         call::{Arn, Call, Step},
         error::Error,
+        sqs::note,
     },
     broker::{
         access::Access,
         exchange::filter::{Policy, Scope, json_error},
+        queue::Queue,
         turn::Turn,
+        vhost::Vhost,
     },
 };
 
 type Text<'a> = Option<Cow<'a, str>>;
 
+/// Octets of an endpoint at most.
+const ENDPOINT_BYTES_MAX: usize = 2_048;
 /// What may be subscribed with.
 const PROTOCOLS: [&str; 9] =
     ["http", "https", "email", "email-json", "sms", "sqs", "application", "lambda", "firehose"];
@@ -54,6 +59,9 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
         return Err(invalid(format_args!("Amazon SNS does not support this protocol string: {protocol}")));
     }
     let endpoint = request.endpoint.as_deref().unwrap_or_default();
+    if endpoint.len() > ENDPOINT_BYTES_MAX {
+        return Err(invalid("Endpoint"));
+    }
     check_endpoint(call, turn, protocol, endpoint)?;
     let topic = Topic::find(call, turn, (topic_arn, "TopicArn"), Access::Read)?;
     if protocol == "sqs" && is_fifo(endpoint) && !topic.is_fifo() {
@@ -73,9 +81,8 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
     let reason = |reason: String| invalid(format_args!("Attributes Reason: {reason}"));
     check_attributes(&mut attributes, is_fifo(endpoint)).map_err(reason)?;
     let vhost = topic.vhost.name.clone();
-    let known = Subscription::list(turn.broker, &vhost, Some(topic.name()), "", usize::MAX);
-    let is_it = |of: &Subscription| !of.is_gone && of.protocol == protocol && of.endpoint == endpoint;
-    if let Some((_, existing)) = known.into_iter().find(|(_, of)| is_it(of)) {
+    let known = Subscription::list_to(turn.broker, &vhost, Some(topic.name()), (protocol, endpoint));
+    if let Some(existing) = known.into_iter().find(|of| !of.is_gone && of.endpoint == endpoint) {
         if !attributes.iter().all(|(name, value)| told_attribute(&existing, name).as_deref() == Some(value)) {
             return Err(invalid("Attributes Reason: Subscription already exists with different attributes"));
         }
@@ -99,12 +106,28 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
         is_gone: false,
         attributes,
     };
+    check_queues(call, turn, &topic.vhost, &subscription)?;
+    let generation = topic.exchange.generation();
     subscription.bind(None, &topic, turn)?;
+    call.aws.sns.bindings.bound(&topic, generation);
     subscription.keep(&vhost, turn)?;
     if needs_confirmation {
         confirmation::ask(call, &subscription, &topic.vhost, turn);
     }
     answer(call, &subscription, request.return_subscription_arn)
+}
+
+/// Refuses a subscription that fills a queue which the caller may not send to, unless the queue says itself what it
+/// takes.
+fn check_queues(call: &Call, turn: &Turn<'_>, vhost: &Vhost, of: &Subscription) -> Result<(), Error> {
+    let has_policy = |queue: &Queue| queue.properties().notes.get(note::POLICY).is_some();
+    let check = |name: &str| match vhost.queue(name).is_some_and(|queue| has_policy(&queue)) {
+        true => Ok(()),
+        false => call.check(turn, &vhost.name, name, Access::Write),
+    };
+    let to_queue = Arn::parse(&of.endpoint).filter(|_| of.is_to_queue());
+    to_queue.map_or(Ok(()), |arn| check(&arn.name))?;
+    of.dead_letter_queue().map_or(Ok(()), |name| check(&name))
 }
 
 fn answer(call: &Call, subscription: &Subscription, wants_arn: Option<bool>) -> Result<Step, Error> {
@@ -248,7 +271,11 @@ fn find(call: &Call, turn: &Turn<'_>, text: Option<&str>) -> Result<(Subscriptio
     let missing = || arn::not_found("Subscription");
     let vhost = call.vhost_of(named.account, turn).map_err(|_| missing())?;
     let found = Subscription::find(turn.broker, &vhost.name, &named.topic, named.id).ok_or_else(missing)?;
-    call.check(turn, &vhost.name, &named.topic, Access::Read)?;
+    // The link in a message is for whoever has the message, unless he who confirmed wanted it otherwise.
+    let is_by_link = call.operation.name == "Unsubscribe" && call.caller.is_anonymous() && !found.is_authenticated;
+    if !is_by_link {
+        call.check(turn, &vhost.name, &named.topic, Access::Read)?;
+    }
     let topic = Topic::of(&vhost, &named.topic, named.account);
     Ok((found, topic, vhost.name.to_string()))
 }
@@ -341,6 +368,9 @@ pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     check_attributes(&mut changed.attributes, is_fifo(&old.endpoint)).map_err(invalid)?;
     if name != "RawMessageDelivery" {
         changed.attributes.retain(|_, value| !value.is_empty());
+    }
+    if name == "RedrivePolicy" {
+        check_queues(call, turn, &topic.vhost, &changed)?;
     }
     changed.bind(Some(&old), &topic, turn)?;
     changed.keep(&vhost, turn)?;

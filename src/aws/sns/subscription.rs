@@ -20,11 +20,17 @@ use super::{
     topic::{self, Topic},
 };
 use crate::{
-    aws::{Error, call::Arn},
+    aws::{
+        Error,
+        call::Arn,
+        policy::{self, Decision, Policy},
+        sqs::note,
+    },
     broker::{
         Broker,
         exchange::{Target, filtered},
         parameters::Parameter,
+        queue::Queue,
         topology::DeclareQueue,
         turn::Turn,
         value::{Table, Value},
@@ -32,6 +38,8 @@ use crate::{
     },
 };
 
+/// Who delivers, in access policies of queues.
+const SERVICE: &str = "sns.amazonaws.com";
 /// The component whose parameters subscriptions are.
 pub const COMPONENT: &str = "sns-subscription";
 /// What the queues that deliverers take from are called like.
@@ -87,6 +95,21 @@ impl Subscription {
         let prefix = topic.map(|topic| format!("{topic}:")).unwrap_or_default();
         let found = broker.parameters.list_from(vhost, COMPONENT, &prefix, from, max);
         found.into_iter().filter_map(|(name, value)| Some((name, Self::from_json(&value)?))).collect()
+    }
+
+    /// Subscriptions of a vhost, or of one topic there, that are delivered to an endpoint by that protocol.
+    pub(super) fn list_to(broker: &Broker, vhost: &str, topic: Option<&str>, to: (&str, &str)) -> Vec<Self> {
+        let prefix = topic.map(|topic| format!("{topic}:")).unwrap_or_default();
+        let found = broker.parameters.list_by(vhost, COMPONENT, &delivered_to(to.0, to.1), &prefix);
+        found.into_iter().filter_map(|(_, value)| Self::from_json(&value)).collect()
+    }
+
+    /// Has subscriptions found by where they are delivered to.
+    pub(super) fn index(broker: &Broker) {
+        broker.parameters.index(COMPONENT, |value| {
+            let text = |name: &str| value.get(name)?.as_str();
+            Some(delivered_to(text("protocol")?, text("endpoint")?))
+        });
     }
 
     /// The subscription of that identity.
@@ -178,6 +201,42 @@ impl Subscription {
         arguments
     }
 
+    /// Whether a queue takes what its topic sends: one without an access policy does, and another as AWS has it.
+    pub fn is_taken_by(&self, queue: &Queue) -> bool {
+        let properties = queue.properties();
+        let text = properties.notes.get(note::POLICY).and_then(Value::as_text);
+        // One that makes no sense, as it may come out of a file, says nothing to anybody else either.
+        let Some(policy) = text.and_then(|text| Policy::parse(text).ok()) else { return true };
+        if policy.is_empty() {
+            return true;
+        }
+        let topic = self.topic_arn(&self.region);
+        let request = policy::Request {
+            principal: SERVICE,
+            account: "",
+            action: "sqs:SendMessage",
+            resource: &self.endpoint,
+            context: &[
+                ("aws:sourcearn", topic.into()),
+                ("aws:sourceaccount", (&*self.owner).into()),
+                ("aws:sourceowner", (&*self.owner).into()),
+                ("aws:principalisawsservice", "true".into()),
+                ("aws:principalservicename", SERVICE.into()),
+                ("aws:securetransport", "true".into()),
+            ],
+        };
+        policy.decide(&request) == Decision::Allow
+    }
+
+    /// The queue that it is to be delivered to refuses what its topic sends.
+    pub fn is_refused(&self, vhost: &Vhost) -> bool {
+        self.is_to_queue() && self.endpoint_queue(vhost).is_some_and(|queue| !self.is_taken_by(&queue))
+    }
+
+    fn endpoint_queue(&self, vhost: &Vhost) -> Option<Arc<Queue>> {
+        Arn::parse(&self.endpoint).and_then(|arn| vhost.queue(&arn.name))
+    }
+
     /// Where its binding leads, if there is such a queue.
     fn target(&self, vhost: &Arc<Vhost>, turn: &mut Turn<'_>) -> Result<Option<Target>, Error> {
         if !self.is_to_queue() {
@@ -187,7 +246,7 @@ impl Subscription {
             let queue = vhost.declare_queue(&wanted, None, turn);
             return queue.map(|queue| Some(Target::Queue(queue))).map_err(|error| Error::internal(error.to_string()));
         }
-        let endpoint = Arn::parse(&self.endpoint).and_then(|arn| vhost.queue(&arn.name));
+        let endpoint = self.endpoint_queue(vhost).filter(|queue| self.is_taken_by(queue));
         let found = endpoint.or_else(|| vhost.queue(&self.dead_letter_queue()?));
         Ok(found.map(Target::Queue))
     }
@@ -219,7 +278,7 @@ impl Subscription {
         let arguments = self.arguments();
         let label = arguments.get(filtered::ENVELOPE);
         let is_it = |of: &crate::broker::exchange::Binding<Target>| of.arguments.get(filtered::ENVELOPE) == label;
-        topic.exchange.bindings().into_iter().find(is_it).map(|binding| binding.target)
+        topic.exchange.target_of(is_it)
     }
 }
 
@@ -252,6 +311,29 @@ pub(super) fn forget_gone(broker: &Broker, vhost: &str, topic: &str) {
     }
 }
 
+/// A queue has another access policy, or a first one: binds the subscriptions that it takes now, and leads those that it
+/// no longer takes to their dead-letter queues.
+pub(in crate::aws) fn policy_changed(vhost: &Arc<Vhost>, arn: &str, turn: &mut Turn<'_>) -> Result<(), Error> {
+    for of in Subscription::list_to(turn.broker, &vhost.name, None, ("sqs", arn)) {
+        if of.is_gone {
+            continue;
+        }
+        if let Some(topic) = Topic::of(vhost, &of.topic, &of.owner) {
+            of.bind(Some(&of), &topic, turn)?;
+        }
+    }
+    Ok(())
+}
+
+/// What subscriptions are found by.
+fn delivered_to(protocol: &str, endpoint: &str) -> String {
+    // The region is whatever the subscriber said, and names the same queue.
+    match (protocol, Arn::parse(endpoint)) {
+        ("sqs", Some(arn)) => format!("sqs {}:{}", arn.account, arn.name),
+        _ => format!("{protocol} {endpoint}"),
+    }
+}
+
 /// Binds subscriptions again whose queue has come back, or gone. Returns whether one does not lead to where it says.
 pub(super) fn bind_missing(topic: &Topic, turn: &mut Turn<'_>) -> Result<bool, Error> {
     let bound: HashMap<String, Target> = topic
@@ -269,8 +351,7 @@ pub(super) fn bind_missing(topic: &Topic, turn: &mut Turn<'_>) -> Result<bool, E
         if is != wanted.as_ref() {
             subscription.bind(is.is_some().then_some(&subscription), topic, turn)?;
         }
-        let is_there = Arn::parse(&subscription.endpoint).is_some_and(|arn| topic.vhost.queue(&arn.name).is_some());
-        is_missing |= !is_there;
+        is_missing |= subscription.endpoint_queue(&topic.vhost).is_none();
     }
     Ok(is_missing)
 }

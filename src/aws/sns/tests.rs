@@ -99,11 +99,15 @@ impl Desk {
     }
 
     fn try_do(&self, operation: &str, input: Json) -> Result<Json, Error> {
+        self.try_call(Service::Sns, operation, input)
+    }
+
+    fn try_call(&self, service: Service, operation: &str, input: Json) -> Result<Json, Error> {
         let waiter: Weak<Nobody> = Weak::new();
         let mut call = Call {
             aws: self.aws.clone(),
-            service: Service::Sns,
-            operation: Service::Sns.model().operation(operation).unwrap(),
+            service,
+            operation: service.model().operation(operation).unwrap(),
             wire: Wire::Json,
             caller: Caller {
                 user: self.user.into(),
@@ -173,6 +177,30 @@ impl Desk {
 
     fn text(&self, queue: &Arc<Queue>) -> String {
         self.get(queue).map(|message| body_text(&message).text.into_owned()).unwrap_or_default()
+    }
+
+    /// Gives a queue an access policy, or takes it away.
+    fn set_policy(&self, queue: &str, statements: &Json) {
+        let policy = match statements.is_null() {
+            true => String::new(),
+            false => json!({"Version": "2012-10-17", "Statement": statements}).to_string(),
+        };
+        let url = format!("http://here/000000000000/{queue}");
+        let input = json!({"QueueUrl": url, "Attributes": {"Policy": policy}});
+        self.try_call(Service::Sqs, "SetQueueAttributes", input).unwrap();
+    }
+
+    fn deliveries(&self) -> Json {
+        let request = pages::Request {
+            method: "GET",
+            path: "sns/deliveries",
+            query: "",
+            is_trusted: true,
+            base_url: "http://here",
+            now: self.now,
+        };
+        let page = pages::page(&self.aws, &self.broker, &request).unwrap();
+        serde_json::from_slice::<Json>(&page.body).unwrap()["Deliveries"].clone()
     }
 
     fn envelope(&self, queue: &Arc<Queue>) -> Json {
@@ -367,4 +395,200 @@ fn who_has_no_permission_may_do_what_the_policy_of_the_topic_allows() {
             assert_eq!(desk.try_do("Publish", message.clone()).is_ok(), may, "{effect} {user}");
         }
     }
+}
+
+#[test]
+fn who_has_not_signed_may_do_what_the_policy_of_the_topic_lets_everybody_do() {
+    let mut desk = Desk::new();
+    let (topic, queue) = (desk.topic("t", json!({})), desk.queue("q"));
+    desk.subscribe(&topic, "sqs", "q", json!({}));
+    let message = json!({"TopicArn": topic, "Message": "m"});
+    desk.user = "";
+    let refused = |desk: &Desk, operation, input| {
+        let error = desk.try_do(operation, input).unwrap_err();
+        assert_eq!((&*error.query_code, error.status), ("MissingAuthenticationToken", 403), "{operation}");
+    };
+    refused(&desk, "Publish", message.clone());
+    refused(&desk, "Publish", json!({"TopicArn": format!("{topic}-none"), "Message": "m"}));
+    desk.user = "guest";
+    let statement = json!({"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sns:Publish", "Resource": topic});
+    let policy = json!({"Version": "2012-10-17", "Statement": statement}).to_string();
+    desk.do_it("SetTopicAttributes", json!({"TopicArn": topic, "AttributeName": "Policy", "AttributeValue": policy}));
+    desk.user = "";
+    desk.do_it("Publish", message);
+    assert!(desk.get(&queue).is_some());
+    refused(&desk, "ListSubscriptionsByTopic", json!({"TopicArn": topic}));
+}
+
+#[test]
+fn the_statement_that_every_topic_has_gives_users_no_more_than_their_permissions() {
+    let mut desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let other = json!({"TopicArn": topic, "Label": "l", "AWSAccountId": ["111111111111"], "ActionName": ["Publish"]});
+    desk.do_it("AddPermission", other);
+    desk.do_it("Publish", json!({"TopicArn": topic, "Message": "m"}));
+    for user in ["stranger", ""] {
+        desk.user = user;
+        assert_eq!(desk.try_do("Publish", json!({"TopicArn": topic, "Message": "m"})).unwrap_err().status, 403);
+    }
+}
+
+#[test]
+fn a_link_ends_a_subscription_unless_its_owner_is_to_be_asked() {
+    let mut desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let confirmed = |desk: &Desk, url: &str, wants_owner: &str| {
+        desk.subscribe(&topic, "https", url, json!({}));
+        let all = super::subscription::Subscription::list(&desk.broker, "/", Some("t"), "", usize::MAX);
+        let token = all.into_iter().find(|(_, of)| of.endpoint == url).unwrap().1.token;
+        let input = json!({"TopicArn": topic, "Token": token, "AuthenticateOnUnsubscribe": wants_owner});
+        desk.do_it("ConfirmSubscription", input)["SubscriptionArn"].clone()
+    };
+    desk.user = "guest";
+    let (free, bound) = (confirmed(&desk, "https://a/", "false"), confirmed(&desk, "https://b/", "true"));
+    let to_queue = {
+        desk.queue("q");
+        desk.subscribe(&topic, "sqs", "q", json!({}))
+    };
+    desk.user = "";
+    desk.do_it("Unsubscribe", json!({ "SubscriptionArn": free }));
+    for arn in [bound, to_queue.into()] {
+        assert_eq!(desk.try_do("Unsubscribe", json!({ "SubscriptionArn": arn })).unwrap_err().status, 403);
+    }
+}
+
+#[test]
+fn a_queue_with_a_policy_takes_what_the_policy_lets_the_topic_send() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let queue = desk.queue("q");
+    let arn = desk.subscribe(&topic, "sqs", "q", json!({"RawMessageDelivery": "true"}));
+    let from = |source: &str| {
+        json!({
+            "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+            "Resource": "arn:aws:sqs:eu-west-1:000000000000:q",
+            "Condition": {"ArnEquals": {"aws:SourceArn": source}},
+        })
+    };
+    let account = json!({"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sqs:*"});
+    let older = json!({
+        "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "SQS:SendMessage",
+        "Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:sns:*:*:t"}},
+    });
+    let deny = json!({"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage"});
+    for (statements, is_taken) in [
+        (Json::Null, true),
+        (from(&topic), true),
+        (from(&format!("{topic}-other")), false),
+        (older, true),
+        (account.clone(), false),
+        (json!([account, from(&topic)]), true),
+        (json!([from(&topic), deny]), false),
+        (Json::Null, true),
+    ] {
+        desk.set_policy("q", &statements);
+        desk.publish(&topic, "m");
+        assert_eq!(desk.text(&queue), if is_taken { "m" } else { "" }, "{statements}");
+        let told = desk.deliveries();
+        assert_eq!(told[0]["SubscriptionArn"] == *arn, !is_taken, "{told}");
+    }
+}
+
+#[test]
+fn what_a_queue_refuses_goes_to_the_dead_letter_queue_of_its_subscription() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let (queue, dead) = (desk.queue("q"), desk.queue("dead"));
+    let refusing = json!({"Effect": "Allow", "Principal": {"AWS": "111111111111"}, "Action": "sqs:SendMessage"});
+    desk.set_policy("q", &refusing);
+    let redrive = json!({"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:000000000000:dead"}).to_string();
+    desk.subscribe(&topic, "sqs", "q", json!({"RedrivePolicy": redrive, "RawMessageDelivery": "true"}));
+    desk.publish(&topic, "refused");
+    assert_eq!((desk.text(&queue), desk.text(&dead)), (String::new(), "refused".into()));
+    assert_eq!(desk.deliveries()[0]["DeadLetterQueue"], "dead");
+    desk.set_policy("q", &Json::Null);
+    desk.publish(&topic, "taken");
+    assert_eq!((desk.text(&queue), desk.text(&dead)), ("taken".into(), String::new()));
+}
+
+#[test]
+fn who_may_not_send_to_a_queue_cannot_fill_it_by_a_subscription() {
+    let mut desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    desk.queue("q");
+    desk.broker.access.set_permissions("stranger", "/", Permissions { read: "^t$".into(), ..none() }).unwrap();
+    desk.user = "stranger";
+    let endpoint = "arn:aws:sqs:eu-west-1:000000000000:q";
+    let wanted = json!({"TopicArn": topic, "Protocol": "sqs", "Endpoint": endpoint});
+    assert_eq!(desk.try_do("Subscribe", wanted.clone()).unwrap_err().status, 403);
+    let redrive = json!({"deadLetterTargetArn": endpoint}).to_string();
+    let by_detour = json!({
+        "TopicArn": topic, "Protocol": "https", "Endpoint": "https://a/", "Attributes": {"RedrivePolicy": redrive},
+    });
+    assert_eq!(desk.try_do("Subscribe", by_detour).unwrap_err().status, 403);
+    desk.user = "guest";
+    desk.set_policy("q", &json!({"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage"}));
+    desk.user = "stranger";
+    desk.do_it("Subscribe", wanted);
+}
+
+fn none() -> Permissions {
+    Permissions { configure: "^$".into(), write: "^$".into(), read: "^$".into() }
+}
+
+#[test]
+fn a_subscription_is_bound_when_its_queue_comes_whatever_came_in_between() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let first = desk.queue("first");
+    desk.subscribe(&topic, "sqs", "first", json!({"RawMessageDelivery": "true"}));
+    desk.publish(&topic, "a");
+    desk.subscribe(&topic, "sqs", "later", json!({"RawMessageDelivery": "true"}));
+    let later = desk.queue("later");
+    desk.publish(&topic, "b");
+    assert_eq!((desk.text(&first), desk.text(&later)), ("a".into(), "b".into()));
+}
+
+#[test]
+fn tags_permissions_and_policies_have_bounds() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let tag = |tags: Json| desk.try_do("TagResource", json!({"ResourceArn": topic, "Tags": tags}));
+    let many = |from: usize, to: usize| -> Json {
+        (from..to).map(|n| json!({"Key": format!("k{n}"), "Value": "v"})).collect::<Vec<_>>().into()
+    };
+    tag(many(0, 40)).unwrap();
+    tag(many(10, 50)).unwrap();
+    assert_eq!(&*tag(many(50, 51)).unwrap_err().query_code, "TagLimitExceeded");
+    for (key, value) in [("x".repeat(129), String::new()), ("a".into(), "x".repeat(257)), ("aws:a".into(), "".into())] {
+        assert_eq!(&*tag(json!([{"Key": key, "Value": value}])).unwrap_err().query_code, "InvalidParameter", "{key}");
+    }
+    let add = |accounts: Json, actions: Json| {
+        let input = json!({"TopicArn": topic, "Label": "l", "AWSAccountId": accounts, "ActionName": actions});
+        desk.try_do("AddPermission", input)
+    };
+    assert!(add(json!([]), json!(["Publish"])).is_err());
+    assert!(add(json!(["111111111111"]), json!([])).is_err());
+    assert!(add(json!(["111111111111"]), json!(["CreateTopic"])).is_err());
+    add(json!(["111111111111"]), json!(["Publish"])).unwrap();
+    let set = |policy: &str| {
+        let input = json!({"TopicArn": topic, "AttributeName": "Policy", "AttributeValue": policy});
+        desk.try_do("SetTopicAttributes", input)
+    };
+    // What could not be weighed would let everybody do what it denies.
+    assert!(set(r#"{"Statement": [{"Effect": "Deny", "Principal": {"AWS": []}, "Action": "sns:*"}]}"#).is_err());
+    assert!(set("{}").is_err());
+    set("").unwrap();
+}
+
+#[test]
+fn numbers_of_attributes_are_digits() {
+    let desk = Desk::new();
+    let topic = desk.topic("t", json!({}));
+    let publish = |number: &str| {
+        let attributes = json!({"n": {"DataType": "Number", "StringValue": number}});
+        desk.try_do("Publish", json!({"TopicArn": topic, "Message": "m", "MessageAttributes": attributes})).is_ok()
+    };
+    assert!(["1", "-1.5e3", "+7."].into_iter().all(publish));
+    assert!(!["inf", "NaN", "1e999", "0x1", " 1"].into_iter().any(publish));
 }

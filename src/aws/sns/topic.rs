@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::{arn, delivery_policy};
 use crate::{
-    aws::{call::Call, error::Error, policy},
+    aws::{call::Call, error::Error, policy::Policy},
     broker::{
         access::Access,
         exchange::{Exchange, Kind},
@@ -56,25 +56,14 @@ impl Topic {
         let is_allowed = match found.as_ref().ok().and_then(|topic| topic.attribute("Policy")) {
             None => is_permitted,
             Some(text) => {
-                let (arn, principal) = (text_of_arn(&named, call), call.caller.arn());
-                let ip = call.source_ip.to_string();
-                let action = match call.operation.name {
-                    "PublishBatch" => "sns:Publish".to_owned(),
-                    name => format!("sns:{name}"),
-                };
-                let account = &*call.caller.account;
-                let request = policy::Request {
-                    principal: &principal,
-                    account,
-                    action: &action,
-                    resource: &arn,
-                    context: &[("aws:sourceip", ip.into()), ("aws:sourceowner", account.into())],
-                };
-                call.aws.sns.policy(text).allows(&request, is_permitted)
+                let policy = call.aws.sns.policy(text);
+                call.is_allowed(&policy, &text_of_arn(&named, call), is_permitted, turn.now)
             }
         };
         match found {
             Ok(_) if !is_allowed => Err(call.denied()),
+            // Whoever says nothing of himself is not told which topics there are.
+            Err(_) if call.caller.is_anonymous() => Err(call.denied()),
             found => found,
         }
     }
@@ -226,7 +215,7 @@ fn default_policy(arn: &str, account: &str) -> String {
         "Version": "2008-10-17",
         "Id": "__default_policy_ID",
         "Statement": [{
-            "Sid": "__default_statement_ID",
+            "Sid": DEFAULT_STATEMENT,
             "Effect": "Allow",
             "Principal": {"AWS": "*"},
             "Action": ACTIONS,
@@ -237,13 +226,27 @@ fn default_policy(arn: &str, account: &str) -> String {
     policy.to_string()
 }
 
+/// What a topic's policy says beyond the statement that every topic has: that one means whom permissions let in. One
+/// that makes no sense says nothing.
+pub(super) fn own_policy(text: &str) -> Policy {
+    let Ok(mut document) = serde_json::from_str::<Json>(text) else { return Policy::default() };
+    if let Some(Json::Array(statements)) = document.get_mut("Statement") {
+        statements.retain(|statement| statement["Sid"] != DEFAULT_STATEMENT || statement["Effect"] != "Allow");
+    }
+    // What is left may be nothing.
+    Policy::parse(&document.to_string()).unwrap_or_default()
+}
+
+/// The label of the statement that a topic has which was given none.
+const DEFAULT_STATEMENT: &str = "__default_statement_ID";
+
 /// Whether an attribute may have that value.
 type Check = fn(&str) -> bool;
 
 /// Attributes that can be set, and how their values are checked.
 const SETTABLE: &[(&str, Check)] = &[
     ("DisplayName", |value| value.chars().count() <= 100),
-    ("Policy", is_object),
+    ("Policy", |value| Policy::parse(value).is_ok()),
     ("DeliveryPolicy", is_object),
     ("KmsMasterKeyId", |_| true),
     ("SignatureVersion", |value| matches!(value, "1" | "2")),

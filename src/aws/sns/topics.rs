@@ -19,6 +19,7 @@ use crate::{
     broker::{
         access::Access,
         exchange,
+        queue::dedup::KEYS_MAX,
         topology::DeclareExchange,
         turn::Turn,
         value::{Table, Value},
@@ -86,6 +87,7 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
     let mut arguments = Table::new();
     if is_fifo {
         arguments.push("x-message-deduplication", Value::Bool(true));
+        arguments.push("x-cache-size", Value::I64(KEYS_MAX as i64));
         arguments.push("x-cache-ttl", Value::I64(publish::DEDUP_MS as i64));
         arguments.push("x-deduplication-header", Value::text(topic::DEDUP_HEADER));
     }
@@ -132,14 +134,36 @@ fn check_same(existing: &Topic, attributes: &Table, tags: &Table) -> Result<(), 
     Ok(())
 }
 
+/// Tags of a topic at most, and characters of their names and values.
+const TAGS_COUNT_MAX: usize = 50;
+const TAG_KEY_CHARS_MAX: usize = 128;
+const TAG_VALUE_CHARS_MAX: usize = 256;
+
+fn too_many_tags() -> Error {
+    let message = "Could not complete request: tag quota of per resource exceeded";
+    Error::sns("TagLimitExceededException", message)
+}
+
 fn read_tags(tags: Option<Vec<Tag>>) -> Result<Table, Error> {
     let mut table = Table::new();
     for Tag { key, value } in tags.into_iter().flatten() {
         let key = key.filter(|key| !key.is_empty()).ok_or_else(|| null_member("tags.1.member.key"))?;
+        if key.chars().count() > TAG_KEY_CHARS_MAX {
+            return Err(invalid(format_args!("Tags Reason: a tag key has {TAG_KEY_CHARS_MAX} characters at most")));
+        }
+        if value.as_ref().is_some_and(|value| value.chars().count() > TAG_VALUE_CHARS_MAX) {
+            return Err(invalid(format_args!("Tags Reason: a tag value has {TAG_VALUE_CHARS_MAX} characters at most")));
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return Err(invalid("Tags Reason: aws: prefixed tag key names are not allowed for external use."));
+        }
         if table.get(&key).is_some() {
             return Err(invalid("Duplicated keys are not allowed."));
         }
         table.push(key, Value::text(value.unwrap_or_default()));
+    }
+    if table.len() > TAGS_COUNT_MAX {
+        return Err(too_many_tags());
     }
     Ok(table)
 }
@@ -265,6 +289,10 @@ pub(super) fn tag(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let request: OfResource<'_> = input.parse()?;
     let topic = resource(call, turn, request.resource_arn.as_deref(), Access::Configure)?;
     let tags = read_tags(request.tags)?;
+    let others_count = topic.tags().filter(|(key, _)| tags.get(key).is_none()).count();
+    if others_count + tags.len() > TAGS_COUNT_MAX {
+        return Err(too_many_tags());
+    }
     topic.alter_tags(turn, |kept| tags.iter().for_each(|(key, value)| kept.set(key, value.clone())));
     call.reply_done()
 }

@@ -65,6 +65,7 @@ const KMS_REUSE_SECS_DEFAULT: u64 = 300;
 const MAX_RECEIVES: std::ops::RangeInclusive<u64> = 1..=1_000;
 const MAX_RECEIVES_DEFAULT: u64 = 10;
 const REDRIVE_SOURCES_MAX: usize = 10;
+const POLICY_BYTES_MAX: usize = 8_192;
 
 /// Every attribute that can be asked for.
 pub(super) const NAMES: &[&str] = &[
@@ -102,6 +103,8 @@ pub(super) fn initial(is_fifo: bool, now: Time) -> Properties {
     if is_fifo {
         properties.group_mode = Some(GroupMode::Unsettled);
         properties.dedup = Some(Dedup::default());
+    } else {
+        properties.group_mode = Some(GroupMode::Fair);
     }
     properties.notes.set(note::CREATED, milliseconds(now));
     properties.notes.set(note::MODIFIED, milliseconds(now));
@@ -174,7 +177,8 @@ fn apply_one(
             properties.message_bytes_max = Some(number(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX)?);
         }
         "Policy" => {
-            if !value.is_empty() && crate::aws::policy::Policy::parse(value).is_err() {
+            let is_policy = value.len() <= POLICY_BYTES_MAX && crate::aws::policy::Policy::parse(value).is_ok();
+            if !value.is_empty() && !is_policy {
                 return Err(invalid(name));
             }
             set_text(notes, note::POLICY, value);

@@ -11,6 +11,7 @@ use crate::{
     aws::{
         call::{Call, Step},
         error::Error,
+        sns::policy_changed,
     },
     broker::{access::Access, queue::properties::Properties, turn::Turn, value::Value},
 };
@@ -29,6 +30,9 @@ const ACTIONS: &[&str] = &[
 ];
 const LABEL_BYTES_MAX: usize = 80;
 const ACTIONS_COUNT_MAX: usize = 7;
+/// Statements of a policy that are added so, and accounts of all of them.
+const STATEMENTS_COUNT_MAX: usize = 20;
+const ACCOUNTS_COUNT_MAX: usize = 50;
 
 #[derive(Deserialize)]
 struct AddPermission<'a> {
@@ -85,11 +89,20 @@ pub(super) fn add_permission(call: &mut Call, turn: &mut Turn<'_>) -> Result<Ste
         if statements.iter().any(|statement| is_called(statement, &label)) {
             return Err(Error::invalid_value(&*label, "Label", "Already exists."));
         }
+        if statements.len() >= STATEMENTS_COUNT_MAX {
+            let message = format!("A policy has {STATEMENTS_COUNT_MAX} statements at most.");
+            return Err(Error::sqs("OverLimit", message));
+        }
+        if principals_count(statements) + accounts.len() > ACCOUNTS_COUNT_MAX {
+            let message = format!("A policy has {ACCOUNTS_COUNT_MAX} principals at most.");
+            return Err(Error::sqs("OverLimit", message));
+        }
         statements.push(statement);
         properties.notes.set(note::POLICY, Value::text(policy.to_string()));
         Ok(())
     };
     target.vhost.alter_queue(&target.queue, change, turn)?;
+    policy_changed(&target.vhost, &target.arn(call), turn)?;
     call.reply_done()
 }
 
@@ -122,6 +135,7 @@ pub(super) fn remove_permission(call: &mut Call, turn: &mut Turn<'_>) -> Result<
         Ok(())
     };
     target.vhost.alter_queue(&target.queue, change, turn)?;
+    policy_changed(&target.vhost, &target.arn(call), turn)?;
     call.reply_done()
 }
 
@@ -141,6 +155,15 @@ fn statements(policy: &mut Json) -> &mut Vec<Json> {
         Json::Array(statements) => statements,
         _ => unreachable!("it has just been made a list"),
     }
+}
+
+fn principals_count(statements: &[Json]) -> usize {
+    let of = |statement: &Json| match &statement["Principal"]["AWS"] {
+        Json::Array(all) => all.len(),
+        Json::Null => 0,
+        _ => 1,
+    };
+    statements.iter().map(of).sum()
 }
 
 fn is_called(statement: &Json, label: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     aws::{
         call::{Arn, Call, parse_queue_url},
         error::Error,
-        policy::{self, Policy},
+        policy::Policy,
     },
     broker::{
         access::Access,
@@ -72,7 +72,7 @@ impl Target {
         let url = call.required(url.filter(|url| !url.is_empty()), "QueueUrl")?;
         let found = Self::find_unchecked(call, turn, url)?;
         let is_permitted = call.may(turn, &found.vhost.name, &found.queue.name, access);
-        if found.is_allowed(call, is_permitted) { Ok(found) } else { Err(call.denied()) }
+        if found.is_allowed(call, turn, is_permitted) { Ok(found) } else { Err(call.denied()) }
     }
 
     /// The queue with that address, for a caller that may use it in any way.
@@ -84,7 +84,11 @@ impl Target {
     }
 
     fn find_unchecked(call: &Call, turn: &Turn<'_>, url: &str) -> Result<Self, Error> {
-        let missing = || Error::queue_does_not_exist(call.wire);
+        let missing = || match call.caller.is_anonymous() {
+            // Whoever says nothing of himself is not told which queues there are.
+            true => call.denied(),
+            false => Error::queue_does_not_exist(call.wire),
+        };
         // A name alone is taken for one of the caller's queues, as AWS does.
         let (account, name) = parse_queue_url(url).unwrap_or((&call.caller.account, url.into()));
         Self::named(call, turn, account, &name).ok_or_else(missing)
@@ -107,23 +111,13 @@ impl Target {
     pub(super) fn check_any(&self, call: &Call, turn: &Turn<'_>) -> Result<(), Error> {
         let any = [Access::Read, Access::Write, Access::Configure];
         let is_permitted = any.into_iter().any(|access| call.may(turn, &self.vhost.name, &self.queue.name, access));
-        if self.is_allowed(call, is_permitted) { Ok(()) } else { Err(call.denied()) }
+        if self.is_allowed(call, turn, is_permitted) { Ok(()) } else { Err(call.denied()) }
     }
 
     /// Whether the queue's access policy and the permissions of the caller's user come to that the call may be done.
-    fn is_allowed(&self, call: &Call, is_permitted: bool) -> bool {
+    fn is_allowed(&self, call: &Call, turn: &Turn<'_>, is_permitted: bool) -> bool {
         let Some(policy) = call.aws.sqs.policies.of(self) else { return is_permitted };
-        let action = call.operation.name;
-        let action = format!("sqs:{}", action.strip_suffix("Batch").unwrap_or(action));
-        let (principal, arn) = (call.caller.arn(), self.arn(call));
-        let request = policy::Request {
-            principal: &principal,
-            account: &call.caller.account,
-            action: &action,
-            resource: &arn,
-            context: &[("aws:sourceip", call.source_ip.to_string().into())],
-        };
-        policy.allows(&request, is_permitted)
+        call.is_allowed(&policy, &self.arn(call), is_permitted, turn.now)
     }
 
     pub(super) fn arn(&self, call: &Call) -> String {

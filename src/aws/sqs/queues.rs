@@ -15,6 +15,7 @@ use crate::{
     aws::{
         call::{Call, Step},
         error::Error,
+        sns::policy_changed,
     },
     broker::{access::Access, error::Error as Declined, time::Time, topology::DeclareQueue, turn::Turn, vhost::Vhost},
 };
@@ -87,6 +88,9 @@ pub(super) fn create_queue(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step,
     }
     let wanted = DeclareQueue { name: &name, durable: true, properties, ..DeclareQueue::default() };
     vhost.declare_queue(&wanted, None, turn).map_err(declined)?;
+    if given.contains_key("Policy") {
+        policy_changed(&vhost, &call.caller.arn_of(crate::aws::Service::Sqs, &name), turn)?;
+    }
     call.reply(&Address { queue_url: call.queue_url(&name) })
 }
 
@@ -165,7 +169,10 @@ pub(super) fn get_queue_url(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     let request: GetQueueUrl<'_> = input.parse()?;
     let name = call.required(request.name, "QueueName")?;
     let account = request.account.as_deref().unwrap_or(&call.caller.account);
-    let found = Target::named(call, turn, account, &name).ok_or_else(|| Error::queue_does_not_exist(call.wire))?;
+    let found = Target::named(call, turn, account, &name).ok_or_else(|| match call.caller.is_anonymous() {
+        true => call.denied(),
+        false => Error::queue_does_not_exist(call.wire),
+    })?;
     found.check_any(call, turn)?;
     turn.wait_for(found.queue.declared_at());
     call.reply(&Address { queue_url: call.queue_url_of(account, &name) })

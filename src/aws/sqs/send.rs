@@ -314,7 +314,7 @@ fn tell<'a>(call: &Call, turn: &Turn<'_>, target: &Target, checked: &Checked<'_>
         body: checked.body.as_bytes(),
         message_id: &message_id,
         sent: turn.now,
-        sender: Some(&call.caller.user),
+        sender: Some(&*call.caller.user).filter(|user| !user.is_empty()),
         attributes: &checked.attributes,
         group: checked.group,
         dedup: checked.dedup.as_deref(),

@@ -60,6 +60,13 @@ fn check_one<'a>(name: &'a str, sent: &'a Sent) -> Result<Attribute<'a>, Error> 
             "The message (user) attribute '{name}' must contain a non-empty message attribute type."
         )));
     };
+    if let Some(character) = illegal_character(data_type) {
+        return Err(invalid(format!(
+            "Invalid binary character '#x{:X}' was found in the message attribute '{name}' type, the set of allowed \
+             characters is {LEGAL}",
+            u32::from(character)
+        )));
+    }
     let base = data_type.split('.').next().unwrap_or_default();
     if !matches!(base, "String" | "Number" | "Binary") || data_type.len() > TYPE_BYTES_MAX {
         return Err(invalid(format!(
@@ -155,6 +162,11 @@ mod tests {
             ("amazon.a", "String", "x"),
             ("a b", "String", "x"),
             ("a", "String", "\u{0}"),
+            ("a", "String.\u{1}", "x"),
+            ("a", &*format!("String.{}", "x".repeat(250)), "x"),
+            (&*"x".repeat(257), "String", "x"),
+            ("a", "Number", "-1.1e128"),
+            ("a", "Number", "0x1F"),
         ] {
             assert!(check(&of(name, data_type, text)).is_err(), "{name} {data_type} {text}");
         }

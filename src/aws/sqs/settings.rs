@@ -11,6 +11,7 @@ use crate::{
     aws::{
         call::{Call, Step},
         error::Error,
+        sns::policy_changed,
     },
     broker::{access::Access, queue::properties::Properties, turn::Turn},
 };
@@ -69,5 +70,8 @@ pub(super) fn set_queue_attributes(call: &mut Call, turn: &mut Turn<'_>) -> Resu
         Ok(())
     };
     target.vhost.alter_queue(&target.queue, change, turn)?;
+    if given.contains_key("Policy") {
+        policy_changed(&target.vhost, &target.arn(call), turn)?;
+    }
     call.reply_done()
 }

@@ -23,6 +23,11 @@ use crate::{
 
 /// Tags of a queue at most.
 const TAGS_COUNT_MAX: usize = 50;
+/// Characters of a tag's name, and of its value.
+const NAME_CHARS_MAX: usize = 128;
+const VALUE_CHARS_MAX: usize = 256;
+/// The beginning of the names that are not for users.
+const RESERVED_PREFIX: &str = "aws:";
 
 /// Tags by name.
 pub(super) type Tags = BTreeMap<String, String>;
@@ -37,6 +42,7 @@ pub(super) fn add(tags: Tags, properties: &mut Properties, queue: &str) -> Resul
         _ => Table::new(),
     };
     for (name, value) in tags {
+        check_one(&name, &value)?;
         table.set(name, Value::text(value));
     }
     if table.len() > TAGS_COUNT_MAX {
@@ -44,6 +50,20 @@ pub(super) fn add(tags: Tags, properties: &mut Properties, queue: &str) -> Resul
         return Err(Error::sqs("InvalidParameterValueException", message));
     }
     properties.notes.set(note::TAGS, Value::Table(table));
+    Ok(())
+}
+
+fn check_one(name: &str, value: &str) -> Result<(), Error> {
+    let refuse = |message: String| Err(Error::sqs("InvalidParameterValueException", message));
+    if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) {
+        return refuse(format!("Tag keys must be between 1 and {NAME_CHARS_MAX} characters in length."));
+    }
+    if value.chars().count() > VALUE_CHARS_MAX {
+        return refuse(format!("Tag values must be between 0 and {VALUE_CHARS_MAX} characters in length."));
+    }
+    if name.to_ascii_lowercase().starts_with(RESERVED_PREFIX) {
+        return refuse(format!("Tag keys cannot start with the reserved prefix {RESERVED_PREFIX}."));
+    }
     Ok(())
 }
 
@@ -60,7 +80,7 @@ pub(super) fn tag_queue(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
     let input = call.input.clone();
     let request: TagQueue<'_> = input.parse()?;
     let target = Target::find(call, turn, request.queue_url.as_deref(), Access::Configure)?;
-    let tags = call.required(request.tags, "Tags")?;
+    let tags = call.required(request.tags.filter(|tags| !tags.is_empty()), "Tags")?;
     let name = target.queue.name.clone();
     let is_added = |properties: &mut Properties| {
         let before = properties.clone();

@@ -413,6 +413,159 @@ fn an_access_policy_lets_others_in_and_keeps_them_out() {
 }
 
 #[test]
+fn who_has_not_signed_may_do_what_the_policy_of_the_queue_lets_everybody_do() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let send = json!({"QueueUrl": url, "MessageBody": "a"});
+    let set = |desk: &mut Desk, statements: Json| {
+        desk.user = "guest";
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        desk.done("SetQueueAttributes", json!({"QueueUrl": url, "Attributes": {"Policy": policy}}));
+        desk.user = "";
+    };
+    let refused = |desk: &Desk, operation, input| {
+        let error = desk.try_do(operation, input).unwrap_err();
+        assert_eq!((&*error.query_code, error.status), ("AccessDenied", 403), "{operation}");
+    };
+    desk.user = "";
+    refused(&desk, "SendMessage", send.clone());
+    let elsewhere = "http://here/000000000000/none";
+    refused(&desk, "SendMessage", json!({"QueueUrl": elsewhere, "MessageBody": "a"}));
+    refused(&desk, "GetQueueUrl", json!({"QueueName": "none"}));
+    let account = json!({"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sqs:*"});
+    set(&mut desk, account);
+    refused(&desk, "SendMessage", send.clone());
+    for principal in [json!("*"), json!({"AWS": "*"}), json!({"AWS": ["*"]})] {
+        set(&mut desk, json!({"Effect": "Allow", "Principal": principal, "Action": "sqs:SendMessage"}));
+        desk.done("SendMessage", send.clone());
+        let entries = json!([{"Id": "1", "MessageBody": "a"}]);
+        desk.done("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+        refused(&desk, "ReceiveMessage", json!({"QueueUrl": url}));
+    }
+    let open = json!({"Effect": "Allow", "Principal": "*", "Action": "sqs:*"});
+    set(&mut desk, open.clone());
+    let received = desk.receive(&url);
+    assert_eq!(received[0]["Attributes"]["SenderId"], "anonymous");
+    desk.done("DeleteMessage", json!({"QueueUrl": url, "ReceiptHandle": handle(&received[0])}));
+    let closed = json!({
+        "Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage",
+        "Condition": {"StringEquals": {"aws:PrincipalType": "Anonymous"}},
+    });
+    set(&mut desk, json!([open, closed]));
+    refused(&desk, "SendMessage", send.clone());
+    desk.receive(&url);
+    desk.user = "guest";
+    desk.done("SendMessage", send);
+}
+
+#[test]
+fn tags_have_bounds() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let tag = |tags: Json| desk.try_do("TagQueue", json!({"QueueUrl": url, "Tags": tags}));
+    tag(json!({"x".repeat(128): "y".repeat(256), "\u{e4}": ""})).unwrap();
+    for (tags, code) in [
+        (json!({}), "MissingParameter"),
+        (json!({"": "x"}), "InvalidParameterValue"),
+        (json!({"x".repeat(129): "x"}), "InvalidParameterValue"),
+        (json!({"a": "x".repeat(257)}), "InvalidParameterValue"),
+        (json!({"AWS:a": "x"}), "InvalidParameterValue"),
+        (
+            (0..49).map(|n| (format!("t{n}"), json!("x"))).collect::<serde_json::Map<_, _>>().into(),
+            "InvalidParameterValue",
+        ),
+    ] {
+        assert_eq!(&*tag(tags.clone()).unwrap_err().query_code, code, "{tags}");
+    }
+    assert_eq!(desk.done("ListQueueTags", json!({"QueueUrl": url}))["Tags"].as_object().unwrap().len(), 2);
+    tag((0..48).map(|n| (format!("t{n}"), json!("x"))).collect::<serde_json::Map<_, _>>().into()).unwrap();
+}
+
+#[test]
+fn permissions_have_bounds() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({}));
+    let add = |label: &str, accounts: usize, actions: &[&str]| {
+        let accounts: Vec<_> = (0..accounts).map(|n| format!("{n:012}")).collect();
+        let input = json!({"QueueUrl": url, "Label": label, "AWSAccountIds": accounts, "Actions": actions});
+        desk.try_do("AddPermission", input).map_err(|error| error.query_code.into_owned())
+    };
+    for (label, accounts, actions, code) in [
+        ("", 1, &["SendMessage"][..], "InvalidParameterValue"),
+        ("a b", 1, &["SendMessage"], "InvalidParameterValue"),
+        (&*"x".repeat(81), 1, &["SendMessage"], "InvalidParameterValue"),
+        ("a", 0, &["SendMessage"], "MissingParameter"),
+        ("a", 1, &[], "MissingParameter"),
+        ("a", 1, &["DeleteQueue"], "InvalidParameterValue"),
+        ("a", 1, &["SendMessage"; 8], "OverLimit"),
+        ("a", 51, &["SendMessage"], "OverLimit"),
+    ] {
+        assert_eq!(add(label, accounts, actions).unwrap_err(), code, "{label} {accounts} {actions:?}");
+    }
+    (0..20).for_each(|n| drop(add(&format!("l{n}"), 2, &["SendMessage"]).unwrap()));
+    assert_eq!(add("one-more", 1, &["SendMessage"]).unwrap_err(), "OverLimit");
+    let long = json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Sid": "x".repeat(8_192)}});
+    let set = json!({"QueueUrl": url, "Attributes": {"Policy": long.to_string()}});
+    assert_eq!(desk.refusal("SetQueueAttributes", set), "Invalid value for the parameter Policy.");
+}
+
+#[test]
+fn bodies_have_legal_characters_and_lengths() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({"MaximumMessageSize": "1024"}));
+    let send = |body: &str| {
+        let sent = desk.try_do("SendMessage", json!({"QueueUrl": url, "MessageBody": body}));
+        sent.map_err(|error| error.query_code.into_owned())
+    };
+    for body in ["\t\n\r \u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}", &"x".repeat(1_024)] {
+        send(body).unwrap();
+    }
+    for character in ["\0", "\u{8}", "\u{b}", "\u{c}", "\u{e}", "\u{1f}", "\u{fffe}", "\u{ffff}"] {
+        assert_eq!(send(&format!("a{character}")).unwrap_err(), "InvalidMessageContents", "{character:?}");
+    }
+    assert_eq!(send("").unwrap_err(), "MissingParameter");
+    assert_eq!(send(&"x".repeat(1_025)).unwrap_err(), "InvalidParameterValue");
+    // Names, types and values of attributes count.
+    let attribute = json!({"name": {"DataType": "String", "StringValue": "value"}});
+    let with = |bytes: usize| {
+        let body = "x".repeat(bytes);
+        desk.try_do("SendMessage", json!({"QueueUrl": url, "MessageBody": body, "MessageAttributes": attribute}))
+    };
+    with(1_024 - 15).unwrap();
+    assert!(with(1_024 - 14).is_err());
+    let numbers = json!({"QueueUrl": url, "MessageBody": "a", "DelaySeconds": 901});
+    assert!(desk.refusal("SendMessage", numbers).contains("DelaySeconds must be >= 0 and <= 900."));
+}
+
+#[test]
+fn entries_of_a_batch_fail_each_for_itself() {
+    let desk = Desk::new();
+    let url = desk.queue("q", json!({"MaximumMessageSize": "1024"}));
+    let entries = json!([
+        {"Id": "good", "MessageBody": "a"},
+        {"Id": "none", "MessageBody": ""},
+        {"Id": "long", "MessageBody": "x".repeat(1_025)},
+        {"Id": "late", "MessageBody": "a", "DelaySeconds": -1},
+        {"Id": "group", "MessageBody": "a", "MessageGroupId": "a b"},
+        {"Id": "dedup", "MessageBody": "a", "MessageDeduplicationId": "a"},
+        {"Id": "bytes", "MessageBody": "\u{1}"},
+    ]);
+    let answer = desk.done("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries}));
+    let ids = |of: &str| {
+        let all = answer[of].as_array().unwrap();
+        all.iter().map(|one| one["Id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("Successful"), ["good"]);
+    assert_eq!(ids("Failed"), ["none", "long", "late", "group", "dedup", "bytes"]);
+    assert!(answer["Failed"].as_array().unwrap().iter().all(|failed| failed["SenderFault"] == true));
+    let url = desk.queue("whole", json!({}));
+    let half = "x".repeat(600_000);
+    let entries = json!([{"Id": "a", "MessageBody": half}, {"Id": "b", "MessageBody": half}]);
+    let error = desk.try_do("SendMessageBatch", json!({"QueueUrl": url, "Entries": entries})).unwrap_err();
+    assert_eq!(&*error.query_code, "AWS.SimpleQueueService.BatchRequestTooLong");
+}
+
+#[test]
 fn attributes_out_of_bounds_are_refused_and_change_nothing() {
     let desk = Desk::new();
     let url = desk.queue("q", json!({}));
@@ -446,6 +599,29 @@ fn queues_of_other_protocols_are_found_and_listed() {
     desk.send(&url, "a");
     assert_eq!(desk.bodies(&url), ["a"]);
     assert_eq!(desk.attribute(&url, "VisibilityTimeout"), "30");
+}
+
+#[test]
+fn messages_of_a_quiet_group_are_received_before_the_backlog_of_a_busy_one() {
+    let mut desk = Desk::new();
+    let url = desk.queue("q", json!({"VisibilityTimeout": "30"}));
+    let send = |desk: &Desk, group: Option<&str>, body: &str| {
+        desk.done("SendMessage", json!({"QueueUrl": url, "MessageBody": body, "MessageGroupId": group}));
+    };
+    (0..30).for_each(|_| send(&desk, Some("busy"), "busy"));
+    assert_eq!(desk.bodies(&url).len(), 10);
+    send(&desk, Some("quiet"), "quiet");
+    send(&desk, None, "nobody's");
+    let next = desk.bodies(&url);
+    assert_eq!(next.iter().take(2).collect::<Vec<_>>(), ["quiet", "nobody's"]);
+    assert!(next[2..].iter().all(|body| body == "busy"));
+    desk.later(31);
+    send(&desk, Some("late"), "late");
+    // Nothing is in flight any more: all groups are alike.
+    assert_eq!(desk.bodies(&url).len(), 10);
+    assert_eq!(desk.bodies(&url).len(), 10);
+    assert_eq!(desk.bodies(&url).len(), 10);
+    assert_eq!(desk.bodies(&url).len(), 3);
 }
 
 #[test]

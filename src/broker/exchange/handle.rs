@@ -21,7 +21,7 @@ use crate::broker::{
         Queue,
         arguments::{DEDUP_HEADER_DEFAULT, DedupArguments},
         behaviour::DedupScope,
-        dedup::Window,
+        dedup::{SeenLook, Window},
     },
     record::Position,
     value::Table,
@@ -251,6 +251,18 @@ impl Exchange {
         self.declared_at.store(position.0, Ordering::Relaxed);
     }
 
+    /// What an index is to know of the names that it remembers. A deleted one has none.
+    pub(in crate::broker) fn look_seen(&self) -> Option<SeenLook> {
+        self.dedup.as_ref().filter(|_| !self.is_deleted())?.lock().look()
+    }
+
+    /// An index knows that, or does not.
+    pub fn looked_seen(&self, is_committed: bool) {
+        if let Some(window) = &self.dedup {
+            window.lock().looked(is_committed);
+        }
+    }
+
     /// Where messages go that no binding takes.
     pub fn alternate(&self) -> Option<Arc<str>> {
         self.alternate.read().clone()
@@ -323,6 +335,11 @@ impl Exchange {
     /// Number of bindings in which it is the source.
     pub fn bindings_count(&self) -> usize {
         self.router.read().len()
+    }
+
+    /// Where the first binding leads that is looked for.
+    pub fn target_of(&self, is_it: impl Fn(&Binding<Target>) -> bool) -> Option<Target> {
+        self.router.read().bindings().find(|binding| is_it(binding)).map(|binding| binding.target.clone())
     }
 
     /// The bindings in which it is the source.

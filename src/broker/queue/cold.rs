@@ -21,7 +21,7 @@
 
 use std::{collections::BTreeMap, sync::Weak};
 
-use super::{Queue, leases::NoteChange, ready::Entry, stream::Summary};
+use super::{Queue, dedup::SeenLook, leases::NoteChange, ready::Entry, stream::Summary};
 use crate::broker::{
     message::Message,
     record::{Position, QueueId},
@@ -130,6 +130,8 @@ pub struct Look {
     pub header: Option<Header>,
     /// Notes beside messages that have changed.
     pub notes: Vec<NoteChange>,
+    /// Names that are remembered.
+    pub seen: Option<SeenLook>,
 }
 
 impl Look {
@@ -141,6 +143,7 @@ impl Look {
             && self.segments.is_empty()
             && self.header.is_none()
             && self.notes.is_empty()
+            && self.seen.is_none()
     }
 }
 

@@ -4,6 +4,10 @@
 //! holds a bounded number of keys, the oldest leaving first whether or not it was seen again; a
 //! key's time runs from its first message and is not extended by duplicates.
 //!
+//! What is remembered is recorded as it comes. A checkpoint leaves to the index what an earlier one has seen already
+//! ([`Window::look`]): most names are forgotten before. So it costs what has come since the last, however much is
+//! remembered.
+//!
 //! Invariants:
 //! - at most `keys_max` keys are remembered;
 //! - `order` holds each remembered key once, and at most as many forgotten ones again.
@@ -44,6 +48,29 @@ pub struct Window {
     /// Keys as they came, each with the serial that says whether its entry is still this one.
     order: VecDeque<(u64, Arc<[u8]>)>,
     next_serial: u64,
+    told: Told,
+}
+
+/// What the index has of a window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// Keys with smaller serials, as far as they were remembered then.
+    below: u64,
+    /// None with smaller ones.
+    from: u64,
+    /// Keys with smaller serials are in records that a checkpoint may leave behind.
+    ripe: u64,
+    /// What it has once the last look is in it: `below` and `from`.
+    given: Option<(u64, u64)>,
+}
+
+/// What the index is to know of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenLook {
+    /// Keys that it has not.
+    pub puts: Vec<Seen>,
+    /// Smaller serials are forgotten.
+    pub from: u64,
 }
 
 /// A key as it is remembered.
@@ -89,7 +116,61 @@ impl Window {
             seen: HashMap::default(),
             order: VecDeque::new(),
             next_serial: 0,
+            told: Told::default(),
         }
+    }
+
+    /// The same instead of another one, whose serials are not used again.
+    #[must_use]
+    pub fn after(mut self, next_serial: u64) -> Self {
+        self.next_serial = next_serial;
+        (self.told.below, self.told.ripe) = (next_serial, next_serial);
+        self
+    }
+
+    /// Larger than the serial of every key that was remembered.
+    pub fn next_serial(&self) -> u64 {
+        self.next_serial
+    }
+
+    /// First half of a checkpoint: what the index has to know. `None`: nothing, and [`Self::looked`] need not be
+    /// called. What came since the look before is not told: its records are kept.
+    pub fn look(&mut self) -> Option<SeenLook> {
+        self.told.given = None;
+        let until = std::mem::replace(&mut self.told.ripe, self.next_serial);
+        let is_live = |(serial, key): &(u64, Arc<[u8]>)| {
+            self.seen.get(key).filter(|entry| entry.serial == *serial).map(|entry| Seen {
+                serial: *serial,
+                key: key.clone(),
+                deadline: entry.deadline,
+                seq: entry.seq,
+            })
+        };
+        let from = self.order.iter().find(|place| is_live(place).is_some()).map_or(until, |(serial, _)| *serial);
+        let from = from.min(until);
+        let start = self.order.partition_point(|(serial, _)| *serial < self.told.below);
+        let new = self.order.range(start..).take_while(|(serial, _)| *serial < until);
+        let puts: Vec<Seen> = new.filter_map(is_live).collect();
+        if puts.is_empty() && from <= self.told.from {
+            return None;
+        }
+        self.told.given = Some((until.max(self.told.below), from));
+        Some(SeenLook { puts, from })
+    }
+
+    /// Second half: what the last look told is in the index, or was not written.
+    pub fn looked(&mut self, is_committed: bool) {
+        if let Some((below, from)) = self.told.given.take()
+            && is_committed
+        {
+            (self.told.below, self.told.from) = (below, from);
+        }
+    }
+
+    /// Remembers again what the index has.
+    pub fn restore_told(&mut self, seen: Seen) {
+        self.told.below = self.told.below.max(seen.serial + 1);
+        self.restore(seen);
     }
 
     /// Whether a message with these headers repeats an earlier one. If it does not, its key is
@@ -164,6 +245,8 @@ impl Window {
 
     /// Remembers again what a log says was remembered.
     pub fn restore(&mut self, seen: Seen) {
+        // It may come from a record that is not kept much longer.
+        self.told.ripe = self.told.ripe.max(seen.serial + 1);
         if self.keys_max == 0 || self.seen.get(&seen.key).is_some_and(|entry| entry.serial >= seen.serial) {
             return;
         }
@@ -294,6 +377,48 @@ mod tests {
         assert!(!repeats(&mut window, &key, 1));
         assert!(repeats(&mut window, &key, 1_000_000));
         assert!(!repeats(&mut window, &[("x-deduplication-header", Value::text("b"))], 2));
+    }
+
+    fn told(window: &mut Window) -> Option<(Vec<u64>, u64)> {
+        window.look().map(|look| (look.puts.iter().map(|seen| seen.serial).collect(), look.from))
+    }
+
+    #[test]
+    fn the_index_is_told_once_what_outlives_a_checkpoint() {
+        let mut window = window(4, Some(100));
+        let new = |window: &mut Window, key: u8, now| assert!(!is_duplicate(window, &[key], Time(now), Some(100)));
+        (0..3).for_each(|key| new(&mut window, key, 0));
+        assert_eq!(told(&mut window), None, "their records are kept");
+        new(&mut window, 3, 0);
+        assert_eq!(told(&mut window), Some((vec![0, 1, 2], 0)));
+        window.looked(false);
+        assert_eq!(told(&mut window), Some((vec![0, 1, 2, 3], 0)));
+        window.looked(true);
+        assert_eq!(told(&mut window), None);
+        // The oldest leave.
+        new(&mut window, 4, 50);
+        new(&mut window, 5, 50);
+        assert_eq!(told(&mut window), Some((vec![], 2)));
+        window.looked(true);
+        assert_eq!(told(&mut window), Some((vec![4, 5], 2)));
+        window.looked(true);
+        assert_eq!(told(&mut window), None);
+    }
+
+    #[test]
+    fn what_the_index_has_is_not_told_again_after_a_restart() {
+        let mut before = window(10, None);
+        (0..5_u8).for_each(|key| _ = is_duplicate(&mut before, &[key], Time(0), None));
+        let all: Vec<Seen> = before.iter().collect();
+        let mut after = window(10, None);
+        all[..3].iter().for_each(|seen| after.restore_told(seen.clone()));
+        // The log has some of them, too.
+        all[2..].iter().for_each(|seen| after.restore(seen.clone()));
+        assert_eq!(after.iter().collect::<Vec<_>>(), all);
+        assert_eq!(told(&mut after), Some((vec![3, 4], 0)));
+        let mut other = window(3, None).after(after.next_serial());
+        assert!(!is_duplicate(&mut other, &[1], Time(0), None));
+        assert_eq!(told(&mut other), Some((vec![], 5)), "of the one before nothing is left");
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! Invariants:
 //! - a message is in at most one of `ready`, `unsettled`, `retries` and here;
 //! - each message here is in `due` with its time, or in `thawing`;
-//! - `leased` and `withheld` count the messages here by their kinds.
+//! - `leased` counts the leased messages here, and `withheld` has the others.
 
 use std::{
     cmp::Reverse,
@@ -142,7 +142,10 @@ pub(super) struct Leases {
     /// When each comes due. May name what has been settled or changed since.
     due: BinaryHeap<Reverse<(Time, u64)>>,
     leased: usize,
-    withheld: usize,
+    /// Withheld messages by when they are due.
+    withheld: BTreeSet<(Time, u64)>,
+    /// Bytes of the bodies of those.
+    withheld_bytes: u64,
     /// Bytes of the bodies of all.
     bytes: u64,
     /// Those of them that are in memory.
@@ -259,7 +262,12 @@ impl Leases {
 
     /// Number of messages that are withheld.
     pub(super) fn withheld(&self) -> usize {
-        self.withheld
+        self.withheld.len()
+    }
+
+    /// Bytes of the bodies of messages that are withheld.
+    pub(super) fn withheld_bytes(&self) -> u64 {
+        self.withheld_bytes
     }
 
     /// Messages up to that one may have been delivered before the start.
@@ -339,7 +347,10 @@ impl Leases {
         }
         match aside.kind {
             Kind::Leased { .. } => self.leased += 1,
-            Kind::Withheld => self.withheld += 1,
+            Kind::Withheld => {
+                self.withheld.insert((aside.until, seq));
+                self.withheld_bytes += bytes;
+            }
         }
         self.due.push(Reverse((aside.until, seq)));
         self.note(seq);
@@ -357,7 +368,10 @@ impl Leases {
         }
         match aside.kind {
             Kind::Leased { .. } => self.leased -= 1,
-            Kind::Withheld => self.withheld -= 1,
+            Kind::Withheld => {
+                self.withheld.remove(&(aside.until, seq));
+                self.withheld_bytes -= bytes;
+            }
         }
         self.unnote(seq);
         self.prune_due();
@@ -367,6 +381,9 @@ impl Leases {
     /// Sets when a message is due.
     fn set_until(&mut self, seq: u64, until: Time) {
         if let Some(aside) = self.aside.get_mut(&seq) {
+            if aside.kind == Kind::Withheld && self.withheld.remove(&(aside.until, seq)) {
+                self.withheld.insert((until, seq));
+            }
             aside.until = until;
             if let Body::Cold(entry) = &aside.body {
                 self.thawing.remove(&(entry.level, seq));

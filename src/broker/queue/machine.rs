@@ -13,7 +13,7 @@ use super::{
     behaviour::Overflow,
     cold::{Cold, Window as Reach},
     consumers::{self, Consumers},
-    dedup::{Observed, Seen, Window},
+    dedup::{Observed, Seen, SeenLook, Window},
     handed::Handed,
     leases::Leases,
     ready::{Entry, Front, Ready},
@@ -237,6 +237,10 @@ pub struct Machine {
     /// Somebody was told that it is too long for memory.
     pub(super) is_overflowing: bool,
     dedup: Option<Box<Window>>,
+    /// Serials that windows have used before this one.
+    seen_before: u64,
+    /// What an index has of names, before anybody has said that they are to be remembered.
+    unclaimed: Vec<Seen>,
     /// Who may take what, once that is not the same for everybody.
     pub(super) selection: Option<Box<Selection>>,
     /// What is set aside until a time, and who waits for messages, once there has been any.
@@ -291,6 +295,8 @@ impl Machine {
             cold: None,
             is_overflowing: false,
             dedup: None,
+            seen_before: 0,
+            unclaimed: Vec::new(),
             selection: None,
             leases: None,
             reach: LOOK_AHEAD,
@@ -306,18 +312,24 @@ impl Machine {
     pub fn set_limits(&mut self, limits: Limits) {
         if limits.deduplication != self.limits.deduplication {
             let before = self.dedup.take();
+            self.seen_before = self.seen_before.max(before.as_ref().map_or(0, |window| window.next_serial()));
+            let seen_before = self.seen_before;
             self.dedup = limits.deduplication.as_ref().map(|wanted| {
                 let kept = before.and_then(|mut window| window.adopt(wanted).then_some(window));
-                kept.unwrap_or_else(|| Box::new(Window::new(wanted)))
+                kept.unwrap_or_else(|| Box::new(Window::new(wanted).after(seen_before)))
             });
+            if let Some(window) = &mut self.dedup {
+                std::mem::take(&mut self.unclaimed).into_iter().for_each(|seen| window.restore_told(seen));
+            }
         }
         if let Some(stream) = &mut self.stream {
             stream.set_options(limits.stream);
         }
-        if let Some(selection) = &mut self.selection {
-            selection.set_mode(limits.group_mode);
-        }
+        let is_kept = self.selection.as_mut().is_none_or(|selection| selection.set_mode(limits.group_mode));
         self.limits = limits;
+        if !is_kept {
+            self.select_anew();
+        }
     }
 
     /// Ready messages (of a stream: kept ones).
@@ -415,8 +427,18 @@ impl Machine {
         debug_assert_eq!(self.next_seq, seq, "what was admitted enters at once");
         self.next_seq += 1;
         let deadline = self.deadline_of(&message, now);
-        self.ready.push(Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place });
+        let entry = Entry { seq, message, deadline, delivery_count: 0, redelivered: false, place };
+        if let Some(selection) = &mut self.selection {
+            selection.entered(&entry, self.ready.priority_max());
+        }
+        self.ready.push(entry);
         self.announce(1);
+        self.make_room(now, effects);
+    }
+
+    /// A message has come in: drops what has no room any more.
+    #[inline]
+    pub(super) fn make_room(&mut self, now: Time, effects: &mut Effects) {
         if self.limits.overflow == Overflow::DropHead && self.has_length_limit() {
             self.drop_head(now, effects);
         }
@@ -515,6 +537,27 @@ impl Machine {
         }
     }
 
+    /// Puts back what an index has of names.
+    pub fn restore_told(&mut self, seen: Vec<Seen>) {
+        match &mut self.dedup {
+            Some(window) => seen.into_iter().for_each(|seen| window.restore_told(seen)),
+            // What asks for it is repeated later.
+            None => self.unclaimed = seen,
+        }
+    }
+
+    /// What an index is to know of the names that are remembered.
+    pub(in crate::broker::queue) fn look_seen(&mut self) -> Option<SeenLook> {
+        self.dedup.as_mut()?.look()
+    }
+
+    /// An index knows that, or does not.
+    pub(in crate::broker::queue) fn looked_seen(&mut self, is_committed: bool) {
+        if let Some(window) = &mut self.dedup {
+            window.looked(is_committed);
+        }
+    }
+
     /// Repeats that messages up to this one may have been delivered.
     pub fn restore_handed(&mut self, up_to: u64) {
         self.handed = Handed::up_to(up_to);
@@ -522,6 +565,7 @@ impl Machine {
 
     /// Marks what may have been delivered before a restart, once everything is back.
     pub fn mark_redelivered(&mut self) {
+        self.unclaimed = Vec::new();
         let up_to = self.handed.reserved();
         // What comes now has not been delivered.
         self.next_seq = self.next_seq.max(up_to.saturating_add(1));
@@ -592,8 +636,9 @@ impl Machine {
     }
 
     pub(super) fn is_too_long(&self, more: u64) -> bool {
-        self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + more > max)
-            || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + more > max)
+        let (withheld, withheld_bytes) = self.withheld();
+        self.limits.max_length.is_some_and(|max| self.ready.len() as u64 + withheld + more > max)
+            || self.limits.max_length_bytes.is_some_and(|max| self.ready.bytes() + withheld_bytes + more > max)
     }
 
     fn is_full(&mut self, now: Time, effects: &mut Effects) -> bool {
@@ -613,9 +658,17 @@ impl Machine {
         self.dispatch(now, effects);
         while self.is_too_long(0) {
             // What is not here is dropped when it has been read.
-            let Some(entry) = self.ready.pop() else { break };
+            let Some(entry) = self.pop_oldest() else { break };
             self.counters.dropped += 1;
             self.die(entry, Reason::MaxLen, effects);
+        }
+    }
+
+    /// Takes out what makes room for others: the message that is next, or that would be.
+    fn pop_oldest(&mut self) -> Option<Entry> {
+        match self.ready.is_empty() {
+            false => self.ready.pop(),
+            true => self.pop_withheld(),
         }
     }
 
@@ -625,7 +678,7 @@ impl Machine {
             if self.limits.overflow != Overflow::DropHead || !self.is_too_long(0) {
                 return false;
             }
-            let Some(entry) = self.ready.pop() else { return false };
+            let Some(entry) = self.pop_oldest() else { return false };
             self.counters.dropped += 1;
             self.die(entry, Reason::MaxLen, effects);
         }

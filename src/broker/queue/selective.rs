@@ -6,6 +6,9 @@
 //! not looked at. What it passes by is not for it, or waits for the owner of its group ([`Groups`]).
 //! What comes back later with a smaller seq is noted in the lane, and looked at again.
 //!
+//! Where groups are given out fairly ([`Fair`]) nobody owns one, and the first lane notes there what it looks at, instead
+//! of taking it in delivery order.
+//!
 //! Messages in memory are all looked at, however many. Where the rest is on disk, a lane has it read
 //! until the head of the queue is as long as the reach of the queue: behind that a selective consumer
 //! sees nothing before what is in front has been taken.
@@ -15,7 +18,10 @@
 //!   noted in the lane, or waits in its group;
 //! - what is noted may have gone: it is looked for before it is taken.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     cold::Window,
@@ -28,8 +34,10 @@ use crate::broker::{
     time::Time,
 };
 
+mod fair;
 mod groups;
 
+use fair::Fair;
 pub use groups::GroupMode;
 use groups::{Groups, Name};
 
@@ -60,6 +68,8 @@ pub(super) struct Selection {
     /// Lanes of open consumers, by their slots.
     seats: Vec<Option<usize>>,
     groups: Groups,
+    /// Set where groups are given out fairly.
+    fair: Option<Fair>,
     /// How long the head may get.
     reach: Window,
     /// Messages that may be looked at before the lock is let go.
@@ -106,6 +116,7 @@ impl Selection {
             lanes: vec![Some(Lane::new(None, priority_max))],
             seats: Vec::new(),
             groups: Groups::new(mode),
+            fair: (mode == GroupMode::Fair).then(Fair::default),
             reach,
             budget: LOOKED_AT_MAX,
             is_cut: false,
@@ -153,12 +164,25 @@ impl Selection {
 
     /// Whether nothing of it is of use to anybody.
     pub(super) fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.lanes.iter().skip(1).all(Option::is_none)
+        self.groups.is_empty()
+            && self.fair.as_ref().is_none_or(Fair::is_empty)
+            && self.lanes.iter().skip(1).all(Option::is_none)
     }
 
-    /// How long a consumer owns a group from now on.
-    pub(super) fn set_mode(&mut self, mode: GroupMode) {
+    /// How long a consumer owns a group from now on; false when that takes a new selection.
+    pub(super) fn set_mode(&mut self, mode: GroupMode) -> bool {
         self.groups.mode = mode;
+        (mode == GroupMode::Fair) == self.fair.is_some()
+    }
+
+    /// What knows the fields of messages.
+    pub(super) fn fields(&self) -> Arc<dyn Fields> {
+        self.fields.clone()
+    }
+
+    /// Messages that are to stay in memory, by their seqs.
+    pub(super) fn kept(&self) -> Option<HashSet<u64, foldhash::fast::RandomState>> {
+        self.fair.as_ref().map(Fair::kept)
     }
 
     /// The lock was just taken.
@@ -198,6 +222,9 @@ impl Selection {
     }
 
     fn find_in(&mut self, at: usize, slot: u32, ready: &Ready, now: Time) -> Option<Found> {
+        if at == 0 && self.fair.is_some() {
+            return self.find_fairly(ready, now);
+        }
         loop {
             let own = self.groups.first_of(slot);
             let lane = self.lanes[at].as_mut()?;
@@ -246,6 +273,45 @@ impl Selection {
         }
     }
 
+    /// The message of the group of which the fewest are in flight.
+    fn find_fairly(&mut self, ready: &Ready, now: Time) -> Option<Found> {
+        let (lane, fair) = (self.lanes[0].as_mut()?, self.fair.as_mut()?);
+        while let Some((key, is_cold)) = lane.ahead(ready, &self.reach) {
+            if is_cold {
+                self.wanted = self.wanted.max(Some(key.level()));
+                break;
+            }
+            if self.budget == 0 {
+                // What was looked at is given out meanwhile.
+                self.is_cut = fair.next().is_none();
+                break;
+            }
+            self.budget -= 1;
+            lane.cursors[usize::from(key.level())] = key.seq + 1;
+            if let Some(entry) = ready.get(key.level(), key.seq) {
+                fair.wait(group_of(&*self.fields, &entry.message).map(|group| group.name), key);
+                self.noted += 1;
+            }
+        }
+        while let Some((key, group)) = fair.next() {
+            let entry = ready.get(key.level(), key.seq);
+            match entry {
+                Some(entry) if entry.deadline >= now => {
+                    return Some(Found { key, group: group.map(|name| (name, false)) });
+                }
+                Some(_) => self.expired.push(key),
+                None => {}
+            }
+            fair.forget(group.as_deref(), key);
+            if self.budget == 0 {
+                self.is_cut = true;
+                break;
+            }
+            self.budget -= 1;
+        }
+        None
+    }
+
     fn suits(&self, lane: usize, entry: &Entry) -> bool {
         let selector = self.lanes[lane].as_ref().and_then(|lane| lane.selector.as_deref());
         selector.is_none_or(|selector| {
@@ -269,6 +335,10 @@ impl Selection {
     /// The consumer in that slot has taken a message that was found for it; `is_settled` if it need not
     /// settle it. Returns whether it has become the owner of the message's group.
     pub(super) fn taken(&mut self, slot: u32, found: Found, is_settled: bool) -> bool {
+        if let Some(fair) = &mut self.fair {
+            fair.give(found.group.as_ref().map(|(name, _)| &**name), found.key, !is_settled);
+            return false;
+        }
         let Some((name, is_last)) = found.group else { return false };
         let opens = self.groups.take(&name, found.key, slot, is_settled);
         if is_last || is_settled && self.groups.is_over(&name) {
@@ -280,6 +350,11 @@ impl Selection {
     /// A receiver has taken a message that was found. Returns the group that its lease holds, if there are
     /// such: until [`Self::end_receive`] the same call may find more of it.
     pub(super) fn received(&mut self, found: Found) -> Option<Name> {
+        if let Some(fair) = &mut self.fair {
+            let name = found.group.map(|(name, _)| name);
+            fair.give(name.as_deref(), found.key, true);
+            return name;
+        }
         let (name, _) = found.group?;
         if self.groups.mode == GroupMode::Consumer {
             // A lease has no consumer that could keep a group: it takes what nobody has.
@@ -297,11 +372,17 @@ impl Selection {
 
     /// A lease holds a group since before there was a selection.
     pub(super) fn hold(&mut self, name: &Name, key: Key) {
+        if let Some(fair) = &mut self.fair {
+            return fair.hold(name);
+        }
         self.groups.hold(name, key);
     }
 
     /// A lease that held a group is over.
     pub(super) fn lease_ended(&mut self, name: &Name, key: Key) {
+        if let Some(fair) = &mut self.fair {
+            return fair.settle(name);
+        }
         if self.groups.end_lease(name, key) {
             return self.release(name);
         }
@@ -311,7 +392,8 @@ impl Selection {
     }
 
     fn look_again(&mut self, key: Key) {
-        for lane in self.lanes.iter_mut().flatten() {
+        let skipped = usize::from(self.fair.is_some());
+        for lane in self.lanes.iter_mut().skip(skipped).flatten() {
             if key.seq < lane.cursors[usize::from(key.level())] {
                 lane.again.entry(key).or_insert(None);
             }
@@ -321,6 +403,9 @@ impl Selection {
     /// A delivery to a consumer was settled, in whichever way.
     pub(super) fn settled(&mut self, message: &Message) {
         let Some(group) = group_of(&*self.fields, message) else { return };
+        if let Some(fair) = &mut self.fair {
+            return fair.settle(group.name);
+        }
         let name = Name::from(group.name);
         if self.groups.settle(&name) {
             self.release(&name);
@@ -332,6 +417,7 @@ impl Selection {
         let level = entry.message.traits.priority.min(priority_max);
         let key = Key::new(level, entry.seq);
         self.noted += 1;
+        self.note_fairly(entry, key);
         if let Some(group) = group_of(&*self.fields, &entry.message)
             && self.groups.owner(group.name).is_some()
             && !self.groups.precedes_leased(group.name, key)
@@ -341,14 +427,46 @@ impl Selection {
         self.look_again(key);
     }
 
+    /// A message has come to the end of the queue, part of which is on disk perhaps.
+    pub(super) fn entered(&mut self, entry: &Entry, priority_max: u8) {
+        if self.fair.is_none() {
+            return;
+        }
+        let key = Key::new(entry.message.traits.priority.min(priority_max), entry.seq);
+        if let Some(lane) = &mut self.lanes[0] {
+            let cursor = &mut lane.cursors[usize::from(key.level())];
+            // Nothing is left out in between.
+            if *cursor == key.seq {
+                *cursor += 1;
+            }
+        }
+        self.noted += 1;
+        self.note_fairly(entry, key);
+    }
+
+    fn note_fairly(&mut self, entry: &Entry, key: Key) {
+        if let Some(fair) = &mut self.fair {
+            fair.wait(group_of(&*self.fields, &entry.message).map(|group| group.name), key);
+        }
+    }
+
     /// Messages have left memory. Those that were noted are looked at when they are read again.
     pub(super) fn evicted(&mut self, entries: &[Entry], priority_max: u8) {
         let level_of = |entry: &Entry| entry.message.traits.priority.min(priority_max);
-        for lane in self.lanes.iter_mut().flatten() {
+        if let Some(fair) = &mut self.fair {
+            for entry in entries {
+                let group = group_of(&*self.fields, &entry.message).map(|group| group.name);
+                fair.forget(group, Key::new(level_of(entry), entry.seq));
+            }
+        }
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let Some(lane) = lane else { continue };
+            // All of it was noted.
+            let is_fair = at == 0 && self.fair.is_some();
             for entry in entries {
                 let is_noted =
                     || !lane.again.is_empty() && lane.again.contains_key(&Key::new(level_of(entry), entry.seq));
-                if entry.message.traits.has_group || is_noted() {
+                if is_fair || entry.message.traits.has_group || is_noted() {
                     let cursor = &mut lane.cursors[usize::from(level_of(entry))];
                     *cursor = (*cursor).min(entry.seq);
                 }
@@ -385,6 +503,9 @@ impl Selection {
         let is_here = |key: &Key| ready.get(key.level(), key.seq).is_some();
         for lane in self.lanes.iter_mut().flatten() {
             lane.again.retain(|key, _| is_here(key));
+        }
+        if let Some(fair) = &mut self.fair {
+            fair.prune(is_here);
         }
         for (name, first) in self.groups.prune(is_here) {
             self.offer(&name, first);

@@ -19,7 +19,12 @@ use super::{
 };
 use crate::{
     aws::{
-        Call, Caller, Error, Service, Wire, call::Input, dispatch, identity, model::Operation, pages, query::Form,
+        Call, Caller, Error, Service, Wire,
+        call::{Arn, Input},
+        dispatch, identity,
+        model::Operation,
+        pages,
+        query::Form,
         sigv4,
     },
     broker::Broker,
@@ -101,6 +106,8 @@ struct Routed {
     operation: &'static Operation,
     wire: Wire,
     input: Result<Input, Error>,
+    /// The region in the ARN of the topic that a form is about.
+    region: Option<String>,
 }
 
 /// A refusal, with what decides how it is written.
@@ -168,12 +175,14 @@ async fn run(
     let bytes_max = if is_other { OTHER_BODY_BYTES_MAX.min(options.body_bytes_max) } else { options.body_bytes_max };
     let body = body::read(incoming, bytes_max, &web.bodies).await;
     let body = body.map_err(|cut| refusal(Service::Sqs, cut_off(&cut, targeted.map(|(_, operation)| operation))))?;
-    let Routed { service, operation, wire, input } = match targeted {
-        Some((service, operation)) => Routed { service, operation, wire, input: Ok(Input::Json(body.bytes.clone())) },
+    let Routed { service, operation, wire, input, region } = match targeted {
+        Some((service, operation)) => {
+            Routed { service, operation, wire, input: Ok(Input::Json(body.bytes.clone())), region: None }
+        }
         None => route_form(client, parts, &body.bytes).map_err(|(service, error)| refusal(service, error))?,
     };
     let refusal = |error| Refusal { service, wire, error };
-    let caller = identify(client, parts, &body.bytes, service, operation).map_err(refusal)?;
+    let caller = identify(client, parts, &body.bytes, (service, operation), region.as_deref()).map_err(refusal)?;
     let input = input.map_err(refusal)?;
     if takes_messages(operation.name) && !has_room(&web.broker).await {
         let message = "The broker is short of memory or disk space. Try again later.";
@@ -203,8 +212,8 @@ fn identify(
     client: &Client,
     parts: &Parts,
     body: &Bytes,
-    service: Service,
-    operation: &Operation,
+    (service, operation): (Service, &Operation),
+    named_region: Option<&str>,
 ) -> Result<Caller, Error> {
     let web = &client.web;
     let header = |name: &str| joined(parts, name);
@@ -217,7 +226,7 @@ fn identify(
     };
     let is_trusted = is_trusted(client, &parts.headers);
     let now_secs = (clock::wall().0 / 1000) as i64;
-    let origin = identity::Origin { service, operation: operation.name, is_trusted, now_secs };
+    let origin = identity::Origin { service, operation: operation.name, is_trusted, now_secs, named_region };
     identity::identify(&web.aws, &web.broker, &request, origin)
 }
 
@@ -288,8 +297,10 @@ fn route_form(client: &Client, parts: &Parts, body: &Bytes) -> Result<Routed, (S
     if service == Service::Sqs && path.len() > 1 && form.get("QueueUrl").is_none() {
         form.insert("QueueUrl", format!("{}{path}", base_url(client, parts)));
     }
+    let arn = ["TopicArn", "TargetArn", "SubscriptionArn"].into_iter().find_map(|name| form.get(name));
+    let region = arn.filter(|_| service == Service::Sns).and_then(|arn| Some(Arn::parse(arn)?.region.to_owned()));
     let input = form.decode(service, operation.input).map(|value| Input::Decoded(Arc::new(value)));
-    Ok(Routed { service, operation, wire: Wire::Query, input })
+    Ok(Routed { service, operation, wire: Wire::Query, input, region })
 }
 
 /// Scheme and host as the client said them.

@@ -43,6 +43,7 @@ use crate::{
         queue::{
             Queue,
             cold::{Look, Window},
+            dedup::SeenLook,
         },
         record::{Decoder, HoldId, Journal as _, Position, QueueId, Record, encode},
         snapshot::Snapshot,
@@ -280,10 +281,15 @@ impl Checkpointer {
                 looked_exchanges.push(exchange);
             }
         }
+        let looked_seen = self.broker.look_seen();
+        for (exchange, look) in &looked_seen {
+            file_seen(entries::holds_owner(exchange.identity()), look, &mut changes);
+        }
         let committed = self.commit(covered, snapshot.as_ref(), &mut changes);
         let is_committed = committed.is_ok();
         looked.iter().for_each(|queue| queue.looked(is_committed, &window));
         looked_exchanges.iter().for_each(|exchange| exchange.looked(is_committed));
+        looked_seen.iter().for_each(|(exchange, _)| exchange.looked_seen(is_committed));
         if let Err(error) = committed {
             self.broker.give_back_gone_queues(gone);
             self.broker.give_back_gone_exchanges(gone_exchanges);
@@ -357,6 +363,9 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
             changes.put(Key::new(entries::LEVELS, owner, level.level.into(), 0), &entries::put_level(level));
         }
     }
+    if let Some(seen) = &look.seen {
+        file_seen(entries::header_owner(id), seen, changes);
+    }
     for note in &look.notes {
         let parts = note.put.as_ref().map(entries::put_note).unwrap_or_default();
         for part in (parts.len() as u8)..note.parts_before {
@@ -370,6 +379,16 @@ pub(super) fn file(queue: &Queue, look: &Look, has_header: bool, changes: &mut C
         changes.put(entries::message_key(id, entry.level, entry.seq), &entries::put_message(entry));
         if entry.has_own_ttl {
             changes.put(entries::deadline_key(id, entry.deadline, entry.seq), &[entry.level]);
+        }
+    }
+}
+
+/// Names that a queue or an exchange remembers, as changes of the index.
+fn file_seen(owner: u64, look: &SeenLook, changes: &mut Changes) {
+    changes.advance_head(entries::SEEN, owner, Rank::new(look.from, 0));
+    for seen in &look.puts {
+        for (part, value) in (0..).zip(entries::put_seen(seen)) {
+            changes.put(entries::seen_key(owner, seen.serial, part), &value);
         }
     }
 }

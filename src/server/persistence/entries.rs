@@ -10,6 +10,7 @@
 //! | 5, segments of a stream | header of the queue | first offset | 0 | [`Summary`] |
 //! | 6, notes | header of the queue | 0 | seq of the message | what is noted of it ([`Note`]) |
 //! | 6, notes | header of the queue | from 1 on | seq of the message | the name of the group that it holds, in parts |
+//! | 7, names seen | header of the queue, or exchange | serial | part, from 0 on | when it is forgotten, seq of the message, beginning of the name; in further parts the rest of it |
 //!
 //! Flags: 1 own time to live, 2 redelivered. Numbers are LEB128; a deadline is one more, so that never
 //! is 0. A message of a stream has the time at which it came for a deadline. A segment has its number of
@@ -21,6 +22,7 @@ use crate::{
         exchange::holds::HoldEntry,
         queue::{
             cold::{ColdEntry, Header, LevelHeader},
+            dedup::Seen,
             leases::{NOTE_PART_BYTES, Note, NoteState},
             stream::Summary,
         },
@@ -37,6 +39,7 @@ pub(super) const LEVELS: u8 = 3;
 pub(super) const HOLDS: u8 = 4;
 pub(super) const SEGMENTS: u8 = 5;
 pub(super) const NOTES: u8 = 6;
+pub(super) const SEEN: u8 = 7;
 
 const HAS_OWN_TTL: u64 = 1;
 const REDELIVERED: u64 = 2;
@@ -81,7 +84,12 @@ pub(super) fn note_key(queue: QueueId, part: u8, seq: u64) -> Key {
     Key::new(NOTES, header_owner(queue), part.into(), seq)
 }
 
-/// The messages that the exchange of that identity holds back. Differs from all owners of queues.
+/// Where a part of a name is filed that its owner remembers.
+pub(super) fn seen_key(owner: u64, serial: u64, part: u64) -> Key {
+    Key::new(SEEN, owner, serial, part)
+}
+
+/// The messages that the exchange of that identity holds back, and the names that it remembers. Differs from all owners of queues.
 pub(super) fn holds_owner(exchange: Position) -> u64 {
     HOLDS_OWNER | exchange.0
 }
@@ -226,6 +234,46 @@ pub(super) fn note(seq: u64, value: &[u8]) -> Option<Note> {
     Some(Note { seq, level: u8::try_from(level).ok()?, state, group: None })
 }
 
+/// Bytes of a name in its first part, beside two numbers, and in each other.
+const SEEN_FIRST_BYTES: usize = 40;
+const SEEN_PART_BYTES: usize = 60;
+
+/// The parts of a name, in order.
+pub(super) fn put_seen(seen: &Seen) -> Vec<Vec<u8>> {
+    let (beginning, rest) = seen.key.split_at(seen.key.len().min(SEEN_FIRST_BYTES));
+    let mut first = put(&[seen.deadline.0.wrapping_add(1), seen.seq]);
+    first.extend_from_slice(beginning);
+    std::iter::once(first).chain(rest.chunks(SEEN_PART_BYTES).map(<[u8]>::to_vec)).collect()
+}
+
+/// Puts the parts of names together, which come in the order of their keys.
+#[derive(Default)]
+pub(super) struct SeenReader {
+    names: Vec<(Seen, Vec<u8>)>,
+}
+
+impl SeenReader {
+    /// Takes the next part; one that makes no sense is left out.
+    pub(super) fn add(&mut self, rank: Rank, value: &[u8]) {
+        if rank.seq > 0 {
+            if let Some((_, key)) = self.names.last_mut().filter(|(seen, _)| seen.serial == rank.order) {
+                key.extend_from_slice(value);
+            }
+            return;
+        }
+        let mut at = 0;
+        if let (Some(deadline), Some(seq)) = (varint_at(value, &mut at), varint_at(value, &mut at)) {
+            let (deadline, key) = (Time(deadline.wrapping_sub(1)), value[at..].to_vec());
+            self.names.push((Seen { serial: rank.order, key: [].into(), deadline, seq }, key));
+        }
+    }
+
+    /// The names, oldest first.
+    pub(super) fn finish(self) -> Vec<Seen> {
+        self.names.into_iter().map(|(seen, key)| Seen { key: key.into(), ..seen }).collect()
+    }
+}
+
 /// The value of a level.
 pub(super) fn put_level(level: &LevelHeader) -> Vec<u8> {
     put(&[level.len, level.bytes])
@@ -310,6 +358,24 @@ mod tests {
             prop_assert_eq!(written.group.as_deref().unwrap_or_default(), &group[..]);
             let read = note(7, &parts[0]).unwrap();
             prop_assert_eq!(Note { group: None, ..written }, read);
+        }
+
+        #[test]
+        fn names_are_read_as_they_were_written(
+            all in prop::collection::vec((any::<(u64, u64)>(), prop::collection::vec(any::<u8>(), 0..200)), 0..5),
+        ) {
+            let named = |(serial, ((deadline, seq), key)): (usize, ((u64, u64), Vec<u8>))| {
+                Seen { serial: serial as u64, key: key.into(), deadline: Time(deadline), seq }
+            };
+            let all: Vec<Seen> = all.into_iter().enumerate().map(named).collect();
+            let mut reader = SeenReader::default();
+            for seen in &all {
+                for (part, value) in (0..).zip(put_seen(seen)) {
+                    prop_assert!(value.len() <= VALUE_BYTES_MAX);
+                    reader.add(Rank::new(seen.serial, part), &value);
+                }
+            }
+            prop_assert_eq!(reader.finish(), all);
         }
 
         #[test]

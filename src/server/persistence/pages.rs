@@ -23,10 +23,11 @@ use crate::{
         queue::{
             Queue,
             cold::{ColdEntry, Header, Page, PageRequest, Wanted},
+            dedup::Seen,
             leases::Note,
             stream::Summary,
         },
-        record::QueueId,
+        record::{Position, QueueId},
         time::Time,
         turn::Turn,
         verb::ColdPages,
@@ -222,6 +223,15 @@ impl Pages {
         }
     }
 
+    fn seen_by(&self, owner: u64) -> Vec<Seen> {
+        let mut scan = self.index.scan(entries::SEEN, owner, Rank::MIN);
+        let mut reader = entries::SeenReader::default();
+        while let Some((rank, value)) = self.at_start(scan.next_entry()).flatten() {
+            reader.add(rank, value);
+        }
+        reader.finish()
+    }
+
     fn edition(&self) -> Edition {
         let number = |index: &Index| index.snapshot().checkpoint().map(|checkpoint| checkpoint.number);
         (
@@ -270,6 +280,14 @@ impl ColdPages for Pages {
             note.group = groups.remove(&note.seq).map(Into::into);
         }
         notes
+    }
+
+    fn seen_by_queue(&self, queue: QueueId) -> Vec<Seen> {
+        self.seen_by(entries::header_owner(queue))
+    }
+
+    fn seen_by_exchange(&self, exchange: Position) -> Vec<Seen> {
+        self.seen_by(entries::holds_owner(exchange))
     }
 
     fn segments(&self, queue: QueueId) -> Vec<Summary> {

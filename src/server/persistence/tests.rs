@@ -25,6 +25,8 @@ use crate::{
     store::{self, Sync, index},
 };
 
+mod fair;
+mod names;
 mod schedules;
 mod spill;
 

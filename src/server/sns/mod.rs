@@ -15,12 +15,14 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::Semaphore,
     task::{AbortHandle, JoinSet},
 };
 
 pub use keys::KeptSigner;
+pub use post::read_trusted;
 
 use crate::{
     aws::{Aws, sns::subscription::Subscription},
@@ -37,8 +39,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Which subscription a worker delivers to.
 type Key = (String, String);
 
-/// Delivers until it is dropped; what is being posted then is posted again after its lease.
-pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
+/// Delivers until it is dropped; what is being posted then is posted again after its lease. Endpoints may have
+/// certificates by those that are `trusted`, too.
+pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>, trusted: Vec<CertificateDer<'static>>) {
     let mut workers: JoinSet<Key> = JoinSet::new();
     let mut running: HashMap<Key, (AbortHandle, String)> = HashMap::new();
     let mut shared: Option<Arc<Shared>> = None;
@@ -64,7 +67,8 @@ pub async fn run(broker: Arc<Broker>, aws: Arc<Aws>) {
             });
             if shared.is_none() && !wanted.is_empty() {
                 // Reads files.
-                let Ok(poster) = tokio::task::spawn_blocking(Poster::new).await else { return };
+                let trusted = trusted.clone();
+                let Ok(poster) = tokio::task::spawn_blocking(move || Poster::new(trusted)).await else { return };
                 let posts = Arc::new(Semaphore::new(POSTS_MAX));
                 shared = Some(Arc::new(Shared { broker: broker.clone(), aws: aws.clone(), poster, posts }));
             }

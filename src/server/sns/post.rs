@@ -1,7 +1,7 @@
 //! Posting to endpoints over HTTP and HTTPS: connections are kept and used again, certificates are checked against those
-//! that the machine trusts.
+//! that the machine trusts and those that a setting names.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,6 +10,10 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 
 use crate::aws::sns::deliveries::Post;
@@ -49,7 +53,7 @@ pub(super) struct Poster {
 
 impl Poster {
     /// Reads which certificates the machine trusts, and so blocks.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(trusted: Vec<CertificateDer<'static>>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));
         connector.set_nodelay(true);
@@ -57,10 +61,10 @@ impl Poster {
         builder.pool_timer(TokioTimer::new()).pool_max_idle_per_host(IDLE_PER_HOST_MAX).pool_idle_timeout(IDLE_TIME);
         let plain = builder.build(connector.clone());
         connector.enforce_http(false);
-        let secure = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map(|https| builder.build(https.https_only().enable_http1().wrap_connector(connector)))
-            .map_err(|error| format!("no certificates are trusted on this machine: {error}"));
+        let secure = checking(trusted).map(|checks| {
+            let https = HttpsConnectorBuilder::new().with_tls_config(checks).https_only().enable_http1();
+            builder.build(https.wrap_connector(connector))
+        });
         Self { plain, secure }
     }
 
@@ -95,6 +99,34 @@ impl Poster {
     }
 }
 
+/// The certificates of a file, for endpoints that nobody else vouches for. One that cannot be used is refused here.
+pub fn read_trusted(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let text = std::fs::read(path)?;
+    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| invalid(format!("not certificates in PEM: {error}")))?;
+    if all.is_empty() {
+        return Err(invalid("there is no certificate in PEM in it".to_owned()));
+    }
+    for certificate in &all {
+        let added = RootCertStore::empty().add(certificate.clone());
+        added.map_err(|error| invalid(format!("one of its certificates cannot be used: {error}")))?;
+    }
+    Ok(all)
+}
+
+/// How certificates are checked; the reason where there is nothing to check them with.
+fn checking(trusted: Vec<CertificateDer<'static>>) -> Result<ClientConfig, String> {
+    let of_machine = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(of_machine.certs.into_iter().chain(trusted));
+    if roots.is_empty() {
+        let errors: Vec<_> = of_machine.errors.iter().map(ToString::to_string).collect();
+        return Err(format!("no certificates are trusted on this machine: {}", errors.join(", ")));
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
 /// A connection serves again only when its answer was read. What it says does not matter.
 async fn read_to_end(body: Incoming) {
     let _ = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
@@ -109,4 +141,28 @@ fn said(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{aws::sns::rsa_signer::RsaSigner, broker::time::Time};
+
+    #[test]
+    fn a_file_of_certificates_is_read_whole_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let refused = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_trusted(&path).unwrap_err().to_string()
+        };
+        assert_eq!(refused("nothing"), "there is no certificate in PEM in it");
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(refused(broken).starts_with("one of its certificates cannot be used: "));
+        let one = RsaSigner::generate(Time(0)).unwrap().certificate_pem().to_owned();
+        assert!(refused(&format!("{one}{broken}")).starts_with("one of its certificates cannot be used: "));
+        std::fs::write(&path, format!("{one}{one}")).unwrap();
+        assert_eq!(read_trusted(&path).unwrap().len(), 2);
+        assert_eq!(read_trusted(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -27,7 +27,6 @@ use crate::{
     broker::{
         Broker,
         connections::{ChannelStatus, ConnectionHandle, Traffic},
-        message::Message,
         queue::{
             Queue,
             leases::{LeaseSettle, Leased, Receive, Received, Waiter},
@@ -163,8 +162,7 @@ impl Worker {
     }
 
     async fn deliver(&self, leased: Leased, of: &Subscription, plan: &Plan) {
-        let message = self.shared.broker.presented(self.queue.id, &leased.message).into_owned();
-        let post = Post::new(of, plan, &leased.message, &message);
+        let post = Post::new(of, plan, &leased.message);
         let answer = self.shared.poster.post(&post).await;
         let verdict = match &answer {
             Ok(status) => Verdict::of_status(*status),
@@ -197,7 +195,7 @@ impl Worker {
                 self.settle(&leased, LeaseSettle::Change { lease_ms: delay }, &mut turn);
             }
             (Verdict::Again | Verdict::Refused, _) => {
-                self.bury(&leased, of, &message, &said, &mut turn);
+                self.bury(&leased, of, &said, &mut turn);
                 self.accept(&leased, &mut turn);
             }
         }
@@ -211,9 +209,9 @@ impl Worker {
         turn.end();
     }
 
-    fn bury(&self, leased: &Leased, of: &Subscription, message: &Message, said: &str, turn: &mut Turn<'_>) {
+    fn bury(&self, leased: &Leased, of: &Subscription, said: &str, turn: &mut Turn<'_>) {
         let arn = of.arn(&of.region);
-        let is_kept = give_up(of, &self.vhost, message, turn);
+        let is_kept = give_up(of, &self.vhost, &leased.message, turn);
         self.shared
             .aws
             .sns

@@ -176,6 +176,7 @@ impl Machine {
 
     fn evict(&mut self, evicted: &mut Vec<Entry>) {
         let priority_max = self.ready.priority_max();
+        let kept = self.kept_in_memory();
         let Some(cold) = self.cold.as_deref_mut() else { return };
         let (resident, resident_bytes) = self.ready.resident();
         // What a purge took is still in the index, and nobody could tell it from what is left to it.
@@ -183,7 +184,9 @@ impl Machine {
         if has_purged || resident <= cold.window.messages && resident_bytes <= cold.window.bytes {
             return;
         }
-        let entries = self.ready.evict(&cold.window, |entry| cold.is_committed(entry));
+        let entries = self.ready.evict(&cold.window, |entry| {
+            cold.is_committed(entry) && kept.as_ref().is_none_or(|kept| !kept.contains(&entry.seq))
+        });
         if entries.is_empty() {
             return;
         }

@@ -20,10 +20,15 @@ impl Queue {
         if self.is_deleted() {
             return None;
         }
-        if let Some(stream) = &mut machine.stream {
-            return stream.look(below, window);
-        }
-        let look = machine.look(Home::Log, below, window, &mut evicted);
+        let seen = machine.look_seen();
+        let look = match &mut machine.stream {
+            Some(stream) => stream.look(below, window),
+            None => machine.look(Home::Log, below, window, &mut evicted),
+        };
+        let look = match (look, seen) {
+            (look, None) => look,
+            (look, seen) => Some(Look { seen, ..look.unwrap_or_default() }),
+        };
         // Dropped after the lock is let go, as many messages may be.
         drop(machine);
         look
@@ -35,6 +40,7 @@ impl Queue {
     pub fn looked(&self, is_committed: bool, window: &Window) {
         let mut evicted = Vec::new();
         let mut machine = self.lock();
+        machine.looked_seen(is_committed);
         if let Some(stream) = &mut machine.stream {
             let of_stream = stream.looked(is_committed, window);
             drop(machine);

@@ -92,6 +92,7 @@ struct Index {
     headers: BTreeMap<QueueId, Header>,
     segments: BTreeMap<(QueueId, u64), Summary>,
     notes: BTreeMap<(QueueId, u64), Note>,
+    seen: BTreeMap<(QueueId, u64), crate::broker::queue::dedup::Seen>,
     covered: u64,
 }
 
@@ -120,6 +121,10 @@ impl Index {
             };
             // More may be told to go than there is, where a look was not written.
             assert!(was.map_or(0, |was| was.parts_count()) <= change.parts_before);
+        }
+        if let Some(look) = &look.seen {
+            self.seen.retain(|(queue, serial), _| *queue != id || *serial >= look.from);
+            self.seen.extend(look.puts.iter().map(|seen| ((id, seen.serial), seen.clone())));
         }
         self.segments.extend(look.segments.iter().map(|segment| ((id, segment.base), *segment)));
         if let Some(header) = &look.header {
@@ -221,6 +226,11 @@ impl ColdPages for Store {
     fn notes(&self, queue: QueueId) -> Vec<Note> {
         let index = self.index.lock();
         index.notes.iter().filter(|((of, _), _)| *of == queue).map(|(_, note)| note.clone()).collect()
+    }
+
+    fn seen_by_queue(&self, queue: QueueId) -> Vec<crate::broker::queue::dedup::Seen> {
+        let index = self.index.lock();
+        index.seen.iter().filter(|((of, _), _)| *of == queue).map(|(_, seen)| seen.clone()).collect()
     }
 
     fn segments(&self, queue: QueueId) -> Vec<Summary> {

@@ -389,7 +389,7 @@ impl Machine {
         };
         let mut due = now.after_ms(ms);
         if self.withholds_in_order(message)
-            && let Some(leases) = self.leases.as_deref().filter(|leases| leases.withheld > 0)
+            && let Some(leases) = self.leases.as_deref().filter(|leases| !leases.withheld.is_empty())
         {
             due = due.max(leases.ordered_due);
         }
@@ -421,6 +421,25 @@ impl Machine {
             leases.ordered_due = due;
         }
         leases.insert(Aside { until: due, kind: Kind::Withheld, group: None, body: Body::Here(entry) });
+        self.make_room(now, effects);
+    }
+
+    /// Number of messages that are withheld, and the bytes of their bodies: they count where the length of the queue
+    /// is limited.
+    #[inline]
+    pub(in crate::broker::queue) fn withheld(&self) -> (u64, u64) {
+        self.leases.as_deref().map_or((0, 0), |leases| (leases.withheld() as u64, leases.withheld_bytes()))
+    }
+
+    /// Takes the withheld message out that would be due first, if it is in memory.
+    pub(in crate::broker::queue) fn pop_withheld(&mut self) -> Option<Entry> {
+        let leases = self.leases.as_deref_mut()?;
+        let &(_, seq) = leases.withheld.first()?;
+        leases.aside.get(&seq).filter(|aside| matches!(aside.body, Body::Here(_)))?;
+        match leases.remove(seq)?.body {
+            Body::Here(entry) => Some(entry),
+            Body::Cold(_) => None,
+        }
     }
 
     /// Takes the first ready message out, if it came before that seq. Until it leaves or is taken back it is
@@ -494,7 +513,8 @@ impl Machine {
         leases.thawing.clear();
         leases.sought.clear();
         leases.attempts.clear();
-        (leases.leased, leases.withheld, leases.bytes, leases.here) = (0, 0, 0, (0, 0));
+        (leases.leased, leases.withheld_bytes, leases.bytes, leases.here) = (0, 0, 0, (0, 0));
+        leases.withheld.clear();
         for aside in gone.values() {
             self.release_group(aside);
         }

@@ -10,7 +10,7 @@ use crate::broker::{
     queue::{
         Queue,
         arguments::DedupArguments,
-        behaviour::DedupScope,
+        behaviour::{DedupScope, Overflow},
         machine::{Limits, Pushed},
         selective::GroupMode,
     },
@@ -352,6 +352,25 @@ fn withheld_messages_come_when_they_are_due() {
     assert_eq!(bench.bodies(10), [""; 0]);
     bench.advance(1);
     assert_eq!(bench.bodies(10), ["of queue", "too"]);
+}
+
+#[test]
+fn withheld_messages_count_where_the_length_is_limited() {
+    let withheld = |body: &'static str, ms| (message(body, ""), Some(ms));
+    let publish = |bench: &Bench, one| bench.queue.publish_each([one].into_iter(), &mut bench.turn()).unwrap()[0];
+    let bench = Bench::new(Limits { max_length: Some(2), ..Limits::default() });
+    bench.publish(&["a"]);
+    publish(&bench, withheld("later", 50));
+    publish(&bench, withheld("soon", 20));
+    assert_eq!(bench.counts(), (0, 0, 2), "the one that is ready makes room");
+    publish(&bench, withheld("last", 90));
+    assert_eq!(bench.counts(), (0, 0, 2), "and then the one that would be");
+    let dead = bench.broker.vhost("/").unwrap().queue("dead").unwrap();
+    assert_eq!(dead.snapshot().iter().map(|(_, m, _)| m.body_to_vec()).collect::<Vec<_>>(), [&b"a"[..], b"soon"]);
+    let bytes =
+        Bench::new(Limits { max_length_bytes: Some(8), overflow: Overflow::RejectPublish, ..Limits::default() });
+    assert_eq!(publish(&bytes, withheld("12345678", 50)), Pushed::Accepted(1));
+    assert_eq!(publish(&bytes, withheld("x", 0)), Pushed::Refused);
 }
 
 #[test]

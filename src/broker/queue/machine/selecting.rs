@@ -1,7 +1,7 @@
 //! What changes in a queue where not everybody may take every message: how messages are assigned, who has
 //! to be told of what, and how much of the queue stays in memory. Without a selection nothing of this runs.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{DISPATCH_BYTES_MAX, DISPATCH_MAX, Effects, Machine, Reach, Reason};
 use crate::broker::{
@@ -74,9 +74,22 @@ impl Machine {
             selection.hold(&name, key);
         }
         for slot in self.consumers.slots() {
-            selection.join(slot, None, priority_max);
+            let selector = self.consumers.get(slot).and_then(|consumer| consumer.options.selector.as_ref());
+            selection.join(slot, selector, priority_max);
         }
         self.selection = Some(Box::new(selection));
+    }
+
+    /// Groups are given out in another way from now on.
+    pub(super) fn select_anew(&mut self) {
+        if let Some(before) = self.selection.take() {
+            self.begin_selection(before.fields());
+        }
+    }
+
+    /// Messages that are to stay in memory, by their seqs.
+    pub(in crate::broker::queue) fn kept_in_memory(&self) -> Option<HashSet<u64, foldhash::fast::RandomState>> {
+        self.selection.as_ref()?.kept()
     }
 
     /// The lock was just taken: so many messages may be looked at.

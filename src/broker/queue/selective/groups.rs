@@ -26,6 +26,8 @@ pub enum GroupMode {
     Consumer,
     /// Until it has settled all that it was given of the group.
     Unsettled,
+    /// Never: whose messages come next is decided by how many of a group are in flight.
+    Fair,
 }
 
 impl GroupMode {
@@ -34,6 +36,7 @@ impl GroupMode {
         match name {
             "consumer" => Some(Self::Consumer),
             "unsettled" => Some(Self::Unsettled),
+            "fair" => Some(Self::Fair),
             _ => None,
         }
     }
@@ -43,6 +46,7 @@ impl GroupMode {
         match self {
             Self::Consumer => "consumer",
             Self::Unsettled => "unsettled",
+            Self::Fair => "fair",
         }
     }
 }

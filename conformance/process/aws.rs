@@ -13,8 +13,8 @@ use ternmq::aws::sigv4;
 use crate::broker::{Broker, DEADLINE};
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -24,11 +24,11 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
@@ -40,14 +40,14 @@ impl Answer {
 }
 
 /// A connection of HTTP/1.1.
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: Vec<u8>,
     host: String,
 }
 
 impl Client {
-    fn open(broker: &Broker) -> Self {
+    pub(crate) fn open(broker: &Broker) -> Self {
         let port = broker.port_of("aws");
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -91,19 +91,19 @@ impl Client {
     }
 
     /// Sends a request and reads its answer.
-    fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let request = request(method, path, &self.host, headers, body);
         self.write(&request);
         self.read().expect("an answer")
     }
 
-    fn json(&mut self, operation: &str, input: &Value) -> Answer {
+    pub(crate) fn json(&mut self, operation: &str, input: &Value) -> Answer {
         let target = format!("AmazonSQS.{operation}");
         let headers = [("Content-Type", "application/x-amz-json-1.0"), ("X-Amz-Target", target.as_str())];
         self.send("POST", "/", &headers, input.to_string().as_bytes())
     }
 
-    fn form(&mut self, path: &str, form: &str) -> Answer {
+    pub(crate) fn form(&mut self, path: &str, form: &str) -> Answer {
         self.send("POST", path, &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes())
     }
 
@@ -121,7 +121,7 @@ impl Client {
         self.send("POST", "/", &sent, body.as_bytes())
     }
 
-    fn create(&mut self, name: &str) -> String {
+    pub(crate) fn create(&mut self, name: &str) -> String {
         let made = self.json("CreateQueue", &json!({ "QueueName": name }));
         assert_eq!(made.status, 200, "{}", made.text());
         made.json()["QueueUrl"].as_str().unwrap().to_owned()

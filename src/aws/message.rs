@@ -19,7 +19,14 @@
 //!
 //! A body that is no text of SQS is given out in base64, with the attribute `tern.encoding`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use md5::{Digest as _, Md5};
@@ -120,7 +127,8 @@ impl Draft<'_> {
     pub fn build(&self) -> Message {
         let headers = self.headers();
         let route = 2 + self.exchange.len() + self.key.len();
-        let around = 2 * (u8::MAX as usize + 1) + 32;
+        // The message keeps what is not used.
+        let around = self.message_id.len() + self.sender.map_or(0, str::len) + 32;
         let mut block = Vec::with_capacity(route + headers.len() + around + self.body.len());
         for name in [self.exchange.as_bytes(), self.key.as_bytes()] {
             let name = &name[..name.len().min(u8::MAX as usize)];
@@ -146,7 +154,7 @@ impl Draft<'_> {
     }
 
     fn headers(&self) -> Vec<u8> {
-        let mut headers = HeadersBuilder::new();
+        let mut headers = HeadersBuilder::with_capacity(HEADERS_BYTES);
         let mut types = Table::new();
         for attribute in self.attributes {
             let value = header(attribute, &mut types);
@@ -165,6 +173,9 @@ impl Draft<'_> {
         headers.finish()
     }
 }
+
+/// Octets of headers that most messages do with.
+const HEADERS_BYTES: usize = 256;
 
 /// The header that an attribute becomes. What that does not say of its type goes to `types`.
 fn header(attribute: &Attribute<'_>, types: &mut Table) -> Value {
@@ -390,13 +401,29 @@ pub fn attributes_md5(attributes: &[Attribute<'_>]) -> Option<String> {
 
 /// A UUID of version 4 for a new message.
 pub fn new_id() -> String {
-    let mut bytes = [0; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        // Without a source of randomness a counter still keeps messages apart in this process.
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        bytes[8..].copy_from_slice(&NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
+    uuid(random(), 4)
+}
+
+/// Random octets that a thread asks the system for at once: a call costs as much as the digest of a message.
+const POOL_BYTES: usize = 1024;
+
+fn random() -> [u8; 16] {
+    thread_local! {
+        static POOL: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) };
     }
-    uuid(bytes, 4)
+    POOL.with_borrow_mut(|pool| {
+        if let Some(bytes) = pool.pop() {
+            return bytes;
+        }
+        let mut fresh = [0; POOL_BYTES];
+        if getrandom::fill(&mut fresh).is_err() {
+            // Without a source of randomness a counter still keeps messages apart in this process.
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            return u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
+        }
+        pool.extend_from_slice(fresh.as_chunks().0);
+        pool.pop().unwrap_or_default()
+    })
 }
 
 /// The id of a message that brought none: the same as long as it stays in its queue.

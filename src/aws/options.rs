@@ -45,6 +45,16 @@ pub struct Options {
     /// What the addresses of the certificate begin with that notifications are checked with, for subscribers that
     /// accept certain hosts only. Default empty: how clients reach this broker.
     pub signing_cert_url: String,
+    /// Where what is for sms, email, lambda, firehose and mobile push is posted as JSON. Default empty: it waits in the
+    /// outbox.
+    pub delivery_webhook: String,
+    /// The relay that takes mails for email and email-json. Default empty: the webhook, or the outbox.
+    pub smtp_relay: String,
+    /// Whom mails are from. Default tern@localhost.
+    pub smtp_from: String,
+    /// Milliseconds until what the webhook or the relay did not take is tried again for the first time; later it is up
+    /// to sixty times as long. Default 10,000: as the service does with mail and text messages.
+    pub delivery_retry_min_ms: u64,
     /// Certificates in PEM by which endpoints over HTTPS are trusted beside those that the machine trusts. Read at the
     /// start. Default none.
     pub trusted_ca_file: Option<PathBuf>,
@@ -72,6 +82,10 @@ impl Default for Options {
             body_bytes_max: 4 << 20,
             clock_skew_secs: 900,
             signing_cert_url: String::new(),
+            delivery_webhook: String::new(),
+            smtp_relay: String::new(),
+            smtp_from: "tern@localhost".into(),
+            delivery_retry_min_ms: 10_000,
             trusted_ca_file: None,
             queue_deleted_recently: false,
             reset: false,

@@ -41,7 +41,7 @@ impl Page {
 /// The page that a request asks for; `None`: there is none.
 pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
     match (request.method, request.path) {
-        ("POST", "reset") if aws.options.reset => Some(reset(broker, request.now)),
+        ("POST", "reset") if aws.options.reset => Some(reset(aws, broker, request.now)),
         ("GET", "health") => Some(Page::json(&serde_json::json!({ "status": "ok" }))),
         (_, path) if path.starts_with("sns/") => sns::page(aws, broker, request),
         _ => None,
@@ -49,10 +49,13 @@ pub fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Option<Page> {
 }
 
 /// Deletes everything, as administration does. Test suites of others begin so.
-fn reset(broker: &Broker, now: Time) -> Page {
+fn reset(aws: &Aws, broker: &Broker, now: Time) -> Page {
     let mut turn = Turn::new(broker, now);
     let made = broker.reset(&mut turn);
     turn.end();
+    // What is kept of calls is of queues and topics that are gone.
+    aws.sqs.reset();
+    aws.sns.reset();
     match made {
         Ok(()) => {
             tracing::warn!("everything was deleted: aws.reset is on");

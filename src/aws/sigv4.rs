@@ -19,6 +19,8 @@ use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 
 /// The only algorithm.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// Octets of `20261123T120000Z`.
+const BASIC_TIME_BYTES: usize = 16;
 /// What stands for the digest of a body that is not signed.
 pub const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 /// Seconds that a presigned request may be good for.
@@ -213,7 +215,9 @@ impl<'a> Signature<'a> {
         now_secs: i64,
         skew_secs: i64,
     ) -> Result<(), Refused> {
-        let made = basic_time(self.time_secs);
+        // Clients write it so already.
+        let is_basic = self.time_secs != 0 && self.time.len() == BASIC_TIME_BYTES && self.time.ends_with('Z');
+        let made = if is_basic { Cow::Borrowed(&*self.time) } else { basic_time(self.time_secs).into() };
         if self.time_secs == 0 || made[..8] != *self.day {
             return Err(Refused::Time(format!(
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{}' != '{}', from '{}'.",

@@ -374,6 +374,7 @@ impl Broker {
             self.policies.delete_vhost(name);
             self.parameters.delete_vhost(name);
             self.vhost_limits.delete_vhost(name);
+            self.redrives.delete_vhost(name);
             true
         });
         let Some((_, vhost)) = removed else { return false };

@@ -99,6 +99,13 @@ struct Redrive {
     since: (Time, u64),
 }
 
+impl Redrives {
+    /// Forgets those of a vhost, with which their parameters go.
+    pub(in crate::broker) fn delete_vhost(&self, vhost: &str) {
+        self.all.lock().retain(|one| *one.vhost != *vhost);
+    }
+}
+
 /// What a redrive takes next of its source.
 pub(in crate::broker) enum Taken {
     /// This message: it is leaving, and nobody else gets it.

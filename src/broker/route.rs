@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     exchange::{
-        Exchange, Routing, Target, delay_ms,
+        Exchange, Kind, Passage, Routing, Target, delay_ms,
         envelopes::{Envelopes, Wanted},
     },
     queue::Queue,
@@ -36,6 +36,8 @@ pub struct Route {
     pub(in crate::broker) seen: Option<Box<Record>>,
     /// Bindings on the way that want the message wrapped.
     pub(in crate::broker) wrapped: Wanted,
+    /// The message passes these exchanges for as long as the route is there.
+    pub(in crate::broker) passages: SmallVec<[Passage; 1]>,
     /// What the message carries for them.
     pub(in crate::broker) envelopes: Option<Arc<Envelopes>>,
 }
@@ -93,6 +95,9 @@ pub fn walk(
             continue;
         }
         route.is_cacheable &= exchange.routes_by_key_alone();
+        if exchange.declaration.kind == Kind::Filtered {
+            route.passages.push(Passage::new(&exchange));
+        }
         targets.clear();
         let keys = if exchange.routes_every_key() { keys } else { &keys[..1] };
         for key in keys {

@@ -12,7 +12,7 @@ use super::{
     Broker,
     connections::ConnectionId,
     error::{Error, Kind},
-    exchange::{self, Exchange, Target},
+    exchange::{self, Exchange, Replaced, Target},
     queue::{
         Queue, QueueDeclaration,
         arguments::{self, QueueType, Stored},
@@ -589,6 +589,33 @@ impl Vhost {
         self.record_binding(false, &exchange, destination, key, old, turn);
         turn.end_transaction();
         Ok(())
+    }
+
+    /// As [`Self::rebind`], in a moment when no message is on its way from the exchange to its queues and `is_quiet`
+    /// says so, too: what is published before goes by the old arguments and is in its queues, what is published
+    /// after goes by the new ones.
+    pub fn rebind_quietly(
+        &self,
+        source: &str,
+        destination: &Target,
+        key: &[u8],
+        (old, new): (&Table, &Table),
+        is_quiet: impl FnOnce() -> bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<Replaced, Error> {
+        let _topology = self.change_topology(turn);
+        let exchange = self.binding_source(source, destination)?;
+        if destination.is_deleted() {
+            return Err(self.not_found(destination.kind(), destination.name()));
+        }
+        let (replaced, is_changed) = exchange.rebind_quietly(destination, key, (old, new), is_quiet)?;
+        if is_changed {
+            turn.begin_transaction();
+            self.record_binding(true, &exchange, destination, key, new, turn);
+            self.record_binding(false, &exchange, destination, key, old, turn);
+            turn.end_transaction();
+        }
+        Ok(replaced)
     }
 
     /// The exchange that a binding from `source` to `destination` belongs to.

@@ -525,6 +525,11 @@ impl HeadersBuilder {
         Self::default()
     }
 
+    /// An empty table with room for so many octets.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// Appends a decoded value.
     pub fn push(&mut self, name: &str, value: &Value) {
         encode_name(name.as_bytes(), &mut self.0);

@@ -14,7 +14,9 @@ use crate::aws::options::{AccessKey, Declared};
 use crate::broker::options::{DefaultQueueType, HashAlgorithm, MemoryShare};
 use crate::protocol::amqp::options::FRAME_MAX_MIN;
 use crate::protocol::stomp::options::Dialect;
-use crate::server::options::{AWS_PORT, Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame};
+use crate::server::options::{
+    AWS_PORT, Cidr, LogFormat, STOMP_PORT, StompListener, WEB_STOMP_PORT, WebFrame, is_mail_address, is_mail_relay,
+};
 use crate::store::options::Sync;
 
 /// One setting.
@@ -33,7 +35,9 @@ pub(super) struct Setting {
 impl Setting {
     /// Whether the value must not be printed.
     pub(super) fn is_secret(&self) -> bool {
-        self.key.ends_with("_pass") || self.key == "aws.access_keys"
+        // Addresses may have a password in them.
+        const SECRETS: [&str; 3] = ["aws.access_keys", "aws.delivery_webhook", "aws.smtp_relay"];
+        self.key.ends_with("_pass") || SECRETS.contains(&self.key)
     }
 
     /// Whether the environment may name a file that holds the value.
@@ -705,6 +709,34 @@ pub(super) const SETTINGS: &[Setting] = &[
         |url| if url.is_empty() { "none".into() } else { url.clone() }
     ),
     row!(
+        "aws.delivery_webhook",
+        Rule::Checked("an address such as https://push.example.com/sns, or none"),
+        "Where what is for sms, email, lambda, firehose and mobile push is posted as JSON; none: it waits in the outbox.",
+        aws.delivery_webhook? webhook_url,
+        |url| if url.is_empty() { "none".into() } else { url.clone() }
+    ),
+    row!(
+        "aws.smtp_relay",
+        Rule::Checked("an address such as smtp://user:password@relay:587?tls=required, or none"),
+        "The relay that takes mails for email and email-json; none: they go to the webhook, or wait in the outbox.",
+        aws.smtp_relay? relay_url,
+        |url| if url.is_empty() { "none".into() } else { url.clone() }
+    ),
+    row!(
+        "aws.smtp_from",
+        Rule::Checked("a mail address"),
+        "Whom mails are from; relays refuse an address that is not theirs.",
+        aws.smtp_from? mail_address,
+        |address| address.clone()
+    ),
+    row!(
+        "aws.delivery_retry_min_ms",
+        millis(1, HOUR_MS),
+        "Time before the first retry of what webhook or relay did not take, and up to sixty times that later; as AWS.",
+        aws.delivery_retry_min_ms = Parsed::number,
+        u64::to_string
+    ),
+    row!(
         "aws.trusted_ca_file",
         Rule::CheckedOrOff("a path"),
         "Certificates in PEM by which HTTPS endpoints of topics are trusted beside those that the machine trusts.",
@@ -1016,6 +1048,27 @@ fn cert_url(parsed: Parsed) -> Result<String, String> {
         text if is_url(text) => Ok(text.to_owned()),
         _ => Err("an address such as https://sns.example.com, or none".into()),
     }
+}
+
+/// Nothing for `none`.
+fn webhook_url(parsed: Parsed) -> Result<String, String> {
+    cert_url(parsed).map_err(|_| "an address such as https://push.example.com/sns, or none".into())
+}
+
+/// Nothing for `none`.
+fn relay_url(parsed: Parsed) -> Result<String, String> {
+    let text = parsed.text();
+    let is_url = |text: &str| text.starts_with("smtp://") || text.starts_with("smtps://");
+    match text.as_str() {
+        "none" => Ok(String::new()),
+        text if is_url(text) && is_mail_relay(text) => Ok(text.to_owned()),
+        _ => Err("an address such as smtp://user:password@relay:587?tls=required, or none".into()),
+    }
+}
+
+fn mail_address(parsed: Parsed) -> Result<String, String> {
+    let text = parsed.text();
+    if is_mail_address(&text) { Ok(text) } else { Err("a mail address such as sns@example.com".into()) }
 }
 
 fn declared(parsed: Parsed, words_count: usize) -> Result<Vec<Declared>, String> {

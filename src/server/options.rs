@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use super::sns::{is_mail_address, is_mail_relay};
 use crate::{protocol::stomp::options::Dialect, store};
 
 /// Settings of the process around the broker.

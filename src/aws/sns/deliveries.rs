@@ -1,7 +1,10 @@
 //! Deliveries over HTTP as far as they need no socket: what is sent, what an answer means, what becomes of what cannot
 //! be delivered, and how deliveries have gone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
@@ -11,6 +14,7 @@ use super::{
     arn::new_uuid,
     delivery_policy,
     envelope::{KIND_HEADER, TOPIC_HEADER},
+    handover,
     retries::Retries,
     subscription::Subscription,
     topic,
@@ -38,6 +42,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// For what somebody else delivers; the first retry comes after so many milliseconds.
+    pub fn handed_over(retry_min_ms: u64) -> Self {
+        Self { retries: handover::retries(retry_min_ms), per_second_max: None, content_type: JSON.to_owned() }
+    }
+
     /// What the policies of a subscription and its topic come to.
     pub fn new(vhost: &Vhost, of: &Subscription) -> Self {
         let notes = vhost.exchange(&of.topic).map(|exchange| exchange.notes());
@@ -54,6 +63,8 @@ impl Plan {
     }
 }
 
+const JSON: &str = "application/json";
+
 /// What is posted to an endpoint.
 #[derive(Clone, Debug)]
 pub struct Post {
@@ -68,6 +79,17 @@ pub struct Post {
 }
 
 impl Post {
+    /// Makes what is posted of a message to a webhook, at that address.
+    pub fn to_webhook(url: &str, of: &Subscription, message: &Message, attempt: u32) -> Self {
+        let told = handover::for_webhook(of, message, attempt);
+        let (url, user) = split_user(url);
+        let mut headers = vec![("user-agent", AGENT.to_owned()), ("content-type", JSON.to_owned())];
+        if let Some(user) = user {
+            headers.push(("authorization", format!("Basic {}", STANDARD.encode(user))));
+        }
+        Self { url, headers, body: told.to_string().into_bytes(), is_farewell: is_farewell(message) }
+    }
+
     /// Makes what is posted of a message.
     pub fn new(of: &Subscription, plan: &Plan, message: &Message) -> Self {
         let contents = Contents::read(message);
@@ -96,6 +118,11 @@ impl Post {
         }
         Self { url, headers, body: message.body_to_vec(), is_farewell: kind == Some("UnsubscribeConfirmation") }
     }
+}
+
+/// A message says that its subscription is over: nothing follows it.
+pub fn is_farewell(message: &Message) -> bool {
+    Contents::read(message).headers.get(KIND_HEADER).and_then(ValueRef::as_text) == Some("UnsubscribeConfirmation")
 }
 
 /// What endpoints are told that we are. Some look at it.
@@ -187,9 +214,33 @@ pub(super) fn page(aws: &Aws, broker: &Broker) -> Page {
 /// What is told of a subscription whose queue does not let its topic send.
 const REFUSED: &str = "refused: the access policy of the queue does not let sns.amazonaws.com send for this topic";
 
-/// How deliveries have gone since the start, by subscription.
+/// How deliveries have gone since the start, by subscription, and the last of them one by one.
 #[derive(Debug, Default)]
-pub struct Outcomes(Mutex<HashMap<String, Outcome>>);
+pub struct Outcomes(Mutex<HashMap<String, Outcome>>, Mutex<VecDeque<Attempt>>);
+
+/// Attempts that are remembered. Full: the oldest is forgotten; it stays counted.
+const ATTEMPTS_MAX: usize = 1_000;
+
+/// One attempt to deliver a message.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The subscription, or what stands in its place.
+    pub subscription: String,
+    /// Its protocol.
+    pub protocol: String,
+    /// Where to.
+    pub endpoint: String,
+    /// The message.
+    pub message_id: String,
+    /// Which attempt it was, from one.
+    pub number: u32,
+    /// What became of the message.
+    pub outcome: &'static str,
+    /// What was answered.
+    pub answer: String,
+    /// When that was.
+    pub at: Time,
+}
 
 /// How deliveries to one subscription have gone.
 #[derive(Clone, Debug, Default)]
@@ -218,9 +269,24 @@ impl Outcomes {
         }
     }
 
+    /// Remembers an attempt.
+    pub fn remember(&self, attempt: Attempt) {
+        let mut attempts = self.1.lock();
+        if attempts.len() >= ATTEMPTS_MAX {
+            attempts.pop_front();
+        }
+        attempts.push_back(attempt);
+    }
+
     /// Forgets a subscription that is no more.
     pub fn forget(&self, subscription: &str) {
         self.0.lock().remove(subscription);
+    }
+
+    /// Forgets all subscriptions.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+        self.1.lock().clear();
     }
 
     /// How deliveries to a subscription have gone.
@@ -244,7 +310,21 @@ impl Outcomes {
                 "LastTimestamp": outcome.last_at.0,
             })
         };
-        json!({ "Deliveries": all.into_iter().map(entry).collect::<Vec<_>>() })
+        let deliveries: Vec<_> = all.into_iter().map(entry).collect();
+        let shown = |attempt: &Attempt| {
+            json!({
+                "SubscriptionArn": attempt.subscription,
+                "Protocol": attempt.protocol,
+                "Endpoint": attempt.endpoint,
+                "MessageId": attempt.message_id,
+                "Attempt": attempt.number,
+                "Outcome": attempt.outcome,
+                "Answer": attempt.answer,
+                "Timestamp": attempt.at.0,
+            })
+        };
+        let attempts: Vec<_> = self.1.lock().iter().rev().map(shown).collect();
+        json!({ "Deliveries": deliveries, "Attempts": attempts })
     }
 }
 

@@ -47,7 +47,8 @@ pub(super) fn effective_of_subscription(own: Option<&str>, of_topic: Option<&str
     let mut effective = Map::new();
     effective.insert("healthyRetryPolicy".into(), healthy);
     effective.insert("sicklyRetryPolicy".into(), Json::Null);
-    effective.insert("throttlePolicy".into(), own.get("throttlePolicy").cloned().unwrap_or_default());
+    let throttle = own.get("throttlePolicy").filter(|policy| policy.is_object()).cloned();
+    effective.insert("throttlePolicy".into(), throttle.unwrap_or_else(|| of_topic("defaultThrottlePolicy")));
     effective.insert("requestPolicy".into(), request);
     effective.insert("guaranteed".into(), false.into());
     Json::Object(effective)
@@ -86,6 +87,15 @@ mod tests {
             Some(&json!("text/plain; charset=UTF-8"))
         );
         assert!(stored(own).contains(r#""disableSubscriptionOverrides":false"#));
+    }
+
+    #[test]
+    fn a_subscription_is_throttled_as_its_topic_says_unless_it_says_otherwise() {
+        let topic = r#"{"http":{"defaultThrottlePolicy":{"maxReceivesPerSecond":5}}}"#;
+        let of =
+            |own| effective_of_subscription(own, Some(topic)).pointer("/throttlePolicy/maxReceivesPerSecond").cloned();
+        assert_eq!(of(None), Some(json!(5)));
+        assert_eq!(of(Some(r#"{"throttlePolicy":{"maxReceivesPerSecond":9}}"#)), Some(json!(9)));
     }
 
     #[test]

@@ -72,7 +72,13 @@ struct Seal {
     /// By protocol, where it has a text of its own; the others' under no name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     signatures: BTreeMap<String, String>,
+    /// It comes from an archive, and is called this in a FIFO queue. Never kept.
+    #[serde(skip)]
+    replayed_as: Option<String>,
 }
+
+/// Who gets the text of a message has no use for a signature of what is around it.
+const UNSIGNED: [&str; 3] = ["application", "email", "sms"];
 
 /// Renders messages for subscribers.
 pub struct Envelope {
@@ -158,7 +164,8 @@ impl Renderer for Envelope {
         if !topic::is_fifo(&exchange.name) {
             let version = version_of(topic::attribute(&notes, "SignatureVersion"));
             let whole = body_text(message);
-            for label in labels.iter().map(|label| Label::parse(label)).filter(|label| !label.is_raw) {
+            let is_signed = |label: &Label<'_>| !label.is_raw && !UNSIGNED.contains(&label.protocol);
+            for label in labels.iter().map(|label| Label::parse(label)).filter(is_signed) {
                 let own = text_for(&contents, label.protocol);
                 let name = if own.is_some() { label.protocol } else { "" };
                 if !seal.signatures.contains_key(name) {
@@ -204,8 +211,17 @@ impl Renderer for Envelope {
     }
 
     fn render(&self, wrapped: Wrapped<'_>) -> Message {
+        self.render_replayed(wrapped, None)
+    }
+}
+
+impl Envelope {
+    /// The wrapped form of a message out of an archive. With a name it is said to be replayed, and has that name in
+    /// FIFO queues: they may know its own from when it was published.
+    pub(super) fn render_replayed(&self, wrapped: Wrapped<'_>, replayed_as: Option<String>) -> Message {
         let Wrapped { message, exchange, seal, label, queue } = wrapped;
         let Ok(seal) = serde_json::from_slice::<Seal>(seal) else { return message.clone() };
+        let seal = Seal { replayed_as, ..seal };
         let (contents, label) = (Contents::read(message), Label::parse(label));
         let whole = body_text(message);
         let own = text_for(&contents, label.protocol);
@@ -221,7 +237,7 @@ impl Renderer for Envelope {
             sent: Time(seal.at),
             sender: contents.sender,
             group: contents.group.filter(|_| !label.is_ungrouped),
-            dedup: contents.dedup.filter(|_| !label.is_ungrouped),
+            dedup: seal.replayed_as.as_deref().or(contents.dedup).filter(|_| !label.is_ungrouped),
             trace: contents.headers.get(TRACE_HEADER).and_then(ValueRef::as_text),
             ..Draft::default()
         };
@@ -299,7 +315,22 @@ fn notification(
         all.push_str("\n  }");
         out.raw("MessageAttributes", &all);
     }
+    if seal.replayed_as.is_some() {
+        out.raw("Replayed", "true");
+    }
     out.end()
+}
+
+/// Attributes as they are shown in JSON.
+pub(super) fn shown_attributes(attributes: &[Attribute<'_>]) -> serde_json::Map<String, serde_json::Value> {
+    let shown = |attribute: &Attribute<'_>| {
+        let value = match &attribute.data {
+            Data::Text(text) => text.to_string(),
+            Data::Binary(bytes) => STANDARD.encode(bytes),
+        };
+        (attribute.name.to_string(), serde_json::json!({"Type": attribute.data_type, "Value": value}))
+    };
+    attributes.iter().map(shown).collect()
 }
 
 /// What an endpoint is told about its subscription.

@@ -4,20 +4,24 @@
 //! - `permissions`: their access policies; `delivery_policy`: how often a delivery is tried;
 //! - `subscription` and `subscribe`: subscriptions, which are bindings; `confirmation`: endpoints that are asked first;
 //! - `publish`: messages in; `envelope` and `signing`: the form in which they go out;
-//! - `outbox`: what waits for a deliverer;
+//! - `archive` and `replay`: what FIFO topics keep, and deliver again;
+//! - `outbox`: what waits for a deliverer; `handover`: what a webhook or a mail relay is handed of it;
 //! - `platform` and `sms`: mobile push and text messages;
 //! - `arn`, `page` and `store`: what all of them use.
 
+mod archive;
 mod arn;
 mod confirmation;
 pub mod deliveries;
 mod delivery_policy;
 pub mod envelope;
+pub mod handover;
 pub mod outbox;
 mod page;
 mod permissions;
 mod platform;
 mod publish;
+pub mod replay;
 pub mod retries;
 pub mod rsa_signer;
 pub mod signing;
@@ -55,6 +59,8 @@ pub struct State {
     named: publish::Named,
     /// Access policies of topics by their texts.
     policies: Mutex<HashMap<String, Arc<Policy>>>,
+    /// Archived messages on their way to subscriptions.
+    pub replays: replay::Replays,
     /// How deliveries over HTTP have gone.
     pub outcomes: deliveries::Outcomes,
 }
@@ -63,8 +69,9 @@ pub struct State {
 const POLICIES_MAX: usize = 1_000;
 
 /// Components whose parameters hold what SNS knows.
-const COMPONENTS: [&str; 6] = [
+const COMPONENTS: [&str; 7] = [
     subscription::COMPONENT,
+    replay::COMPONENT,
     "sns-platform-application",
     "sns-platform-endpoint",
     "sns-sms-attributes",
@@ -84,6 +91,15 @@ impl State {
         broker.attach_renderer(envelope.clone());
         self.signer.get_or_init(|| signer);
         self.envelope.get_or_init(|| envelope);
+    }
+
+    /// Forgets what calls and deliveries have left; the key for signing stays.
+    pub fn reset(&self) {
+        self.replays.clear();
+        self.outcomes.clear();
+        self.named.clear();
+        self.bindings.clear();
+        self.policies.lock().clear();
     }
 
     /// Who signs.

@@ -3,6 +3,8 @@
 //! Messages of subscriptions other than `sqs`, `http` and `https` wait in the subscriptions' own queues; those for
 //! one phone number or one endpoint wait in [`DIRECT_QUEUE`]. They are queues like others: a consumer of any protocol
 //! that settles a message has delivered it.
+//!
+//! A queue that is full drops its oldest message, which is counted: the page says how many since the start.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use crate::{
     aws::{
         Aws,
         error::Error,
-        message::{Contents, Data, body_text},
+        message::{Contents, body_text},
         pages::{Page, Request},
         sns::envelope,
     },
@@ -61,7 +63,7 @@ pub(super) fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Page {
         }
     }
     let mut turn = Turn::new(broker, request.now);
-    let (mut shown, mut waiting) = (Vec::new(), 0);
+    let (mut shown, mut waiting, mut dropped) = (Vec::new(), 0, 0);
     for vhost in broker.vhosts() {
         let account = aws.options.account_of(&vhost.name).unwrap_or_default().to_owned();
         for (_, of) in Subscription::list(broker, &vhost.name, None, "", usize::MAX) {
@@ -73,11 +75,13 @@ pub(super) fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Page {
             let about =
                 json!({"Account": account, "SubscriptionArn": arn, "Protocol": of.protocol, "Endpoint": of.endpoint});
             if wanted.as_deref().is_none_or(|wanted| wanted == of.protocol) {
+                dropped += queue.status().counters.dropped;
                 waiting += show(&queue, max, &about, &mut shown, &mut turn);
             }
         }
         if let Some(queue) = vhost.queue(DIRECT_QUEUE) {
             let before = shown.len();
+            dropped += queue.status().counters.dropped;
             waiting += show(&queue, max, &json!({ "Account": account }), &mut shown, &mut turn);
             let is_wanted = |entry: &Json| wanted.as_deref().is_none_or(|wanted| entry["Protocol"] == wanted);
             let of_queue: Vec<_> = shown.drain(before..).filter(is_wanted).collect();
@@ -85,7 +89,7 @@ pub(super) fn page(aws: &Aws, broker: &Broker, request: &Request<'_>) -> Page {
         }
     }
     turn.end();
-    Page::json(&json!({ "Waiting": waiting, "Messages": shown }))
+    Page::json(&json!({ "Waiting": waiting, "Dropped": dropped, "Messages": shown }))
 }
 
 /// Appends what waits in a queue, as far as it can be read at once; returns how many there are.
@@ -117,20 +121,7 @@ fn entry(about: &Json, message: &Message) -> Json {
     entry["MessageId"] = contents.message_id.into();
     entry["SentTimestamp"] = contents.sent_ms.into();
     entry["Message"] = body_text(message).text.into();
-    let attributes: serde_json::Map<String, Json> = contents
-        .attributes()
-        .iter()
-        .map(|attribute| {
-            let value = match &attribute.data {
-                Data::Text(text) => text.to_string(),
-                Data::Binary(bytes) => {
-                    use base64::Engine as _;
-                    base64::engine::general_purpose::STANDARD.encode(bytes)
-                }
-            };
-            (attribute.name.to_string(), json!({"Type": attribute.data_type, "Value": value}))
-        })
-        .collect();
+    let attributes = envelope::shown_attributes(&contents.attributes());
     if !attributes.is_empty() {
         entry["MessageAttributes"] = attributes.into();
     }

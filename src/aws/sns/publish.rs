@@ -471,6 +471,11 @@ type Told = (String, Option<String>);
 const NAMED_MAX: usize = 200_000;
 
 impl Named {
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     fn told(&self, key: (u64, String), is_repeated: bool, told: Told, now: Time) -> Told {
         let mut all = self.0.lock();
         if is_repeated && let Some((first, _)) = all.get(&key) {
@@ -517,6 +522,12 @@ impl QueueWatcher for Declared {
 }
 
 impl Bindings {
+    /// Forgets all vhosts and topics.
+    pub(super) fn clear(&self) {
+        self.declared.lock().clear();
+        self.seen.lock().clear();
+    }
+
     /// A new subscription was bound to a topic that had that generation before: what is known of its others holds on.
     pub(super) fn bound(&self, topic: &Topic, before: u64) {
         let key = (topic.vhost.name.clone(), topic.exchange.name.clone());

@@ -69,6 +69,11 @@ impl Retries {
         Self { count, at_once, at_min, at_max, min_ms, max_ms, backoff }
     }
 
+    /// The same retries, with delays between these.
+    pub fn between(self, min_ms: u64, max_ms: u64) -> Self {
+        Self { min_ms, max_ms: max_ms.max(min_ms), ..self }
+    }
+
     /// Milliseconds until the retry with this number, from one; `None` when there is no such retry.
     pub fn delay_ms(&self, retry: u32) -> Option<u64> {
         if retry == 0 || retry > self.count {

@@ -1,5 +1,7 @@
 //! Who signs messages.
 
+use std::sync::Arc;
+
 /// How a message is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
@@ -24,6 +26,10 @@ impl Version {
 pub trait Signer: Send + Sync {
     /// The signature of a text, in base64.
     fn sign(&self, version: Version, text: &[u8]) -> String;
+
+    /// There is going to be something to sign: what takes long is to be done aside, and does not hold up whoever says
+    /// so.
+    fn prepare(self: Arc<Self>) {}
 
     /// Where the certificate is that the signature is checked with. `base_url` is how a client reaches this broker.
     fn certificate_url(&self, base_url: &str) -> String;

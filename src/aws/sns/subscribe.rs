@@ -7,7 +7,9 @@ use serde_json::{Value as Json, json};
 
 use super::{
     arn::{self, invalid},
-    confirmation, delivery_policy, page, platform, sms,
+    confirmation, delivery_policy, page, platform,
+    replay::{self, Active},
+    sms,
     subscription::{Subscription, dead_letter_arn},
     topic::{Topic, is_fifo},
     topics::with_next,
@@ -104,17 +106,46 @@ pub(super) fn subscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Er
         created_ms: turn.now.0,
         is_authenticated: !needs_confirmation,
         is_gone: false,
+        is_replayed_to: false,
         attributes,
     };
     check_queues(call, turn, &topic.vhost, &subscription)?;
+    let aws = call.aws.clone();
+    let mut active = aws.sns.replays.lock();
+    let subscription = replayed_to(subscription, &topic, &mut active, turn)?;
     let generation = topic.exchange.generation();
     subscription.bind(None, &topic, turn)?;
     call.aws.sns.bindings.bound(&topic, generation);
     subscription.keep(&vhost, turn)?;
+    drop(active);
     if needs_confirmation {
         confirmation::ask(call, &subscription, &topic.vhost, turn);
     }
     answer(call, &subscription, request.return_subscription_arn)
+}
+
+/// Begins or ends a replay to a subscription as its policy says; the binding that it comes to is to be made.
+fn replayed_to(
+    mut of: Subscription,
+    topic: &Topic,
+    active: &mut Active,
+    turn: &mut Turn<'_>,
+) -> Result<Subscription, Error> {
+    let policy = of.attributes.get("ReplayPolicy").map(String::as_str).unwrap_or_default();
+    match replay::wanted(policy).map_err(invalid)? {
+        Some(wanted) => {
+            active.begin(&of, topic, wanted, turn)?;
+            of.is_replayed_to = true;
+        }
+        None => {
+            of.attributes.remove("ReplayPolicy");
+            // What was published meanwhile follows before the binding takes again.
+            if !active.stop(&topic.vhost.name, &of.name(), turn) {
+                of.is_replayed_to = false;
+            }
+        }
+    }
+    Ok(of)
 }
 
 /// Refuses a subscription that fills a queue which the caller may not send to, unless the queue says itself what it
@@ -202,12 +233,13 @@ fn check_attributes(attributes: &mut BTreeMap<String, String>, is_to_fifo: bool)
             );
         }
     }
-    for name in ["DeliveryPolicy", "ReplayPolicy"] {
-        if let Some(policy) = attributes.get(name).filter(|policy| !policy.is_empty())
-            && !matches!(serde_json::from_str(policy), Ok(Json::Object(_)))
-        {
-            return Err(not_json(name, policy));
-        }
+    if let Some(policy) = attributes.get("DeliveryPolicy").filter(|policy| !policy.is_empty())
+        && !matches!(serde_json::from_str(policy), Ok(Json::Object(_)))
+    {
+        return Err(not_json("DeliveryPolicy", policy));
+    }
+    if let Some(policy) = attributes.get("ReplayPolicy") {
+        replay::wanted(policy)?;
     }
     Ok(())
 }
@@ -289,6 +321,9 @@ pub(super) fn unsubscribe(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, 
         Err(error) if &*error.query_code == "NotFound" => return call.reply_done(),
         Err(error) => return Err(error),
     };
+    let aws = call.aws.clone();
+    let mut active = aws.sns.replays.lock();
+    active.forget(&(vhost.clone(), old.name()), turn);
     let Some(topic) = topic.filter(|_| !old.is_gone) else {
         if let Some(vhost) = turn.broker.vhost(&vhost) {
             old.forget(&vhost, turn);
@@ -337,6 +372,12 @@ pub(super) fn get_attributes(call: &mut Call, turn: &mut Turn<'_>) -> Result<Ste
     } else {
         told.remove("FilterPolicyScope");
     }
+    if told.contains_key("ReplayPolicy")
+        && let Some(topic) = &topic
+        && let Some(status) = call.aws.sns.replays.lock().status(&topic.vhost.name, &of.name(), turn.broker)
+    {
+        told.insert("ReplayStatus".into(), status.into());
+    }
     if matches!(&*of.protocol, "http" | "https") {
         let topics = topic.as_ref().and_then(|topic| topic.attribute("DeliveryPolicy"));
         let own = of.attributes.get("DeliveryPolicy").map(String::as_str);
@@ -359,6 +400,9 @@ pub(super) fn get_attributes(call: &mut Call, turn: &mut Turn<'_>) -> Result<Ste
 pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error> {
     let input = call.input.clone();
     let request: OfSubscription<'_> = input.parse()?;
+    let aws = call.aws.clone();
+    // A replay that comes to its end changes the subscription, too.
+    let mut active = aws.sns.replays.lock();
     let (old, topic, vhost) = find(call, turn, request.subscription_arn.as_deref())?;
     let topic = topic.filter(|_| !old.is_gone).ok_or_else(|| arn::not_found("Subscription"))?;
     let name = request.attribute_name.as_deref().unwrap_or_default();
@@ -368,6 +412,9 @@ pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     check_attributes(&mut changed.attributes, is_fifo(&old.endpoint)).map_err(invalid)?;
     if name != "RawMessageDelivery" {
         changed.attributes.retain(|_, value| !value.is_empty());
+    }
+    if name == "ReplayPolicy" {
+        changed = replayed_to(changed, &topic, &mut active, turn)?;
     }
     if name == "RedrivePolicy" {
         check_queues(call, turn, &topic.vhost, &changed)?;

@@ -80,6 +80,9 @@ pub struct Subscription {
     /// It is no more, but for what its endpoint has yet to be told.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_gone: bool,
+    /// Archived messages are being replayed to it: its binding takes nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_replayed_to: bool,
     /// Attributes as they were set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
@@ -186,7 +189,7 @@ impl Subscription {
     }
 
     /// The arguments of its binding.
-    fn arguments(&self) -> Table {
+    pub(super) fn arguments(&self) -> Table {
         let mut arguments = Table::new();
         arguments.push(filtered::ENVELOPE, Value::text(self.label()));
         if let Some(policy) = self.attributes.get("FilterPolicy").filter(|policy| !policy.is_empty()) {
@@ -195,7 +198,7 @@ impl Subscription {
                 arguments.push(filtered::SCOPE, Value::text(scope.as_str()));
             }
         }
-        if self.is_pending {
+        if self.is_pending || self.is_replayed_to {
             arguments.push(filtered::PAUSED, Value::Bool(true));
         }
         arguments
@@ -238,7 +241,7 @@ impl Subscription {
     }
 
     /// Where its binding leads, if there is such a queue.
-    fn target(&self, vhost: &Arc<Vhost>, turn: &mut Turn<'_>) -> Result<Option<Target>, Error> {
+    pub(super) fn target(&self, vhost: &Arc<Vhost>, turn: &mut Turn<'_>) -> Result<Option<Target>, Error> {
         if !self.is_to_queue() {
             let arguments = Table::from_iter([("x-max-length", Value::I64(WAITING_MAX))]);
             let name = self.own_queue();
@@ -274,7 +277,7 @@ impl Subscription {
     }
 
     /// Where its binding leads now.
-    fn bound(&self, topic: &Topic) -> Option<Target> {
+    pub(super) fn bound(&self, topic: &Topic) -> Option<Target> {
         let arguments = self.arguments();
         let label = arguments.get(filtered::ENVELOPE);
         let is_it = |of: &crate::broker::exchange::Binding<Target>| of.arguments.get(filtered::ENVELOPE) == label;

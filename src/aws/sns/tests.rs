@@ -36,6 +36,8 @@ use crate::{
     protocol::amqp::properties,
 };
 
+mod replays;
+
 /// Signs with the version's name.
 struct Plain;
 

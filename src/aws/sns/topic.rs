@@ -1,19 +1,20 @@
 //! A topic: a durable exchange of the filtered kind, with what SNS knows of it in the exchange's notes.
 //!
-//! Notes: `attributes` (table, as they were set), `tags` (table), `region` (where it was made), and
-//! `data-protection` (text). An exchange that was declared over another protocol has none, and is a topic with
+//! Notes: `attributes` (table, as they were set), `tags` (table), `region` (where it was made),
+//! `data-protection` (text), and `archive` (table). An exchange that was declared over another protocol has none, and is a topic with
 //! every default.
 
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::{arn, delivery_policy};
+use super::{archive, arn, delivery_policy};
 use crate::{
     aws::{call::Call, error::Error, policy::Policy},
     broker::{
         access::Access,
         exchange::{Exchange, Kind},
+        time::Time,
         turn::Turn,
         value::{Table, Value},
         vhost::Vhost,
@@ -112,6 +113,22 @@ impl Topic {
     /// Its data protection policy.
     pub(super) fn data_protection(&self) -> Option<&str> {
         self.notes.get(DATA_PROTECTION)?.as_text()
+    }
+
+    /// What else is kept with it under a name.
+    pub(super) fn note(&self, name: &str) -> Option<&Table> {
+        match self.notes.get(name)? {
+            Value::Table(note) => Some(note),
+            _ => None,
+        }
+    }
+
+    /// Keeps something else with it, or nothing any more.
+    pub(super) fn set_note(&self, name: &str, note: Option<Table>, turn: &mut Turn<'_>) {
+        self.vhost.alter_exchange(&self.exchange, turn, |notes| match note {
+            Some(note) => notes.set(name, Value::Table(note)),
+            None => _ = notes.remove(name),
+        });
     }
 
     /// Bytes that a message may have.
@@ -253,7 +270,7 @@ const SETTABLE: &[(&str, Check)] = &[
     ("TracingConfig", |value| matches!(value, "PassThrough" | "Active")),
     ("ContentBasedDeduplication", is_flag),
     ("FifoThroughputScope", |value| matches!(value, "Topic" | "MessageGroup")),
-    ("ArchivePolicy", is_object),
+    ("ArchivePolicy", |value| archive::days(value).is_ok()),
     ("MaximumMessageSize", |value| value.parse().is_ok_and(|bytes: u64| (1_024..=1_048_576).contains(&bytes))),
 ];
 /// Attributes of feedback: a role and a rate for each kind of subscription.
@@ -282,6 +299,7 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), String> {
     match SETTABLE.iter().find(|(known, _)| *known == name) {
         Some((_, is_valid)) if !is_valid(value) => Err(match name {
             "Policy" => "Policy Error: null".to_owned(),
+            "ArchivePolicy" => archive::days(value).err().unwrap_or_default(),
             "ContentBasedDeduplication" => {
                 format!("{name} Reason: {name}: Invalid value [{value}]. Must be true or false.")
             }
@@ -292,7 +310,7 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// All attributes as they are told.
-pub(super) fn told(topic: &Topic, region: &str, counts: [usize; 3]) -> serde_json::Map<String, Json> {
+pub(super) fn told(topic: &Topic, region: &str, counts: [usize; 3], now: Time) -> serde_json::Map<String, Json> {
     let mut told = serde_json::Map::new();
     let mut put = |name: &str, value: String| _ = told.insert(name.to_owned(), value.into());
     let [pending, confirmed, deleted] = counts;
@@ -307,6 +325,9 @@ pub(super) fn told(topic: &Topic, region: &str, counts: [usize; 3]) -> serde_jso
     if topic.is_fifo() {
         put("FifoTopic", "true".to_owned());
         put("ContentBasedDeduplication", "false".to_owned());
+    }
+    if let Some(beginning) = archive::beginning(topic, now) {
+        put("BeginningArchiveTime", beginning);
     }
     for (name, value) in topic.attributes() {
         put(name, value.to_owned());

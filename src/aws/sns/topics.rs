@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    archive,
     arn::{self, invalid, null_member},
     delivery_policy, page, publish,
     subscription::{self, Subscription},
@@ -72,12 +73,17 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
             return Err(invalid(format_args!("Attributes Reason: Unknown attribute {attribute}")));
         }
         topic::check(attribute, value).map_err(|reason| invalid(format_args!("Attributes Reason: {reason}")))?;
+        let value = normal(attribute, value);
         if !value.is_empty() {
-            wanted.set(attribute.as_str(), Value::text(normal(attribute, value)));
+            wanted.set(attribute.as_str(), Value::text(value));
         }
     }
     let vhost = call.vhost(turn)?;
     call.check(turn, &vhost.name, name, Access::Configure)?;
+    // FIFO topics sign nothing.
+    if !is_fifo {
+        call.aws.sns.signer().prepare();
+    }
     let account = call.caller.account.clone();
     if let Some(existing) = Topic::of(&vhost, name, &account) {
         check_same(&existing, &wanted, &tags)?;
@@ -99,6 +105,7 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
     vhost.alter_exchange(&made, turn, |kept| *kept = notes);
     subscription::forget_gone(turn.broker, &vhost.name, name);
     let made = Topic::of(&vhost, name, &account).ok_or_else(|| arn::not_found("Topic"))?;
+    archive::follow_policy(&made, turn)?;
     if let Some(policy) = request.data_protection_policy.filter(|policy| !policy.is_empty()) {
         made.set_data_protection(&policy, turn);
     }
@@ -108,7 +115,9 @@ pub(super) fn create(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
 /// How a value is kept.
 fn normal(attribute: &str, value: &str) -> String {
     match attribute {
-        "DeliveryPolicy" => delivery_policy::stored(value),
+        "DeliveryPolicy" if !value.is_empty() => delivery_policy::stored(value),
+        // One that asks for nothing is none.
+        "ArchivePolicy" if archive::days(value) == Ok(None) => String::new(),
         "ContentBasedDeduplication" => value.to_ascii_lowercase(),
         _ => value.to_owned(),
     }
@@ -179,6 +188,10 @@ pub(super) fn delete(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step, Error
     let input = call.input.clone();
     let request: OfTopic<'_> = input.parse()?;
     match Topic::find(call, turn, (request.topic_arn.as_deref(), "TopicArn"), Access::Configure) {
+        Ok(topic) if topic.attribute("ArchivePolicy").is_some() => {
+            let message = "Invalid state: Cannot delete a topic with an ArchivePolicy";
+            return Err(Error::sns("InvalidStateException", message));
+        }
         Ok(topic) => {
             subscription::topic_deleted(&topic, turn);
             let deleted = topic.vhost.delete_exchange(topic.name(), false, turn);
@@ -236,7 +249,7 @@ pub(super) fn get_attributes(call: &mut Call, turn: &mut Turn<'_>) -> Result<Ste
             _ => confirmed += 1,
         }
     }
-    let told = topic::told(&topic, &call.caller.region, [pending, confirmed, 0]);
+    let told = topic::told(&topic, &call.caller.region, [pending, confirmed, 0], turn.now);
     call.reply(&json!({ "Attributes": told }))
 }
 
@@ -263,6 +276,9 @@ pub(super) fn set_attribute(call: &mut Call, turn: &mut Turn<'_>) -> Result<Step
     topic::check(name, value).map_err(invalid)?;
     let value = normal(name, value);
     topic.set_attribute(name, Some(&*value).filter(|value| !value.is_empty()), turn);
+    if name == "ArchivePolicy" {
+        archive::follow_policy(&topic, turn)?;
+    }
     call.reply_done()
 }
 

@@ -43,6 +43,14 @@ pub struct State {
 }
 
 impl State {
+    /// Forgets what calls have left: the key of receipts stays, as they name queues that are gone.
+    pub fn reset(&self) {
+        self.purges.clear();
+        self.deleted.clear();
+        self.sent.clear();
+        self.oversized.clear();
+    }
+
     /// Messages that receivers were not given because they are too long for SQS.
     pub fn oversized(&self) -> u64 {
         self.oversized.count()

@@ -22,6 +22,11 @@ pub(super) struct Purges(Mutex<HashMap<QueueId, Time>>);
 const PURGE_INTERVAL_MS: u64 = 60_000;
 
 impl Purges {
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Whether the queue may be emptied now; if so, it has been.
     fn note(&self, queue: QueueId, now: Time) -> bool {
         let mut purges = self.0.lock();

@@ -30,6 +30,11 @@ type Place = (Arc<str>, Arc<str>);
 const DELETED_MS: u64 = 60_000;
 
 impl Deleted {
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     fn note(&self, vhost: &Arc<str>, name: &Arc<str>, now: Time) {
         let mut deleted = self.0.lock();
         deleted.retain(|_, at| now.ms_since(*at) < DELETED_MS);

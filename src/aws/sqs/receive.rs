@@ -34,6 +34,11 @@ use crate::{
 pub(super) struct Oversized(AtomicU64);
 
 impl Oversized {
+    /// Counts from nothing again.
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -36,6 +36,11 @@ struct Recent {
 const IDS_MAX: usize = 1 << 16;
 
 impl Sent {
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        *self.0.lock() = Recent::default();
+    }
+
     fn note(&self, queue: QueueId, seq: u64, id: &str) {
         let mut recent = self.0.lock();
         if recent.order.len() >= IDS_MAX

@@ -128,6 +128,13 @@ impl Wanted {
     }
 }
 
+impl Message {
+    /// What an exchange made of the message for a queue that takes it wrapped, and the label of that queue's binding.
+    pub fn sealed_for(&self, queue: QueueId) -> Option<(&Seal, &Label)> {
+        self.view()?.envelopes.as_deref()?.of(queue)
+    }
+}
+
 impl Envelopes {
     /// Envelopes out of their parts; `None` if they do not fit together.
     pub(in crate::broker) fn from_parts(seals: Vec<Seal>, queues: Vec<(QueueId, u32, Label)>) -> Option<Self> {

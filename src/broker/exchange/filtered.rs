@@ -9,10 +9,13 @@ use std::{borrow::Cow, hash::Hash, sync::Arc};
 
 use super::{
     BindError, Routing,
-    envelopes::Label,
+    envelopes::{Label, Renderer},
     filter::{Policies, Policy, Scope, Subject},
 };
-use crate::broker::value::{Table, Value};
+use crate::broker::{
+    message::Message,
+    value::{Table, Value},
+};
 
 /// The argument of a binding that holds its filter.
 pub const POLICY: &str = "x-filter-policy";
@@ -74,6 +77,29 @@ fn parse(arguments: &Table) -> Result<Parsed, BindError> {
         Some(policy) => Some(Policy::parse(policy, scope).map_err(|error| BindError(error.to_string()))?),
     };
     Ok(Parsed { policy, label, is_paused })
+}
+
+/// What one binding takes, for those who deliver messages that did not come through it.
+#[derive(Debug)]
+pub struct Intake(Filtered<()>);
+
+impl Intake {
+    /// Of a binding with these arguments, whether it is paused or not.
+    pub fn new(arguments: &Table) -> Result<Self, BindError> {
+        let Parsed { policy, .. } = parse(arguments)?;
+        let mut filtered = Filtered::default();
+        filtered.policies.add(&((), None), policy.as_ref());
+        Ok(Self(filtered))
+    }
+
+    /// Whether it takes a message.
+    pub fn takes(&self, message: &Message, renderer: Option<&dyn Renderer>) -> bool {
+        let (key, headers) = (message.key(), message.headers());
+        let routing = Routing { headers, message: Some(message), renderer, ..Routing::by_key(key) };
+        let mut found = Vec::new();
+        self.0.route(&routing, &mut found, &mut Vec::new());
+        !found.is_empty()
+    }
 }
 
 impl<T: Clone + Eq + Hash> Filtered<T> {

@@ -143,6 +143,34 @@ pub struct Exchange {
     pub policy: Mutex<Option<Arc<str>>>,
     /// What layers above keep with it; [`Vhost::alter_exchange`](Vhost::alter_exchange) changes it.
     notes: RwLock<Arc<Table>>,
+    /// Messages that were routed here and are not in their queues yet: see [`Passage`].
+    passing: AtomicU64,
+}
+
+/// A message is on its way from an exchange to its queues, as long as this is there.
+pub(in crate::broker) struct Passage(Arc<Exchange>);
+
+impl Passage {
+    /// To be had before the exchange is asked for its targets.
+    pub(in crate::broker) fn new(exchange: &Arc<Exchange>) -> Self {
+        exchange.passing.fetch_add(1, Ordering::AcqRel);
+        Self(exchange.clone())
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.passing.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What became of a binding that was to be replaced in a moment when nothing passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// It is replaced, or it was not there.
+    Done,
+    /// Something passes: it is as it was.
+    Busy,
 }
 
 impl Exchange {
@@ -183,6 +211,7 @@ impl Exchange {
             inbound: Mutex::new(Vec::new()),
             policy: Mutex::new(None),
             notes: RwLock::default(),
+            passing: AtomicU64::new(0),
             declaration,
         })
     }
@@ -321,6 +350,31 @@ impl Exchange {
         drop(router);
         self.touch();
         Ok(true)
+    }
+
+    /// As [`Self::rebind`], while no message is on its way from here to a queue and `is_quiet` says so, too. It is
+    /// asked while nothing can be routed here, and may take queues' locks.
+    pub(in crate::broker) fn rebind_quietly(
+        &self,
+        target: &Target,
+        key: &[u8],
+        (old, new): (&Table, &Table),
+        is_quiet: impl FnOnce() -> bool,
+    ) -> Result<(Replaced, bool), BindError> {
+        let mut router = self.router.write();
+        if self.passing.load(Ordering::Acquire) > 0 || !is_quiet() {
+            return Ok((Replaced::Busy, false));
+        }
+        if !router.bind(target.clone(), key, new)? {
+            return Ok((Replaced::Done, false));
+        }
+        if !router.unbind(target, key, old) {
+            router.unbind(target, key, new);
+            return Ok((Replaced::Done, false));
+        }
+        drop(router);
+        self.touch();
+        Ok((Replaced::Done, true))
     }
 
     /// Removes a binding; false when it was not there.

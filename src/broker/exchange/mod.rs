@@ -31,7 +31,8 @@ use bindings::{Bindings, dedup_from, sorted};
 pub use consistent_hash::WEIGHT_MAX;
 pub use delayed::{delay_ms, released_headers};
 use envelopes::Label;
-pub use handle::{Declaration, Exchange, Target};
+pub(in crate::broker) use handle::Passage;
+pub use handle::{Declaration, Exchange, Replaced, Target};
 pub use holds::Holds;
 pub use recent_history::RecentHistory;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{
-    arguments::{DedupArguments, QueueArguments},
+    arguments::{DedupArguments, QueueArguments, QueueType},
     behaviour::{DeadLetterStrategy, DelayedRetry, DelayedRetryType, Overflow},
     handle::{DeadLetterTarget, QueueDeclaration, Takes},
     machine::Limits,
@@ -29,6 +29,7 @@ pub fn limits(
     // As with RabbitMQ: a queue that drops its head to make room cannot promise to keep it.
     let drops_head = overflow != Overflow::RejectPublish;
     let asked_to_keep = strategy == Some(DeadLetterStrategy::AtLeastOnce) && !drops_head;
+    let is_stream = arguments.queue_type == QueueType::Stream;
     let is_bounded = max_length.is_some() || max_length_bytes.is_some();
     let said_limit =
         smaller(arguments.delivery_limit, policy.delivery_limit.and_then(|limit| u64::try_from(limit).ok()));
@@ -36,7 +37,11 @@ pub fn limits(
         // Whoever names a dead queue may name one that goes later.
         keeps_dead: asked_to_keep || properties.dead_queue.is_some() && !(drops_head && is_bounded),
         withhold_ms: properties.withhold_ms.filter(|ms| *ms > 0),
-        message_ttl_ms: smaller(smaller(arguments.message_ttl_ms, policy.message_ttl_ms), properties.message_ttl_ms),
+        // Messages of a stream do not expire one by one: what they are too old for is the stream.
+        message_ttl_ms: smaller(
+            smaller(arguments.message_ttl_ms, policy.message_ttl_ms),
+            properties.message_ttl_ms.filter(|_| !is_stream),
+        ),
         expires_ms: smaller(arguments.expires_ms, policy.expires_ms),
         max_length,
         max_length_bytes,
@@ -47,7 +52,7 @@ pub fn limits(
             .and_then(retry_delay)
             .or_else(|| policy.delayed_retry.and_then(retry_delay)),
         consumer_timeout_ms: smaller(arguments.consumer_timeout_ms, policy.consumer_timeout_ms),
-        stream: stream(arguments, policy),
+        stream: stream(arguments, policy, properties),
         deduplication: properties.dedup.as_ref().map(dedup).or_else(|| arguments.deduplication.clone()),
         group_mode: properties.group_mode.unwrap_or_default(),
     }
@@ -89,12 +94,12 @@ fn retry_delay(wanted: DelayedRetry) -> Option<RetryDelay> {
     is_meant.then_some(RetryDelay { min_ms, max_ms: wanted.max_ms })
 }
 
-/// What limits a stream of these arguments under that policy.
-fn stream(arguments: &QueueArguments, policy: &QueuePolicy) -> StreamOptions {
+/// What limits a stream of these arguments and properties under that policy.
+fn stream(arguments: &QueueArguments, policy: &QueuePolicy, properties: &Properties) -> StreamOptions {
     let declared = StreamOptions::from(arguments);
     StreamOptions {
         max_length_bytes: smaller(declared.max_length_bytes, policy.max_length_bytes),
-        max_age_ms: smaller(declared.max_age_ms, policy.max_age_ms),
+        max_age_ms: smaller(smaller(declared.max_age_ms, policy.max_age_ms), properties.message_ttl_ms),
         segment_bytes_max: declared.segment_bytes_max.or(policy.stream_max_segment_size_bytes),
     }
 }
@@ -131,6 +136,13 @@ mod tests {
         assert_eq!((limits.message_ttl_ms, limits.delivery_limit), (Some(10), Some(3)));
         let limits = of(&QueueArguments::default(), &Properties::default());
         assert_eq!((limits.message_ttl_ms, limits.delivery_limit), (None, Some(20)));
+    }
+
+    #[test]
+    fn a_stream_takes_how_long_messages_may_wait_for_its_age() {
+        let arguments = QueueArguments { queue_type: QueueType::Stream, ..Default::default() };
+        let limits = of(&arguments, &Properties { message_ttl_ms: Some(20), ..Properties::default() });
+        assert_eq!((limits.message_ttl_ms, limits.stream.max_age_ms), (None, Some(20)));
     }
 
     #[test]

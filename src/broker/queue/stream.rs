@@ -24,11 +24,15 @@
 mod cold;
 mod flush;
 mod offset;
+mod reading;
 
 use std::collections::VecDeque;
 
-pub use self::offset::{OffsetError, OffsetSpec};
 use self::{cold::Cold, flush::Unflushed};
+pub use self::{
+    offset::{OffsetError, OffsetSpec},
+    reading::{StreamMessage, StreamPage},
+};
 use super::arguments::QueueArguments;
 use crate::broker::{
     message::Message,

@@ -1,11 +1,10 @@
 //! `tern bench sqs`: queues over HTTP, as AWS's SDKs use them: send, receive and delete, long polling.
 //!
-//! Each connection is a thread with a blocking socket and one request at a time, as a client of an SDK's pool is.
-//! Requests are signed, unless they are not to be.
+//! Each connection has one request at a time, as a client of an SDK's pool has. A few threads have all of them: the
+//! broker shares the machine with this load, and a thread for each would cost it more than the requests. Requests are
+//! signed, unless they are not to be.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     process::ExitCode,
     sync::{
         Arc, Barrier,
@@ -17,6 +16,12 @@ use std::{
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    runtime::{Builder, Runtime},
+    task::LocalSet,
+};
 
 use super::{
     driver::Timing,
@@ -144,18 +149,18 @@ impl Sqs {
     }
 
     fn measure(&self) -> Result<Sample, Failure> {
-        let mut control = Client::connect(self)?;
+        let control = Control::connect(self)?;
         let suffix = if self.groups.is_some() { ".fifo" } else { "" };
         let name = format!("tb{}{suffix}", std::process::id());
         let attributes = if self.groups.is_some() { json!({ "FifoQueue": "true" }) } else { json!({}) };
-        control.call(self, "CreateQueue", &json!({ "QueueName": name, "Attributes": attributes }))?;
+        control.call("CreateQueue", &json!({ "QueueName": name, "Attributes": attributes }))?;
         let queue = format!("{}/000000000000/{name}", self.url.trim_end_matches('/'));
-        let sample = self.measure_on(&mut control, &queue);
-        control.call(self, "DeleteQueue", &json!({ "QueueUrl": queue }))?;
+        let sample = self.measure_on(&control, &queue);
+        control.call("DeleteQueue", &json!({ "QueueUrl": queue }))?;
         sample
     }
 
-    fn measure_on(&self, control: &mut Client, queue: &str) -> Result<Sample, Failure> {
+    fn measure_on(&self, control: &Control<'_>, queue: &str) -> Result<Sample, Failure> {
         if self.work == Work::Poll {
             return self.poll(control, queue);
         }
@@ -208,22 +213,15 @@ impl Sqs {
     ) -> Result<(), Failure> {
         shared.stop.store(false, Relaxed);
         let count = if limit.is_some() { self.connections.min(16) } else { self.connections };
-        let barrier = Arc::new(Barrier::new(count as usize + 1));
-        let workers: Vec<_> = (0..count)
-            .map(|index| {
-                let (options, queue) = (self.clone(), queue.to_owned());
+        let threads_count = count.min(THREADS_COUNT);
+        let barrier = Arc::new(Barrier::new(threads_count as usize + 1));
+        let workers: Vec<_> = (0..threads_count)
+            .map(|thread| {
+                let (options, queue) = (Arc::new(self.clone()), Arc::<str>::from(queue));
                 let (shared, barrier) = (shared.clone(), barrier.clone());
                 thread::spawn(move || {
-                    let client = Client::connect(&options);
-                    barrier.wait();
-                    let worked = client.and_then(|client| {
-                        Worker { options: &options, queue: &queue, shared: &shared, client, index, number: 0 }
-                            .work(limit)
-                    });
-                    if worked.is_err() {
-                        shared.stop.store(true, Relaxed);
-                    }
-                    worked
+                    let indexes = (0..count).filter(|index| index % threads_count == thread);
+                    work_all(&options, &queue, &shared, indexes, &barrier, limit)
                 })
             })
             .collect();
@@ -239,25 +237,25 @@ impl Sqs {
     }
 
     /// What the queue holds has to be what was sent and not received.
-    fn count_lost(&self, control: &mut Client, queue: &str, shared: &Shared) -> Result<Option<String>, Failure> {
+    fn count_lost(&self, control: &Control<'_>, queue: &str, shared: &Shared) -> Result<Option<String>, Failure> {
         let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
-        let answer =
-            control.call(self, "GetQueueAttributes", &json!({ "QueueUrl": queue, "AttributeNames": ["All"] }))?;
+        let answer = control.call("GetQueueAttributes", &json!({ "QueueUrl": queue, "AttributeNames": ["All"] }))?;
         let held: u64 = names.iter().filter_map(|name| answer["Attributes"][name].as_str()?.parse::<u64>().ok()).sum();
         let expected = shared.sent.load(Relaxed) - shared.deleted.load(Relaxed);
         Ok((held != expected).then(|| format!("the queue holds {held} messages, and {expected} are expected")))
     }
 
-    fn poll(&self, control: &mut Client, queue: &str) -> Result<Sample, Failure> {
-        let mut waiting = (0..self.connections).map(|_| Client::connect(self)).collect::<Result<Vec<_>, _>>()?;
+    fn poll(&self, control: &Control<'_>, queue: &str) -> Result<Sample, Failure> {
+        let connect = |_| control.runtime.block_on(Client::connect(self));
+        let mut waiting = (0..self.connections).map(connect).collect::<Result<Vec<_>, _>>()?;
         let input = json!({ "QueueUrl": queue, "WaitTimeSeconds": 20 });
         let usage = || self.pid.map(Usage::of).transpose();
         let mut sample = Sample::default();
         for client in &mut waiting {
-            client.send(self, "ReceiveMessage", &input)?;
+            control.runtime.block_on(client.send(self, "ReceiveMessage", &input))?;
         }
         // All of them wait when this, which came after them, is answered.
-        control.call(self, "ListQueues", &json!({}))?;
+        control.call("ListQueues", &json!({}))?;
         thread::sleep(Duration::from_secs(1));
         let (begun, before) = (Instant::now(), usage()?);
         thread::sleep(self.timing.period()?.min(Duration::from_secs(12)));
@@ -268,11 +266,12 @@ impl Sqs {
         }
         let begun = Instant::now();
         for _ in 0..self.connections {
-            control.call(self, "SendMessage", &json!({ "QueueUrl": queue, "MessageBody": "x".repeat(self.size) }))?;
+            control.call("SendMessage", &json!({ "QueueUrl": queue, "MessageBody": "x".repeat(self.size) }))?;
         }
         let mut received = 0;
         for client in &mut waiting {
-            received += usize::from(client.receive()?["Messages"].as_array().is_some_and(|all| all.len() == 1));
+            let answer = control.runtime.block_on(client.receive())?;
+            received += usize::from(answer["Messages"].as_array().is_some_and(|all| all.len() == 1));
         }
         sample.put("wake_msgs_per_sec", f64::from(self.connections) / begun.elapsed().as_secs_f64());
         if received != waiting.len() {
@@ -311,32 +310,94 @@ impl Default for Shared {
     }
 }
 
-struct Worker<'a> {
+/// A connection for what is done besides.
+struct Control<'a> {
     options: &'a Sqs,
-    queue: &'a str,
-    shared: &'a Shared,
+    runtime: Runtime,
+    client: parking_lot::Mutex<Client>,
+}
+
+impl<'a> Control<'a> {
+    fn connect(options: &'a Sqs) -> Result<Self, Failure> {
+        let runtime = runtime()?;
+        let client = parking_lot::Mutex::new(runtime.block_on(Client::connect(options))?);
+        Ok(Self { options, runtime, client })
+    }
+
+    fn call(&self, operation: &str, input: &Value) -> Result<Value, Failure> {
+        self.runtime.block_on(self.client.lock().call(self.options, operation, input))
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread().enable_all().build().map_err(Failure::io("starting a runtime"))
+}
+
+/// Threads of a load.
+const THREADS_COUNT: u32 = 2;
+
+/// Runs the connections of one thread to their end; the first failure ends the load.
+fn work_all(
+    options: &Arc<Sqs>,
+    queue: &Arc<str>,
+    shared: &Arc<Shared>,
+    indexes: impl Iterator<Item = u32>,
+    barrier: &Barrier,
+    limit: Option<u64>,
+) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let connect = |index| Ok((index, runtime.block_on(Client::connect(options))?));
+    let clients: Result<Vec<_>, Failure> = indexes.map(connect).collect();
+    barrier.wait();
+    let local = LocalSet::new();
+    let tasks: Vec<_> = clients?
+        .into_iter()
+        .map(|(index, client)| {
+            let (options, queue, shared) = (options.clone(), queue.clone(), shared.clone());
+            let worker = Worker { options, queue, shared: shared.clone(), client, index, number: 0 };
+            local.spawn_local(async move {
+                let worked = worker.work(limit).await;
+                if worked.is_err() {
+                    shared.stop.store(true, Relaxed);
+                }
+                worked
+            })
+        })
+        .collect();
+    local.block_on(&runtime, async {
+        for task in tasks {
+            task.await.map_err(|_| Failure::protocol("a connection's task failed"))??;
+        }
+        Ok(())
+    })
+}
+
+struct Worker {
+    options: Arc<Sqs>,
+    queue: Arc<str>,
+    shared: Arc<Shared>,
     client: Client,
     index: u32,
     number: u64,
 }
 
-impl Worker<'_> {
-    fn work(mut self, limit: Option<u64>) -> Result<(), Failure> {
+impl Worker {
+    async fn work(mut self, limit: Option<u64>) -> Result<(), Failure> {
         let mut latencies = new_histogram();
         while !self.shared.stop.load(Relaxed) {
             if limit.is_some_and(|limit| self.shared.sent.load(Relaxed) >= limit) {
                 break;
             }
             match self.options.work {
-                Work::Send => self.send(&mut latencies)?,
+                Work::Send => self.send(&mut latencies).await?,
                 Work::Receive => {
-                    if self.receive(&mut latencies)? == 0 {
+                    if self.receive(&mut latencies).await? == 0 {
                         break;
                     }
                 }
                 Work::Cycle | Work::Poll => {
-                    self.send(&mut latencies)?;
-                    self.receive(&mut latencies)?;
+                    self.send(&mut latencies).await?;
+                    self.receive(&mut latencies).await?;
                 }
             }
         }
@@ -344,9 +405,14 @@ impl Worker<'_> {
         all.add(latencies).map_err(|error| Failure::protocol(error.to_string()))
     }
 
-    fn timed(&mut self, operation: &str, input: &Value, latencies: &mut Histogram<u64>) -> Result<Value, Failure> {
+    async fn timed(
+        &mut self,
+        operation: &str,
+        input: &Value,
+        latencies: &mut Histogram<u64>,
+    ) -> Result<Value, Failure> {
         let begun = Instant::now();
-        let answer = self.client.call(self.options, operation, input)?;
+        let answer = self.client.call(&self.options, operation, input).await?;
         if self.shared.is_measuring.load(Relaxed) {
             latencies.saturating_record(begun.elapsed().as_micros() as u64);
         }
@@ -367,13 +433,13 @@ impl Worker<'_> {
         }
     }
 
-    fn send(&mut self, latencies: &mut Histogram<u64>) -> Result<(), Failure> {
+    async fn send(&mut self, latencies: &mut Histogram<u64>) -> Result<(), Failure> {
         let body = "x".repeat(self.options.size);
         let count = u64::from(self.options.batch);
         if count == 1 {
             let mut input = self.entry(&body);
-            input["QueueUrl"] = self.queue.into();
-            self.timed("SendMessage", &input, latencies)?;
+            input["QueueUrl"] = (*self.queue).into();
+            self.timed("SendMessage", &input, latencies).await?;
         } else {
             let entries: Vec<Value> = (0..count)
                 .map(|index| {
@@ -382,8 +448,8 @@ impl Worker<'_> {
                     entry
                 })
                 .collect();
-            let answer =
-                self.timed("SendMessageBatch", &json!({ "QueueUrl": self.queue, "Entries": entries }), latencies)?;
+            let input = json!({ "QueueUrl": &*self.queue, "Entries": entries });
+            let answer = self.timed("SendMessageBatch", &input, latencies).await?;
             if answer["Failed"].as_array().is_some_and(|failed| !failed.is_empty()) {
                 return Err(Failure::Refused(answer["Failed"].to_string()));
             }
@@ -394,9 +460,9 @@ impl Worker<'_> {
     }
 
     /// Receives and deletes; how many messages came.
-    fn receive(&mut self, latencies: &mut Histogram<u64>) -> Result<usize, Failure> {
-        let input = json!({ "QueueUrl": self.queue, "MaxNumberOfMessages": self.options.batch });
-        let answer = self.timed("ReceiveMessage", &input, latencies)?;
+    async fn receive(&mut self, latencies: &mut Histogram<u64>) -> Result<usize, Failure> {
+        let input = json!({ "QueueUrl": &*self.queue, "MaxNumberOfMessages": self.options.batch });
+        let answer = self.timed("ReceiveMessage", &input, latencies).await?;
         let handles: Vec<&str> = answer["Messages"]
             .as_array()
             .into_iter()
@@ -407,7 +473,8 @@ impl Worker<'_> {
         match handles.as_slice() {
             [] => return Ok(0),
             [one] => {
-                self.timed("DeleteMessage", &json!({ "QueueUrl": self.queue, "ReceiptHandle": one }), latencies)?;
+                let input = json!({ "QueueUrl": &*self.queue, "ReceiptHandle": one });
+                self.timed("DeleteMessage", &input, latencies).await?;
             }
             many => {
                 let entries: Vec<Value> = many
@@ -415,8 +482,8 @@ impl Worker<'_> {
                     .enumerate()
                     .map(|(index, handle)| json!({ "Id": index.to_string(), "ReceiptHandle": handle }))
                     .collect();
-                let input = json!({ "QueueUrl": self.queue, "Entries": entries });
-                self.timed("DeleteMessageBatch", &input, latencies)?;
+                let input = json!({ "QueueUrl": &*self.queue, "Entries": entries });
+                self.timed("DeleteMessageBatch", &input, latencies).await?;
             }
         }
         self.shared.messages.fetch_add(count as u64, Relaxed);
@@ -424,6 +491,9 @@ impl Worker<'_> {
         Ok(count)
     }
 }
+
+/// How long an answer may take.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A keep-alive connection with one request at a time.
 struct Client {
@@ -435,22 +505,22 @@ struct Client {
 }
 
 impl Client {
-    fn connect(options: &Sqs) -> Result<Self, Failure> {
+    async fn connect(options: &Sqs) -> Result<Self, Failure> {
         let host =
             options.url.strip_prefix("http://").ok_or_else(|| Failure::usage("an address begins with http://"))?;
         let host = host.trim_end_matches('/').to_owned();
-        let stream = TcpStream::connect(&host).map_err(Failure::io(format!("connecting to {host}")))?;
+        let stream = TcpStream::connect(&host).await.map_err(Failure::io(format!("connecting to {host}")))?;
         stream.set_nodelay(true).map_err(Failure::io("setting up a socket"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(Failure::io("setting up a socket"))?;
         Ok(Self { stream, host, input: Vec::new(), keys: SigningKeys::default(), is_query: options.query })
     }
 
-    fn call(&mut self, options: &Sqs, operation: &str, input: &Value) -> Result<Value, Failure> {
-        self.send(options, operation, input)?;
-        self.receive()
+    async fn call(&mut self, options: &Sqs, operation: &str, input: &Value) -> Result<Value, Failure> {
+        self.send(options, operation, input).await?;
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.receive()).await;
+        answer.map_err(|_| Failure::protocol("no answer in time"))?
     }
 
-    fn send(&mut self, options: &Sqs, operation: &str, input: &Value) -> Result<(), Failure> {
+    async fn send(&mut self, options: &Sqs, operation: &str, input: &Value) -> Result<(), Failure> {
         let body = if self.is_query { form(operation, input) } else { input.to_string() };
         let target = format!("AmazonSQS.{operation}");
         let mut head = format!("POST / HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.host, body.len());
@@ -474,15 +544,15 @@ impl Client {
         }
         head += "\r\n";
         head += &body;
-        self.stream.write_all(head.as_bytes()).map_err(Failure::io("writing to the broker"))
+        self.stream.write_all(head.as_bytes()).await.map_err(Failure::io("writing to the broker"))
     }
 
-    fn receive(&mut self) -> Result<Value, Failure> {
+    async fn receive(&mut self) -> Result<Value, Failure> {
         let head = loop {
             if let Some(at) = memchr::memmem::find(&self.input, b"\r\n\r\n") {
                 break at + 4;
             }
-            self.read()?;
+            self.read().await?;
         };
         let text = String::from_utf8_lossy(&self.input[..head]).into_owned();
         let status: u16 = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
@@ -492,7 +562,7 @@ impl Client {
         });
         let end = head + length.unwrap_or(0);
         while self.input.len() < end {
-            self.read()?;
+            self.read().await?;
         }
         let body = self.input[head..end].to_vec();
         self.input.drain(..end);
@@ -508,9 +578,9 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| Failure::protocol(error.to_string()))
     }
 
-    fn read(&mut self) -> Result<(), Failure> {
+    async fn read(&mut self) -> Result<(), Failure> {
         let mut piece = [0; 16 << 10];
-        match self.stream.read(&mut piece).map_err(Failure::io("reading from the broker"))? {
+        match self.stream.read(&mut piece).await.map_err(Failure::io("reading from the broker"))? {
             0 => Err(Failure::protocol("the broker closed the connection")),
             read => {
                 self.input.extend_from_slice(&piece[..read]);

@@ -15,7 +15,7 @@ use crate::{
         consumer::{Held, Settle},
         message::Message,
         queue::{Queue, machine::Got},
-        record::{Position, Record},
+        record::{Haste, Position, Record},
         topology::DeclareQueue,
         turn::Turn,
         value::{Table, Value},
@@ -490,7 +490,7 @@ fn no_checkpoint_begins_between_the_parts_of_a_long_record() {
         });
         let write = || {
             let record = Record::Body { targets: 0, message: message.clone() };
-            (0..200).map(|_| journal.append(&record).at).collect::<Vec<_>>()
+            (0..200).map(|_| journal.append(&record, Haste::Due).at).collect::<Vec<_>>()
         };
         let writers: Vec<_> = (0..3).map(|_| scope.spawn(write)).collect();
         let chains: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();

@@ -8,7 +8,11 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use crate::{
@@ -32,6 +36,8 @@ pub struct KeptSigner {
     /// What the certificate's address begins with, if that is not how clients reach this broker.
     certificate_base: Option<String>,
     signer: OnceLock<Option<RsaSigner>>,
+    /// A thread makes the signer.
+    is_prepared: AtomicBool,
 }
 
 /// Why a key cannot be used.
@@ -49,22 +55,48 @@ impl KeptSigner {
     /// Nothing is read or made before the first signature.
     pub fn new(dir: &Path, certificate_base: &str) -> Self {
         let certificate_base = Some(certificate_base.to_owned()).filter(|base| !base.is_empty());
-        Self { dir: dir.to_owned(), certificate_base, signer: OnceLock::new() }
+        Self { dir: dir.to_owned(), certificate_base, signer: OnceLock::new(), is_prepared: AtomicBool::new(false) }
     }
 
     fn signer(&self) -> Option<&RsaSigner> {
-        let made = self.signer.get_or_init(|| match load_or_make(&self.dir) {
+        match self.signer.get() {
+            Some(made) => made.as_ref(),
+            // Files are read, or a key is made, which takes a second: whatever else this thread serves goes on.
+            None => aside(|| self.make().as_ref()),
+        }
+    }
+
+    fn make(&self) -> &Option<RsaSigner> {
+        self.signer.get_or_init(|| match load_or_make(&self.dir) {
             Ok(signer) => Some(signer),
             Err(error) => {
                 tracing::error!(%error, "the key for signing notifications cannot be used; signing with one that is not kept");
                 RsaSigner::generate(clock::now()).inspect_err(|error| tracing::error!(%error, "cannot sign")).ok()
             }
-        });
-        made.as_ref()
+        })
+    }
+}
+
+/// Runs what blocks. Other tasks of this thread, where it is one of several that run tasks, are left to others.
+fn aside<T>(blocking: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(blocking),
+        _ => blocking(),
     }
 }
 
 impl Signer for KeptSigner {
+    fn prepare(self: Arc<Self>) {
+        // One thread: it is started once, and ends with the key.
+        if self.signer.get().is_none() && !self.is_prepared.swap(true, Ordering::AcqRel) {
+            let started = thread::Builder::new().name("tern-key".to_owned()).spawn(move || _ = self.make());
+            if let Err(error) = started {
+                tracing::warn!(%error, "the key for signing is made with the first signature");
+            }
+        }
+    }
+
     fn sign(&self, version: Version, text: &[u8]) -> String {
         self.signer().map(|signer| signer.sign(version, text)).unwrap_or_default()
     }
@@ -143,6 +175,35 @@ mod tests {
         // PKCS #1 v1.5 has one signature for a text.
         assert_eq!(first.sign(Version::One, b"text"), again.sign(Version::One, b"text"));
         assert_eq!(first.sign(Version::Two, b"text"), again.sign(Version::Two, b"text"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_go_on_while_a_key_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = Arc::new(KeptSigner::new(dir.path(), ""));
+        let (said, heard) = tokio::sync::oneshot::channel();
+        let signing = tokio::spawn({
+            let signer = signer.clone();
+            async move {
+                // It runs on the one thread, which the next line keeps: it is told of at once all the same.
+                let told = tokio::spawn(async move { said.send(()) });
+                let signature = signer.sign(Version::Two, b"text");
+                drop(told.await);
+                signature
+            }
+        });
+        heard.await.unwrap();
+        assert!(!signing.await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_signer_that_is_prepared_has_its_key_when_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = Arc::new(KeptSigner::new(dir.path(), ""));
+        signer.clone().prepare();
+        signer.clone().prepare();
+        assert!(!signer.sign(Version::One, b"text").is_empty());
+        assert!(dir.path().join(KEY_FILE).exists());
     }
 
     #[test]

@@ -15,18 +15,20 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::post::{PostError, Poster};
+use super::outlets::{Outlets, Sent};
 use crate::{
     aws::{
         Aws,
         sns::{
-            deliveries::{Plan, Post, Verdict, give_up},
+            deliveries::{Attempt, Plan, Verdict, give_up},
+            handover,
             subscription::Subscription,
         },
     },
     broker::{
         Broker,
         connections::{ChannelStatus, ConnectionHandle, Traffic},
+        message::Message,
         queue::{
             Queue,
             leases::{LeaseSettle, Leased, Receive, Received, Waiter},
@@ -47,18 +49,18 @@ const LEASE_MS: u64 = 60_000;
 pub(super) struct Shared {
     pub(super) broker: Arc<Broker>,
     pub(super) aws: Arc<Aws>,
-    pub(super) poster: Poster,
+    pub(super) outlets: Outlets,
     /// Messages that may be posted at once.
     pub(super) posts: Arc<Semaphore>,
 }
 
-/// One subscription.
+/// One subscription, or all messages of a vhost that have none.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) vhost: Arc<Vhost>,
     pub(super) queue: Arc<Queue>,
-    pub(super) topic: String,
-    pub(super) id: String,
+    /// Topic and identity of the subscription; `None`: messages say themselves who gets them.
+    pub(super) subscription: Option<(String, String)>,
 }
 
 /// The worker's task, for whoever has something for it.
@@ -110,8 +112,8 @@ impl Worker {
             let handle: Arc<dyn ConnectionHandle> = told.clone();
             match worker.find(Arc::downgrade(&handle)) {
                 Found::One(leased) => {
-                    let Some(of) = worker.subscription() else { return };
-                    let plan = Plan::new(&worker.vhost, &of);
+                    let Some(of) = worker.recipient(&leased.message) else { return };
+                    let plan = worker.shared.outlets.plan(&worker.vhost, &of);
                     if let Some(limit) = plan.per_second_max {
                         next_at = next_at.max(Instant::now()) + Duration::from_secs_f64((1.0 / limit).min(3_600.0));
                     }
@@ -157,27 +159,40 @@ impl Worker {
         found
     }
 
-    fn subscription(&self) -> Option<Subscription> {
-        Subscription::find(&self.shared.broker, &self.vhost.name, &self.topic, &self.id)
+    /// Who gets a message; `None`: the subscription is gone.
+    fn recipient(&self, message: &Message) -> Option<Subscription> {
+        let Some((topic, id)) = &self.subscription else {
+            let options = &self.shared.aws.options;
+            let account = options.account_of(&self.vhost.name).unwrap_or_default();
+            return Some(handover::recipient(message, account, &options.region));
+        };
+        Subscription::find(&self.shared.broker, &self.vhost.name, topic, id)
     }
 
     async fn deliver(&self, leased: Leased, of: &Subscription, plan: &Plan) {
-        let post = Post::new(of, plan, &leased.message);
-        let answer = self.shared.poster.post(&post).await;
-        let verdict = match &answer {
-            Ok(status) => Verdict::of_status(*status),
-            Err(PostError::Network(_)) => Verdict::Again,
-            Err(PostError::Address(_)) => Verdict::Refused,
-        };
-        let said = match &answer {
-            Ok(status) => format!("status {status}"),
-            Err(error) => error.to_string(),
-        };
+        let to = (of, &*self.vhost, plan);
+        let Sent { verdict, said, is_farewell } = self.shared.outlets.send(to, &leased.message, leased.receives).await;
         let now = clock::now();
         let mut turn = Turn::new(&self.shared.broker, now);
         let delay = plan.retries.delay_ms(leased.receives);
-        let arn = of.arn(&of.region);
+        let arn = handover::account_of(of);
         let outcomes = &self.shared.aws.sns.outcomes;
+        let outcome = match (verdict, delay) {
+            (Verdict::Delivered, _) => "Delivered",
+            (Verdict::Again, Some(_)) => "Retried",
+            _ if of.dead_letter_queue().is_some_and(|name| self.vhost.queue(&name).is_some()) => "DeadLettered",
+            _ => "Dropped",
+        };
+        outcomes.remember(Attempt {
+            subscription: arn.clone(),
+            protocol: of.protocol.clone(),
+            endpoint: of.endpoint.clone(),
+            message_id: handover::message_id(of, &leased.message),
+            number: leased.receives,
+            outcome,
+            answer: said.clone(),
+            at: now,
+        });
         outcomes.note(&arn, |outcome| {
             (outcome.last, outcome.last_at) = (said.clone(), now);
             if verdict == Verdict::Delivered { outcome.delivered += 1 } else { outcome.failed += 1 }
@@ -199,7 +214,7 @@ impl Worker {
                 self.accept(&leased, &mut turn);
             }
         }
-        let is_over = post.is_farewell && (verdict != Verdict::Again || delay.is_none());
+        let is_over = is_farewell && (verdict != Verdict::Again || delay.is_none());
         if is_over {
             // Nothing follows a farewell.
             of.forget(&self.vhost, &mut turn);
@@ -210,7 +225,7 @@ impl Worker {
     }
 
     fn bury(&self, leased: &Leased, of: &Subscription, said: &str, turn: &mut Turn<'_>) {
-        let arn = of.arn(&of.region);
+        let arn = handover::account_of(of);
         let is_kept = give_up(of, &self.vhost, &leased.message, turn);
         self.shared
             .aws

@@ -14,13 +14,13 @@ The node is Debian's activemq 5.17.2 with one STOMP connector, without persisten
 and `expireMessagesPeriod` of 200 for all queues.
 """
 
-import json
 import os
 import pathlib
-import re
 import socket
 import sys
 import time
+
+import recording
 
 PATH = pathlib.Path(sys.argv[1]) if sys.argv[1:] else pathlib.Path(__file__).parent / "stomp/activemq/conversations.json"
 HOST, PORT = os.environ["STOMP_HOST"], int(os.environ["STOMP_PORT"])
@@ -31,33 +31,7 @@ PLACEHOLDERS = [
     (r"tcp(:|\\c)//[\d.:\\c]+", "tcp://PEER"),
     (r"\\c MessageAck \{[^}]*\}", ""),
 ]
-
-
-def hear(stream):
-    """(octets until it is quiet, whether the connection was closed)"""
-    said = b""
-    while True:
-        try:
-            octets = stream.recv(65536)
-        except TimeoutError:
-            return said, False
-        except ConnectionResetError:
-            return said, True
-        if not octets:
-            return said, True
-        said += octets
-
-
-def frames(said):
-    """Frames with their headers in order. Bodies have no NUL here."""
-    found = []
-    for frame in said.decode().split("\0"):
-        head, _, body = frame.lstrip("\n").partition("\n\n")
-        if head:
-            command, *headers = head.split("\n")
-            body = "" if command == "ERROR" else body
-            found.append("\n".join([command, *sorted(headers)]) + "\n\n" + body)
-    return found
+WORDS = [(b"$ACK", b"ack"), (b"$MESSAGE_ID", b"message-id"), (b"$REPLY_TO", b"reply-to")]
 
 
 def converse(steps, name):
@@ -78,19 +52,14 @@ def converse(steps, name):
         if "wait" in step:
             time.sleep(step["wait"] / 1000)
         else:
-            octets = step["send"].encode().replace(b"QUEUE", name.encode())
-            for word, header in ((b"$ACK", b"ack"), (b"$MESSAGE_ID", b"message-id"), (b"$REPLY_TO", b"reply-to")):
-                if word in octets:
-                    octets = octets.replace(word, (re.findall(rb"\n%s:([^\n]*)\n" % header, said) or [b""])[-1])
+            octets = recording.octets_of(step, name, said, WORDS)
         try:
             stream.sendall(octets)
         except OSError:
             pass
-        heard, closed = hear(stream)
+        heard, closed = recording.hear(stream)
         said += heard
-        text = [frame.replace(name, "QUEUE") for frame in frames(heard)]
-        for pattern, word in PLACEHOLDERS:
-            text = [re.sub(pattern, word, frame) for frame in text]
+        text = recording.frames(heard, name, PLACEHOLDERS, has_error_bodies=False)
         recorded.append({**{k: v for k, v in step.items() if k in ("on", "send", "wait")}, "heard": text})
         if closed:
             recorded[-1]["closed"] = True
@@ -99,11 +68,4 @@ def converse(steps, name):
     return recorded
 
 
-def main():
-    conversations = json.loads(PATH.read_text())
-    for number, conversation in enumerate(conversations):
-        conversation["steps"] = converse(conversation["steps"], f"stomp.q{number}x")
-    PATH.write_text(json.dumps(conversations, indent=1, ensure_ascii=False) + "\n")
-
-
-main()
+recording.record(PATH, converse)

@@ -10,12 +10,12 @@ last such headers that were heard. Heard frames have their headers in order, and
 differs from run to run. The steps are kept, what was heard is written anew.
 """
 
-import json
 import os
 import pathlib
-import re
 import socket
 import time
+
+import recording
 
 PATH = pathlib.Path(__file__).parent / "stomp/conversations.json"
 HOST, PORT = os.environ["STOMP_HOST"], int(os.environ["STOMP_PORT"])
@@ -25,32 +25,7 @@ PLACEHOLDERS = [
     (r"stomp-subscription-[\w-]+", "stomp-subscription-NAME"),
     (r"amq\.gen-[\w-]+", "amq.gen-NAME"),
 ]
-
-
-def hear(stream):
-    """(octets until it is quiet, whether the connection was closed)"""
-    said = b""
-    while True:
-        try:
-            octets = stream.recv(65536)
-        except TimeoutError:
-            return said, False
-        except ConnectionResetError:
-            return said, True
-        if not octets:
-            return said, True
-        said += octets
-
-
-def frames(said):
-    """Frames with their headers in order. Bodies have no NUL here."""
-    found = []
-    for frame in said.decode().split("\0"):
-        head, _, body = frame.lstrip("\n").partition("\n\n")
-        if head:
-            command, *headers = head.split("\n")
-            found.append("\n".join([command, *sorted(headers)]) + "\n\n" + body)
-    return found
+WORDS = [(b"$ACK", b"ack"), (b"$MESSAGE_ID", b"message-id")]
 
 
 def converse(steps, name):
@@ -62,20 +37,14 @@ def converse(steps, name):
                 time.sleep(step["wait"] / 1000)
                 octets = b"\n"
             else:
-                octets = step["send"].encode().replace(b"QUEUE", name.encode())
-                for word, header in ((b"$ACK", b"ack"), (b"$MESSAGE_ID", b"message-id")):
-                    if word in octets:
-                        last = re.findall(rb"\n%s:([^\n]*)\n" % header, said)[-1]
-                        octets = octets.replace(word, last)
+                octets = recording.octets_of(step, name, said, WORDS)
             try:
                 stream.sendall(octets)
             except OSError:
                 octets = b""
-            heard, closed = hear(stream)
+            heard, closed = recording.hear(stream)
             said += heard
-            text = [frame.replace(name, "QUEUE") for frame in frames(heard)]
-            for pattern, word in PLACEHOLDERS:
-                text = [re.sub(pattern, word, frame) for frame in text]
+            text = recording.frames(heard, name, PLACEHOLDERS)
             recorded.append({**{k: v for k, v in step.items() if k in ("send", "wait")}, "heard": text})
             if closed:
                 recorded[-1]["closed"] = True
@@ -83,11 +52,4 @@ def converse(steps, name):
         return recorded
 
 
-def main():
-    conversations = json.loads(PATH.read_text())
-    for number, conversation in enumerate(conversations):
-        conversation["steps"] = converse(conversation["steps"], f"stomp.q{number}x")
-    PATH.write_text(json.dumps(conversations, indent=1, ensure_ascii=False) + "\n")
-
-
-main()
+recording.record(PATH, converse)

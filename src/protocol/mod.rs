@@ -4,7 +4,6 @@
 pub mod amqp;
 pub mod jms;
 pub mod outbox;
-pub mod schedules;
 pub mod session;
 mod settles;
 pub mod shared;

@@ -9,4 +9,5 @@ mod gates;
 mod hostile;
 mod login;
 mod messages;
+mod recorded;
 mod transactions;

@@ -80,6 +80,7 @@ fn reply_to_names_the_same_queue_on_both_sides() {
     assert!(to_amqp("reply-to:/queue/answers\n").contains("reply_to:'answers'"));
     assert_eq!(header(&to_stomp("reply_to=answers"), "reply-to"), Some("/queue/answers"));
     assert_eq!(header(&to_stomp("reply_to=/topic/a.b"), "reply-to"), Some("/topic/a.b"));
+    assert!(to_amqp("reply-to:answers\n").contains("reply_to:'answers'"));
 }
 
 #[test]

@@ -125,3 +125,12 @@ fn floods_of_headers_end_with_an_error() {
         assert!(world.is_over(peer));
     }
 }
+
+#[test]
+fn where_answers_go_is_told_as_it_was_written() {
+    for to in ["plain", "some destination", "/foo/bar", "/queue/r", "/topic/r.s"] {
+        assert_eq!(header(&echo("1.2", &format!("reply-to:{to}\n"), ""), "reply-to"), Some(to));
+    }
+    let said = echo("1.2", "reply-to:/queue/a,/queue/b\n", "");
+    assert_eq!(header(&said, "reply-to"), Some("/queue/a,queue\\c//b"));
+}

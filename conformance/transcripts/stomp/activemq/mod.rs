@@ -1,6 +1,7 @@
 //! ActiveMQ's dialect of STOMP, without sockets.
 
 mod advisories;
+mod checklist;
 mod conversations;
 mod crossing;
 mod destinations;

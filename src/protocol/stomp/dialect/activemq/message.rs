@@ -20,6 +20,8 @@ pub(super) const TIMESTAMP_IN_MS: &[u8] = b"timestamp_in_ms";
 pub(super) const EXPIRES: &[u8] = b"expires";
 /// It was sent with one: it is bytes, and no text.
 pub(super) const CONTENT_LENGTH: &[u8] = b"content-length";
+/// Where answers go as the sender wrote it, where that is not what it means.
+pub(super) const REPLY_TO: &[u8] = b"reply-to";
 /// The composite destination that it was sent to.
 pub(super) const ORIGINAL_DESTINATION: &[u8] = b"original-destination";
 
@@ -45,6 +47,7 @@ struct Known<'a> {
     expires: Option<u64>,
     is_bytes: bool,
     original_destination: Option<&'a [u8]>,
+    reply_to: Option<&'a [u8]>,
     death: Option<Headers<'a>>,
 }
 
@@ -105,9 +108,10 @@ pub(in crate::protocol::stomp) fn put(
         out.extend_from_slice(b"redelivered:true\n");
     }
     text(b"correlation-id", fields.correlation_id, out);
-    if let Some(to) = fields.reply_to {
-        let to = reply_to(style, to);
-        text(b"reply-to", Some(&to), out);
+    if known.reply_to.is_some() {
+        text(REPLY_TO, known.reply_to, out);
+    } else if let Some(to) = fields.reply_to {
+        text(REPLY_TO, Some(&reply_to(style, to)), out);
     }
     text(b"type", fields.message_type, out);
     text(b"JMSXUserID", fields.user_id, out);
@@ -152,6 +156,7 @@ fn know<'a>(headers: &Headers<'a>) -> Known<'a> {
             EXPIRES => known.expires = number(),
             CONTENT_LENGTH => known.is_bytes = true,
             ORIGINAL_DESTINATION => known.original_destination = value.as_text_bytes(),
+            REPLY_TO => known.reply_to = value.as_text_bytes(),
             b"x-death" => known.death = value.as_array().and_then(|mut deaths| deaths.next()?.as_headers()),
             _ => {}
         }
@@ -251,6 +256,7 @@ fn is_ours(name: &[u8]) -> bool {
             | b"expires"
             | b"content-length"
             | b"original-destination"
+            | b"reply-to"
             | b"destination"
             | b"message-id"
             | b"subscription"

@@ -9,7 +9,7 @@ use super::{
     },
     Speaker,
     destination::{self, Destination, is_pattern, matches, put_composite},
-    message::{CONTENT_LENGTH, EXPIRES, ORIGINAL_DESTINATION, TIMESTAMP_IN_MS},
+    message::{CONTENT_LENGTH, EXPIRES, ORIGINAL_DESTINATION, REPLY_TO, TIMESTAMP_IN_MS},
     queues, refusal, unknown_transaction,
 };
 use crate::{
@@ -274,7 +274,14 @@ impl Speaker<'_> {
                     said.correlation_id = Some(value.into_owned());
                 }
                 b"type" | b"JMSType" if value.len() < 256 => said.message_type = Some(value.into_owned()),
-                b"reply-to" | b"JMSReplyTo" => said.reply_to = Some(self.reply_to(&value, turn)?),
+                b"reply-to" | b"JMSReplyTo" => {
+                    let to = self.reply_to(&value, turn)?;
+                    // A name without a prefix means a queue, and is told to STOMP clients as it was written.
+                    if to == *value && !to.is_empty() && !to.starts_with(b"/") {
+                        put_text(REPLY_TO, &value, &mut said.headers);
+                    }
+                    said.reply_to = Some(to);
+                }
                 b"persistent" => said.is_persistent = &*value == b"true",
                 b"JMSDeliveryMode" => said.is_persistent = matches!(&*value, b"2" | b"PERSISTENT"),
                 b"JMSRedelivered" => {}
@@ -331,6 +338,11 @@ impl Speaker<'_> {
                 [b"/remote-temp-topic/", self.temporary(part, turn)?.as_bytes()].concat()
             }
             [Destination::RemoteTempQueue(name)] => name.clone(),
+            [_, _, ..] if text.starts_with(b"/") => {
+                let mut composite = Vec::new();
+                put_composite(&parts, parts.iter().map(|part| self.real_name(part)), &mut composite);
+                composite
+            }
             _ => text.to_vec(),
         };
         if name.len() > u8::MAX.into() {

@@ -1,6 +1,6 @@
 //! Deliveries of topics to endpoints over HTTP and HTTPS, and the key that notifications are signed with.
 //!
-//! Replays of archived messages have a task of their own (`replays`).
+//! Replays of archived messages are driven beside the deliveries (`replays`).
 //!
 //! One task looks for subscriptions that come and go ([`run`]); each subscription has a task that delivers
 //! ([`worker`]) and costs nothing while there is nothing to deliver. Messages that are posted at once are bounded by

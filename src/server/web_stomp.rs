@@ -1,8 +1,8 @@
 //! STOMP over WebSocket, for browsers: the HTTP request that asks for it, and what it becomes.
 //!
 //! As RabbitMQ's plugin: one frame or heart-beat in each message that we send, as text unless the settings
-//! say otherwise; what comes may be text or binary, and frames may be cut into messages in any way. Any
-//! page may connect, whatever its origin; it has to log in like everybody.
+//! say otherwise; what comes may be text or binary, and frames may be cut into messages in any way. Over
+//! loopback only pages of this machine may connect, or those in `web_stomp.origins`; all log in like everybody.
 //!
 //! Until the login a peer may send `stomp.pre_login_frame_max` twice over, for its requests, its
 //! first frame and what they are wrapped in. A text has to be UTF-8: a frame that is not goes as binary.

@@ -6,6 +6,7 @@
 //! or the environment.
 
 mod alias;
+mod fields;
 mod layer;
 mod report;
 mod table;

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::Notify,
     time::Sleep,
 };
 
@@ -46,6 +47,24 @@ pub(super) struct Client {
     pub(super) base_url: Mutex<(String, Arc<str>)>,
     /// A request has come.
     has_asked: AtomicBool,
+    /// The peer takes nothing of what was answered.
+    is_stalled: AtomicBool,
+    /// It takes something again.
+    resumed: Notify,
+}
+
+impl Client {
+    /// Waits until the peer takes what was answered before: of a client that asks on and on and reads nothing no more
+    /// than one answer is kept.
+    async fn until_it_reads(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            if !self.is_stalled.load(Ordering::Acquire) {
+                return;
+            }
+            resumed.await;
+        }
+    }
 }
 
 /// Counts a connection as long as it is there.
@@ -75,27 +94,37 @@ pub(in crate::server) async fn serve(
     }
     let mut closing = web.closing.subscribe();
     let idle = Duration::from_millis(web.aws.options.idle_timeout_ms);
-    let client = Arc::new(Client { web, peer, local, base_url: Mutex::default(), has_asked: AtomicBool::new(false) });
-    let asker = client.clone();
+    let client = Arc::new(Client {
+        web,
+        peer,
+        local,
+        base_url: Mutex::default(),
+        has_asked: AtomicBool::new(false),
+        is_stalled: AtomicBool::new(false),
+        resumed: Notify::new(),
+    });
+    let (asker, reader) = (client.clone(), client.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let client = client.clone();
         client.has_asked.store(true, Ordering::Relaxed);
-        async move { Ok::<_, Infallible>(request::answer(&client, request).await) }
+        async move {
+            client.until_it_reads().await;
+            Ok::<_, Infallible>(request::answer(&client, request).await)
+        }
     });
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_COUNT_MAX)
-        .pipeline_flush(true);
+        .max_headers(HEADERS_COUNT_MAX);
     http.http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_concurrent_streams(STREAMS_COUNT_MAX)
         .keep_alive_interval(idle)
         .keep_alive_timeout(idle);
-    let stream = TokioIo::new(Socket { stream, left, patience: idle, stalled: None });
+    let stream = TokioIo::new(Socket { stream, left, reader, patience: idle, stalled: None });
     let mut connection = pin!(http.serve_connection(stream, service));
     // Which version it is the first octets say, and hyper waits for them as long as it takes.
     let silent = async {
@@ -125,6 +154,7 @@ pub(in crate::server) async fn serve(
 struct Socket {
     stream: TcpStream,
     left: Vec<u8>,
+    reader: Arc<Client>,
     patience: Duration,
     /// Runs while octets wait to be taken.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -133,9 +163,13 @@ struct Socket {
 impl Socket {
     fn watch(&mut self, cx: &mut Poller<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.reader.is_stalled.store(false, Ordering::Release);
+                self.reader.resumed.notify_waiters();
+            }
             return written;
         }
+        self.reader.is_stalled.store(true, Ordering::Release);
         let patience = self.patience;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "answers are not read")))

@@ -212,6 +212,7 @@ impl Sqs {
         measure: impl FnOnce(&Shared) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         shared.stop.store(false, Relaxed);
+        shared.rounds.fetch_add(1, Relaxed);
         let count = if limit.is_some() { self.connections.min(16) } else { self.connections };
         let threads_count = count.min(THREADS_COUNT);
         let barrier = Arc::new(Barrier::new(threads_count as usize + 1));
@@ -292,6 +293,8 @@ struct Shared {
     messages: AtomicU64,
     sent: AtomicU64,
     deleted: AtomicU64,
+    /// Loads so far: a message of one does not repeat that of another.
+    rounds: AtomicU64,
     latencies: parking_lot::Mutex<Histogram<u64>>,
 }
 
@@ -305,6 +308,7 @@ impl Default for Shared {
             messages: number(),
             sent: number(),
             deleted: number(),
+            rounds: number(),
             latencies: parking_lot::Mutex::new(new_histogram()),
         }
     }
@@ -427,7 +431,7 @@ impl Worker {
             Some(groups) => {
                 let group =
                     (self.number * u64::from(self.options.connections) + u64::from(self.index)) % u64::from(groups);
-                let id = format!("{}-{}", self.index, self.number);
+                let id = format!("{}-{}-{}", self.shared.rounds.load(Relaxed), self.index, self.number);
                 json!({ "MessageBody": body, "MessageGroupId": format!("g{group}"), "MessageDeduplicationId": id })
             }
         }

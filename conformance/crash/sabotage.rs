@@ -173,8 +173,8 @@ fn falsified_record_is_noticed() {
     let mut rng = Rng::new(7);
     let settings = campaign::SETTINGS.iter().copied().map(String::from).collect();
     let mut node = Node::new(Disk::folder(), settings, &mut rng);
-    let mut run = |cycle| campaign::run_cycle(&mut node, cycle, Style::Dense, &mut rng).unwrap().history;
-    let found = (0..CYCLES_MAX).map(|cycle| run(cycle)).find_map(|history| Some((falsified(&history)?, history)));
+    let run = |cycle| campaign::run_cycle(&mut node, cycle, Style::Dense, &mut rng).unwrap().history;
+    let found = (0..CYCLES_MAX).map(run).find_map(|history| Some((falsified(&history)?, history)));
     let (all, history) = found.expect("something to falsify in one of the cycles");
     let judge = |history: &[Event]| checker::check(&queues::topology(), history).violations;
     let known = judge(&history);
